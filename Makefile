@@ -1,0 +1,61 @@
+# One command for each verb. Each works on a bare machine (Python >= 3.11 with pip) and is
+# quick when there is nothing to do.
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: help install install-dev run test test-fast lint format bench docs lock clean
+
+help:
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Manyways needs Python 3.11 or newer; '$(PYTHON)' is `$(PYTHON) --version`. Try: make PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv .venv
+
+.venv/.runtime: requirements/runtime.txt pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements/runtime.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.venv/.dev: requirements/dev.txt .venv/.runtime
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements/dev.txt
+	@touch $@
+
+install: .venv/.runtime ## put everything the gateway needs into .venv
+
+install-dev: .venv/.dev ## the same, and what tests and checks need
+
+run: install ## install, then serve on 127.0.0.1:8080
+	@$(BIN)/manyways serve
+
+test: install-dev ## install, then run the whole test suite
+	$(BIN)/python -m pytest
+
+test-fast: install-dev ## the suite without servers, processes or the model
+	$(BIN)/python -m pytest -m "not process and not model and not node"
+
+lint: install-dev ## formatting, style, types, layers, module sizes
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python tests/support/module_size.py
+
+format: install-dev ## write the formatting
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: install ## install the peers into bench/.peers and measure against them
+	$(BIN)/python -m bench
+
+docs: install-dev ## write the generated parts of docs/
+	$(BIN)/python -m tests.support.write_docs
+
+lock: ## pin the requirement files anew (needs uv)
+	uv pip compile requirements/runtime.in --override requirements/overrides.txt --generate-hashes --no-emit-index-url --universal --python-version 3.11 -o requirements/runtime.txt
+	uv pip compile requirements/dev.in --override requirements/overrides.txt --generate-hashes --no-emit-index-url --universal --python-version 3.11 -o requirements/dev.txt
+
+clean: ## remove the environment and caches
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,12 @@
+"""`manyways` and `python -m manyways`."""
+
+
+def main() -> None:
+    """Run the command line."""
+    from manyways.cli import app
+
+    app()
+
+
+if __name__ == "__main__":
+    main()

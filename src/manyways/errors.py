@@ -1,0 +1,128 @@
+"""Every error of ours, in one tree. A class exists only where somebody branches on it.
+
+    ManywaysError
+    ├── Refusal             the caller is told: a code of the error table, in plain words
+    ├── ConfigError         the configuration is wrong: where, why, and the cure
+    ├── StoreError          the database cannot do what was asked
+    ├── AttemptFailed       one provider did not answer; another might
+    └── TransportError      bytes could not be exchanged with a provider
+        ├── ConnectFailed   name not found, refused, unreachable
+        ├── TlsFailed       the peer's certificate or handshake is not acceptable
+        ├── TimedOut        a phase took too long: `phase` says which
+        ├── Reset           the connection ended before the answer's headers were complete
+        ├── Cut             the connection ended inside the answer's body
+        ├── Garbled         what came back is not HTTP
+        └── TooLarge        the answer is larger than we are willing to hold
+
+Foreign failures become ours at one seam (`upstream`); ours become HTTP in one table
+(`edge.problems`).
+"""
+
+from typing import Any, Literal
+
+Phase = Literal["connect", "headers", "body"]
+
+
+class ManywaysError(Exception):
+    """Anything we raise on purpose."""
+
+
+class Refusal(ManywaysError):
+    """The caller gets an error: `code` names a row of the error table.
+
+    `param` names the request's field (`messages[2].role`). `status` overrides the table's
+    where a provider's own status is passed on. `retry_after` is in whole seconds. `details`
+    is sent as it is, in the object format only.
+    """
+
+    def __init__(
+        self,
+        code: str,
+        message: str,
+        *,
+        param: str | None = None,
+        status: int | None = None,
+        retry_after: int | None = None,
+        details: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.param = param
+        self.status = status
+        self.retry_after = retry_after
+        self.details = details
+
+    def __repr__(self) -> str:
+        param = f" param={self.param}" if self.param else ""
+        return f"<Refusal {self.code}{param}: {self.message}>"
+
+
+class ConfigError(ManywaysError):
+    """The configuration cannot be used. `str()` is the whole text an operator needs."""
+
+
+class StoreError(ManywaysError):
+    """The database is missing, locked, damaged or newer than this program."""
+
+
+class AttemptFailed(ManywaysError):
+    """One attempt at one provider failed through no fault of the caller.
+
+    `code` is one of the outcome classes of `upstream.failures`; `status` is the provider's
+    HTTP status, where it sent one; `retry_after` is in seconds, where it said so.
+    """
+
+    def __init__(
+        self,
+        code: str,
+        message: str,
+        *,
+        status: int | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.status = status
+        self.retry_after = retry_after
+
+    def __repr__(self) -> str:
+        return f"<AttemptFailed {self.code} status={self.status}: {self.message}>"
+
+
+class TransportError(ManywaysError):
+    """Bytes could not be exchanged with a provider."""
+
+
+class ConnectFailed(TransportError):
+    """The address has no name, refuses, or cannot be reached. Nothing was sent."""
+
+
+class TlsFailed(TransportError):
+    """The peer's certificate or handshake is not acceptable. Nothing was sent."""
+
+
+class TimedOut(TransportError):
+    """A phase took longer than its limit."""
+
+    def __init__(self, phase: Phase, seconds: float) -> None:
+        super().__init__(f"{phase} took longer than {seconds:g} s")
+        self.phase = phase
+        self.seconds = seconds
+
+
+class Reset(TransportError):
+    """The connection ended before the answer's headers were complete."""
+
+
+class Cut(TransportError):
+    """The connection ended inside the answer's body: what came is not the whole."""
+
+
+class Garbled(TransportError):
+    """What came back is not HTTP, or its framing is broken."""
+
+
+class TooLarge(TransportError):
+    """The answer is larger than the limit we were given."""

@@ -1,0 +1,85 @@
+"""The seam to providers' sockets. Everything the gateway promises about time limits,
+cancellation and honest ends is decided behind it.
+
+    send ──connect──▶ request written ──headers──▶ Response ──body──▶ b"" (a clean end)
+      │                   │                            │
+      ConnectFailed       Reset, Garbled               Cut, Garbled
+      TlsFailed           TimedOut("headers")          TimedOut("body")
+      TimedOut("connect")
+
+An implementation promises, and `tests/upstream/test_transport.py` holds every one to it:
+- a chunk is handed on the moment it has arrived; chunks that came in one read may be joined;
+- a body that ended early, was reset or broke its framing is never a clean end;
+- cancelling the task that waits, at any await, closes the connection at once, so that the
+  provider notices; a response that is left before its end is closed, not drained;
+- a caller that does not read makes the provider's socket stop (back-pressure);
+- no redirect is followed, no cookie kept, no header added but `Host`, `Content-Length`,
+  and `Accept-Encoding: identity` where the request names no encoding; a proxy is used only
+  if the implementation was given one.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol, Self
+
+from msgspec import Struct
+
+
+class Limits(Struct, frozen=True, kw_only=True):
+    """How long each phase may take, in seconds.
+
+    `connect`: until a connection stands, the wait for a free one, DNS and TLS included.
+    `headers`: from there until the answer's headers are complete, writing included.
+    `idle`: between two arrivals of body bytes.
+    """
+
+    connect: float
+    headers: float
+    idle: float
+
+
+class Response(Protocol):
+    """An answer whose headers have come. Use as `async with`: leaving it gives the
+    connection back if the body was read to its end, and closes it otherwise."""
+
+    status: int
+    headers: Mapping[str, str]
+    """Case-insensitive to look up; of repeated headers the first."""
+
+    async def chunk(self) -> bytes:
+        """The next bytes of the body as they arrived; `b""` at its clean end, and ever after.
+
+        Raises `Cut`, `Garbled`, `TimedOut("body")`.
+        """
+        ...
+
+    async def body(self, limit: int) -> bytes:
+        """The whole body. Raises as `chunk` does, and `TooLarge` beyond `limit` bytes."""
+        ...
+
+    async def __aenter__(self) -> Self: ...
+
+    async def __aexit__(self, *exc: object) -> None: ...
+
+
+class Transport(Protocol):
+    """Sends requests to providers over pooled connections."""
+
+    async def send(
+        self,
+        method: str,
+        url: str,
+        headers: Sequence[tuple[str, str]],
+        body: bytes,
+        limits: Limits,
+    ) -> Response:
+        """Send one request and wait for the answer's headers, whatever its status.
+
+        Raises `ConnectFailed`, `TlsFailed`, `Reset`, `Garbled`, `TimedOut`.
+        A request that got no byte of answer on a reused connection that turned out to be
+        closed may be sent again on a fresh one, once.
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """Close every connection. Responses still open are cut."""
+        ...
