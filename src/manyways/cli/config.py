@@ -1,0 +1,94 @@
+"""`manyways config`: is the configuration right, and what is in effect?"""
+
+import tomllib
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+
+from manyways.config import ConfigProblems, Problem, Settings, load, show
+
+app = typer.Typer(no_args_is_help=True, help="Check the configuration, or show what is in effect.")
+
+File = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        metavar="FILE",
+        help="The file to read. Default: $MANYWAYS_CONFIG, ./manyways.toml, built-in defaults.",
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
+
+
+@app.command()
+def check(*, config: File = None, json: AsJson = False) -> None:
+    """Say whether the configuration can be used, or everything that is wrong with it.
+
+    Nothing is started and no provider is asked. Exit status 0: fine; 1: it has problems.
+    """
+    try:
+        settings = load(config)
+    except ConfigProblems as wrong:
+        if json:
+            _print_json({"ok": False, "problems": wrong.problems})
+        else:
+            typer.echo(_told(wrong.problems), err=True)
+        raise typer.Exit(1) from None
+    if json:
+        _print_json(
+            {
+                "ok": True,
+                "file": settings.file,
+                "problems": (),
+                "not_yet": settings.not_yet,
+                "providers": tuple(provider.name for provider in settings.providers),
+            }
+        )
+    else:
+        typer.echo(_fine(settings))
+
+
+@app.command(name="show")
+def show_(*, config: File = None, json: AsJson = False) -> None:
+    """Print the configuration in effect as TOML, defaults included and secrets masked.
+
+    A comment beside each setting that was given says where.
+    """
+    try:
+        settings = load(config)
+    except ConfigProblems as wrong:
+        if json:
+            _print_json({"ok": False, "problems": wrong.problems})
+        else:
+            typer.echo(_told(wrong.problems), err=True)
+        raise typer.Exit(1) from None
+    text = show(settings)
+    if json:
+        _print_json(
+            {"file": settings.file, "settings": tomllib.loads(text), "origins": settings.origins}
+        )
+    else:
+        typer.echo(text, nl=False)
+
+
+def _fine(settings: Settings) -> str:
+    names = ", ".join(f"{one.name} ({one.protocol})" for one in settings.providers)
+    if settings.file is None:
+        lines = [f"No configuration file: the built-in defaults apply. Providers: {names}."]
+    else:
+        lines = [f"{settings.file} is fine. Providers: {names}."]
+    if settings.not_yet:
+        lines.append("These settings are accepted, but have no effect in this version:")
+        lines += [f"  {words}" for words in settings.not_yet]
+    return "\n".join(lines)
+
+
+def _told(problems: tuple[Problem, ...]) -> str:
+    count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+    return "\n".join([*(str(problem) for problem in problems), f"{count} found."])
+
+
+def _print_json(document: object) -> None:
+    typer.echo(msgspec.json.format(msgspec.json.encode(document)).decode())

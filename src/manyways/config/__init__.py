@@ -1,0 +1,22 @@
+"""One TOML file and the environment in, the stages' own frozen settings out.
+
+`load` finds, reads and judges; `Settings` is what comes of it; `show` writes it down again
+without its secrets. `ConfigProblems` holds everything that is wrong, at once.
+"""
+
+from manyways.config.loading import load
+from manyways.config.reading import ConfigProblems, Problem
+from manyways.config.settings import Cluster, Defaults, LogSettings, Settings, Usage
+from manyways.config.shown import show
+
+__all__ = [
+    "Cluster",
+    "ConfigProblems",
+    "Defaults",
+    "LogSettings",
+    "Problem",
+    "Settings",
+    "Usage",
+    "load",
+    "show",
+]

@@ -1,0 +1,185 @@
+"""From a file and the environment to `Settings`: find, parse, read, and judge the whole."""
+
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from msgspec import inspect
+from msgspec.structs import replace
+
+from manyways.config import pending
+from manyways.config.reading import ConfigProblems, Problem, Reader
+from manyways.config.settings import SECTIONS, Settings
+from manyways.types import ModelEntry, Provider
+
+LOCAL_CONTEXT: Final = 8192
+"""Tokens that the embedded model reads and writes together, for each of its callers."""
+
+LOCAL_MODELS: Final = (
+    ModelEntry(
+        id="smollm2-135m-instruct",
+        category="text",
+        context_window=LOCAL_CONTEXT,
+        capabilities=("streaming",),
+    ),
+)
+"""What a provider of protocol `local` has, unless the file says otherwise."""
+
+_NAME: Final = "manyways.toml"
+_RANDOM_PART: Final = 32
+_POSITION: Final = re.compile(r" \(at line (\d+), column \d+\)$")
+_END: Final = " (at end of document)"
+
+
+def load(path: Path | None = None, environ: Mapping[str, str] = os.environ) -> Settings:
+    """The effective configuration: `path`, else `MANYWAYS_CONFIG`, else `./manyways.toml`,
+    else the built-in defaults; the environment's overrides over it.
+
+    Raises `ConfigProblems`, which names everything that is wrong at once.
+    """
+    file = _chosen(path, environ)
+    text = "" if file is None else _text(file)
+    name = "built-in defaults" if file is None else str(file)
+    reader = Reader(_parsed(text, name), text, name)
+    kind = inspect.type_info(Settings)
+    if not isinstance(kind, inspect.StructType):
+        raise TypeError("Settings is no struct")
+    sections = tuple(field for field in kind.fields if field.name in SECTIONS)
+    reader.override(sections, environ)
+    reader.resolve(environ)
+    reader.unknown(SECTIONS)
+    defaults = Settings()
+    given: dict[str, Any] = {
+        field.name: reader.section(field.name, field.type, getattr(defaults, field.name))
+        for field in sections
+    }
+    settings = replace(defaults, **given, file=None if file is None else name)
+    settings = replace(settings, providers=_providers(settings.providers, reader))
+    _judge(settings, reader)
+    if reader.problems:
+        raise ConfigProblems(tuple(sorted(reader.problems, key=_place)))
+    settings = replace(settings, origins=reader.origins)
+    return replace(settings, not_yet=pending.words(settings))
+
+
+def _chosen(path: Path | None, environ: Mapping[str, str]) -> Path | None:
+    if path is not None:
+        return path
+    if named := environ.get("MANYWAYS_CONFIG"):
+        return Path(named)
+    here = Path(_NAME)
+    return here if here.exists() else None
+
+
+def _text(file: Path) -> str:
+    """The file's text, without the mark that some editors put before it."""
+    try:
+        data = file.read_bytes()
+    except FileNotFoundError:
+        raise _only(str(file), "there is no such file") from None
+    except IsADirectoryError:
+        raise _only(str(file), "is a folder; name the file in it") from None
+    except OSError as error:
+        raise _only(str(file), f"cannot be read: {error.strerror}") from error
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise _only(f"{file}:{line}", "is not UTF-8; save the file as UTF-8 text") from error
+
+
+def _parsed(text: str, name: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        what = str(error)
+        if position := _POSITION.search(what):
+            line, what = int(position[1]), what[: position.start()]
+        else:
+            line, what = max(1, len(text.splitlines())), what.removesuffix(_END)
+        raise _only(f"{name}:{line}", f"is not TOML: {what[:1].lower()}{what[1:]}") from error
+
+
+def _place(problem: Problem) -> tuple[int, str]:
+    """Variables first, then the file from top to bottom."""
+    line = problem.where.rpartition(":")[2]
+    return (int(line) if line.isdecimal() else 0, problem.where)
+
+
+def _only(where: str, message: str) -> ConfigProblems:
+    return ConfigProblems((Problem(where, "", message),))
+
+
+def _providers(given: tuple[Provider, ...], reader: Reader) -> tuple[Provider, ...]:
+    """The providers with what is understood filled in."""
+    if not given and not reader.has("providers"):
+        given = (Provider(name="local", protocol="local"),)
+    return tuple(
+        replace(provider, models=LOCAL_MODELS)
+        if provider.protocol == "local" and provider.models is None
+        else provider
+        for provider in given
+    )
+
+
+def _judge(settings: Settings, reader: Reader) -> None:
+    """Note what single settings cannot know: how they stand to each other."""
+    _judge_mounts(settings, reader)
+    _judge_keys(settings, reader)
+    _judge_providers(settings.providers, reader)
+
+
+def _judge_mounts(settings: Settings, reader: Reader) -> None:
+    seen: set[str] = set()
+    for index, mount in enumerate(settings.server.mounts):
+        if mount.path in seen:
+            reader.note(("server", "mounts", index), f"names {mount.path} a second time")
+        seen.add(mount.path)
+
+
+def _judge_keys(settings: Settings, reader: Reader) -> None:
+    keys = settings.keys
+    if keys.length - len(keys.prefix) < _RANDOM_PART:
+        reader.note(
+            ("keys", "length"),
+            f"leaves {keys.length - len(keys.prefix)} letters after the prefix;"
+            f" under {_RANDOM_PART} a key can be guessed",
+        )
+    for name, kind in keys.types.items():
+        path = ("keys", "types", name)
+        for amount, window in (("requests", "window"), ("tokens", "tokens_window")):
+            if getattr(kind, amount) is not None and getattr(kind, window) is None:
+                reader.note(path, f'has {amount} without {window}: say in how long, like "1m"')
+    if not any(kind.admin for kind in keys.types.values()):
+        reader.note(("keys", "types"), "leaves no type with admin = true")
+
+
+def _judge_providers(providers: tuple[Provider, ...], reader: Reader) -> None:
+    names: set[str] = set()
+    local: str | None = None
+    for index, provider in enumerate(providers):
+        path = ("providers", index)
+        if provider.name in names:
+            reader.note((*path, "name"), f'is "{provider.name}", as of another provider above')
+        names.add(provider.name)
+        if provider.protocol == "local":
+            if local is not None:
+                reader.note((*path, "protocol"), f"is local, as {local}'s: there is one such model")
+            local = provider.name
+            for key, value in (("base_url", provider.base_url), ("api_key", provider.api_keys)):
+                if value:
+                    reader.note((*path, key), "has no use with protocol local; leave it out")
+        elif not provider.base_url:
+            reader.note(path, f'needs base_url: the address of "{provider.name}", up to /v1')
+        _judge_models(provider, path, reader)
+
+
+def _judge_models(provider: Provider, path: tuple[str, int], reader: Reader) -> None:
+    ids: set[str] = set()
+    for index, model in enumerate(provider.models or ()):
+        if model.id in ids:
+            reader.note((*path, "models", index, "id"), f'names "{model.id}" a second time')
+        ids.add(model.id)
