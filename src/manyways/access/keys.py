@@ -1,6 +1,32 @@
 """Keys: their shape, their types, and who a presented secret belongs to."""
 
-from msgspec import Struct
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import re
+import secrets
+import string
+from collections import OrderedDict
+
+from msgspec import Struct, field
+
+from manyways.errors import Refusal, StoreError
+from manyways.store.database import Database
+from manyways.types import Caller
+
+# Digests held in memory: of keys, and of secrets that lately turned out to be nobody's.
+MAX_KNOWN = 100_000
+MAX_UNKNOWN = 10_000
+# Seconds for which a secret stays nobody's without asking again.
+UNKNOWN_LIFE = 5.0
+# Seconds a look-up may take.
+LOOK_UP_LIMIT = 5.0
+
+ALPHABET = string.ascii_letters + string.digits
+
+log = logging.getLogger(__name__)
 
 
 class KeyType(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -16,13 +42,221 @@ class KeyType(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     admin: bool = False
 
 
-class Settings(Struct, frozen=True, kw_only=True):
-    """The `[keys]` section: `length` counts the prefix too."""
-
-    prefix: str = "rvf_"
-    length: int = 75
-    types: dict[str, KeyType] = {
+def _usual_types() -> dict[str, KeyType]:
+    return {
         "test": KeyType(requests=30, window=3600.0, lifetime=3600.0),
         "full": KeyType(requests=30, window=60.0, lifetime=30 * 86400.0),
         "admin": KeyType(admin=True),
     }
+
+
+class Settings(Struct, frozen=True, kw_only=True):
+    """The `[keys]` section: `length` counts the prefix too.
+
+    A key of another shape than this is nobody's, so changing it ends every key made before.
+    The configuration sees to it that the shape can travel in a header and cannot be guessed.
+    """
+
+    prefix: str = "rvf_"
+    length: int = 75
+    types: dict[str, KeyType] = field(default_factory=_usual_types)
+
+
+def new_secret(settings: Settings) -> str:
+    """A new key: the prefix, then letters and digits from the system's randomness."""
+    count = settings.length - len(settings.prefix)
+    return settings.prefix + "".join(secrets.choice(ALPHABET) for _ in range(count))
+
+
+def digest(secret: str) -> bytes:
+    """What is kept of a key: its SHA-256, 32 bytes."""
+    return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).digest()
+
+
+def well_formed(secret: str, settings: Settings) -> bool:
+    """Whether this could be a key at all: only then is the database worth asking."""
+    return _shape(settings).fullmatch(secret) is not None
+
+
+def _shape(settings: Settings) -> re.Pattern[str]:
+    count = settings.length - len(settings.prefix)
+    return re.compile(f"{re.escape(settings.prefix)}[A-Za-z0-9]{{{count}}}")
+
+
+class _Known(Struct, frozen=True):
+    caller: Caller
+    expires_at: float  # infinity where it never does
+    revoked: bool
+
+
+class KeyRing:
+    """Authentication from memory, the database on a miss only.
+
+    Secrets are looked up by their SHA-256 and never compared: how long a look-up takes says
+    something about the digest at most, and nobody can steer a digest towards a stored one.
+
+    Memory follows the database: `poll` empties it whenever any key has changed. While the
+    database is away, keys in memory go on working.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        settings: Settings,
+        *,
+        max_known: int = MAX_KNOWN,
+        max_unknown: int = MAX_UNKNOWN,
+    ) -> None:
+        # Here and not above: reading settings is no reason to import SQLAlchemy.
+        from manyways.store import keys
+
+        self._by_digest = keys.by_digest
+        self._changes = keys.changed
+        self._database = database
+        self._shape = _shape(settings)
+        self._length = settings.length
+        self._max_known = max_known
+        self._max_unknown = max_unknown
+        # Every key in `_known` is as the database had it at or after the last `forget`. The
+        # one used last stands last, and the first is dropped when there are too many.
+        self._known: OrderedDict[bytes, _Known] = OrderedDict()
+        # Until when a digest is nobody's, oldest first.
+        self._unknown: dict[bytes, float] = {}
+        # Look-ups under way since the last `forget`: one a digest, shared by all who wait.
+        self._asked: dict[bytes, asyncio.Task[_Known | None]] = {}
+        self._counter: int | None = None  # the database's count of changes, as last seen
+        self._away = False  # whether the last poll found no database
+
+    def __repr__(self) -> str:
+        return (
+            f"<KeyRing {len(self._known)} known, {len(self._unknown)} unknown, "
+            f"{len(self._asked)} asked{', database away' if self._away else ''}>"
+        )
+
+    def known(self, secret: str | None, now: float) -> Caller | None:
+        """Whose key this is, if memory knows it and it works at this moment.
+
+        `None` says nothing yet: ask `authenticate`.
+        """
+        if secret is None or len(secret) != self._length:
+            return None
+        key = digest(secret)
+        found = self._known.get(key)
+        if found is None or found.revoked or now >= found.expires_at:
+            return None
+        self._known.move_to_end(key)
+        return found.caller
+
+    async def authenticate(self, secret: str | None, now: float) -> Caller:
+        """Whose key this is. `now` is in Unix seconds.
+
+        Raises `Refusal` (`invalid_api_key`, `expired_api_key`, `revoked_api_key`), and
+        `StoreError` where the database is needed and cannot answer.
+        """
+        if not secret:
+            raise Refusal(
+                "invalid_api_key",
+                "No API key was sent. Send yours in the header 'Authorization: Bearer <key>'.",
+            )
+        found = await self._find(secret, now) if self._shape.fullmatch(secret) else None
+        if found is None:
+            raise Refusal("invalid_api_key", "This API key is not known here. Check it for typos.")
+        last4 = found.caller.last4
+        if found.revoked:
+            raise Refusal("revoked_api_key", f"The API key ending in {last4} has been revoked.")
+        if now >= found.expires_at:
+            raise Refusal("expired_api_key", f"The API key ending in {last4} has expired.")
+        return found.caller
+
+    def forget(self) -> None:
+        """Empty the memory. Look-ups under way answer those who wait, and nobody else."""
+        self._known.clear()
+        self._unknown.clear()
+        self._asked.clear()
+
+    async def poll(self) -> bool:
+        """Look once whether keys have changed, and forget if so. Says whether it did.
+
+        A database that cannot answer changes nothing; the log is told when that begins and
+        when it is over.
+        """
+        try:
+            counter = await self._database.call(self._changes, limit=LOOK_UP_LIMIT)
+        except StoreError as error:
+            if not self._away:
+                log.warning("Keys already in memory go on working, others do not: %s", error)
+            self._away = True
+            return False
+        if self._away:
+            log.info("The database answers again.")
+            self._away = False
+        if counter == self._counter:
+            return False
+        self._counter = counter
+        self.forget()
+        return True
+
+    async def follow(self, interval: float = 0.5) -> None:
+        """Poll every `interval` seconds until cancelled."""
+        while True:
+            await self.poll()
+            await asyncio.sleep(interval)
+
+    def _is_unknown(self, key: bytes, now: float) -> bool:
+        until = self._unknown.get(key)
+        # A clock that was set back must not make "lately" last for hours.
+        return until is not None and until - UNKNOWN_LIFE <= now < until
+
+    async def _find(self, secret: str, now: float) -> _Known | None:
+        key = digest(secret)
+        found = self._known.get(key)
+        if found is not None:
+            self._known.move_to_end(key)
+            return found
+        if self._is_unknown(key, now):
+            return None
+        return await self._look_up(key, now)
+
+    async def _look_up(self, key: bytes, now: float) -> _Known | None:
+        task = self._asked.get(key)
+        if task is None:
+            task = asyncio.create_task(self._ask(key, now))
+            self._asked[key] = task
+            task.add_done_callback(_heard)
+        # Whoever leaves must not take the answer from the others who wait for it.
+        return await asyncio.shield(task)
+
+    async def _ask(self, key: bytes, now: float) -> _Known | None:
+        me = asyncio.current_task()
+        try:
+            row = await self._database.call(
+                lambda connection: self._by_digest(connection, key), limit=LOOK_UP_LIMIT
+            )
+        finally:
+            # Asked before the memory was emptied: too old to be kept.
+            current = self._asked.get(key) is me
+            if current:
+                del self._asked[key]
+        if row is None:
+            if current:
+                self._unknown.pop(key, None)
+                self._unknown[key] = now + UNKNOWN_LIFE
+                if len(self._unknown) > self._max_unknown:
+                    del self._unknown[next(iter(self._unknown))]
+            return None
+        found = _Known(
+            caller=Caller(key_id=row.id, key_type=row.type, last4=row.last4),
+            expires_at=float("inf") if row.expires_at is None else float(row.expires_at),
+            revoked=row.revoked_at is not None,
+        )
+        if current:
+            self._known[key] = found
+            if len(self._known) > self._max_known:
+                self._known.popitem(last=False)
+        return found
+
+
+def _heard(task: asyncio.Task[_Known | None]) -> None:
+    """An error nobody waits for any more is no news."""
+    if not task.cancelled():
+        task.exception()
