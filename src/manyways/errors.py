@@ -4,6 +4,7 @@
     ├── Refusal             the caller is told: a code of the error table, in plain words
     ├── ConfigError         the configuration is wrong: where, why, and the cure
     ├── StoreError          the database cannot do what was asked
+    ├── CallerLeft          nobody is there to be answered any more
     ├── AttemptFailed       one provider did not answer; another might
     └── TransportError      bytes could not be exchanged with a provider
         ├── ConnectFailed   name not found, refused, unreachable
@@ -31,8 +32,8 @@ class Refusal(ManywaysError):
     """The caller gets an error: `code` names a row of the error table.
 
     `param` names the request's field (`messages[2].role`). `status` overrides the table's
-    where a provider's own status is passed on. `retry_after` is in whole seconds. `details`
-    is sent as it is, in the object format only.
+    where a provider's own status is passed on, and `provider_code` its code. `retry_after` is
+    in whole seconds. `details` is sent as it is, in the object format only.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class Refusal(ManywaysError):
         *,
         param: str | None = None,
         status: int | None = None,
+        provider_code: str | None = None,
         retry_after: int | None = None,
         details: dict[str, Any] | None = None,
     ) -> None:
@@ -50,6 +52,7 @@ class Refusal(ManywaysError):
         self.message = message
         self.param = param
         self.status = status
+        self.provider_code = provider_code
         self.retry_after = retry_after
         self.details = details
 
@@ -64,6 +67,10 @@ class ConfigError(ManywaysError):
 
 class StoreError(ManywaysError):
     """The database is missing, locked, damaged or newer than this program."""
+
+
+class CallerLeft(ManywaysError):
+    """The caller closed the connection, or reads so slowly that it is given up."""
 
 
 class AttemptFailed(ManywaysError):

@@ -78,4 +78,3 @@ class Caller(Struct, frozen=True, kw_only=True):
     key_id: str
     key_type: str
     last4: str
-

@@ -1,0 +1,236 @@
+"""The composition root: settings in, a running gateway out; start and stop in this order.
+
+start   transport, embedded models, providers ─▶ catalog, keys ─▶ flow ─▶ routes ─▶ socket
+stop    new requests refused ─▶ running ones finish, or are cut honestly ─▶ socket, providers
+"""
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+
+import structlog
+from granian.constants import HTTPModes, Interfaces
+from granian.http import HTTP1Settings
+from granian.server.embed import Server
+
+from manyways.access.keys import KeyRing
+from manyways.catalog.catalog import Catalog
+from manyways.config import Settings
+from manyways.dialects import json_text
+from manyways.edge.catalog import CatalogPages
+from manyways.edge.exchange import Exchange
+from manyways.edge.http import Edge
+from manyways.edge.routes import NOT_YET, Endpoint, Routes
+from manyways.errors import ManywaysError, Refusal
+from manyways.flow import Flow, Limits
+from manyways.store.database import Database
+from manyways.types import Provider
+from manyways.upstream import transport
+from manyways.upstream.aiohttp_transport import AiohttpTransport
+from manyways.upstream.local import LocalModel
+from manyways.upstream.openai import OpenAIProvider
+
+log = structlog.get_logger("manyways")
+
+
+class CannotListen(ManywaysError):
+    """The address is taken, or not ours to listen on."""
+
+
+async def serve(settings: Settings, database: Database, ready: Callable[[str], None]) -> None:
+    """Serve until SIGTERM or SIGINT. `ready` is called with the base URL once the socket listens.
+
+    Raises `CannotListen`. The database stays open: it belongs to the caller.
+    """
+    address = _free_address(settings)
+    stop = asyncio.Event()
+    async with _gateway(settings, database) as edge:
+        server = _server(edge, settings, address)
+        serving = asyncio.create_task(server.serve())
+        await asyncio.sleep(0)  # the server binds its socket in its first step
+        if serving.done():
+            await serving
+        with _signals(stop):
+            ready(_url(address))
+            stopping = asyncio.create_task(stop.wait())
+            await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if serving.done():
+                await serving
+                raise CannotListen("the HTTP server ended by itself")
+            log.info("stopping")
+            draining = asyncio.create_task(edge.drain(settings.server.drain))
+            server.stop()
+            await draining
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(5.0):
+                    await serving
+        log.info("stopped")
+
+
+@contextlib.asynccontextmanager
+async def _gateway(settings: Settings, database: Database) -> AsyncIterator[Edge]:
+    """Everything behind the socket."""
+    carrier = AiohttpTransport()
+    models: list[LocalModel] = []
+    providers: dict[str, OpenAIProvider] = {}
+    for provider in settings.providers:
+        if provider.protocol == "local":
+            child = LocalModel()
+            child.start()
+            models.append(child)
+            providers[provider.name] = OpenAIProvider(
+                provider, carrier, address=child, api_keys=(child.api_key,)
+            )
+        else:
+            providers[provider.name] = OpenAIProvider(provider, carrier)
+    routing = settings.routing
+    asking = transport.Limits(
+        connect=routing.connect_timeout, headers=30.0, idle=routing.idle_timeout
+    )
+
+    async def ask(provider: Provider) -> bytes:
+        return await providers[provider.name].list_models(asking)
+
+    catalog = Catalog(settings.catalog, settings.providers, ask)
+    ring = KeyRing(database, settings.keys)
+    flow = Flow(
+        ring=ring,
+        catalog=catalog,
+        providers=providers,
+        routing=routing,
+        limits=Limits(send_timeout=settings.server.send_timeout),
+        defaults={
+            name: value
+            for name in settings.defaults.__struct_fields__
+            if (value := getattr(settings.defaults, name)) is not None
+        },
+    )
+    edge = Edge(_routes(settings, flow, catalog), settings.server)
+    async with _background(catalog.run(), ring.follow()):
+        try:
+            yield edge
+        finally:
+            for child in models:
+                await child.stop()
+            await carrier.aclose()
+
+
+def _routes(settings: Settings, flow: Flow, catalog: Catalog) -> Routes:
+    pages = CatalogPages(catalog, settings.catalog.title)
+
+    def reading(endpoint: Endpoint) -> dict[str, Endpoint]:
+        return {"GET": endpoint, "HEAD": endpoint}
+
+    async def alive(exchange: Exchange) -> None:
+        await exchange.answer(b'{"status":"ok"}')
+
+    async def ready(exchange: Exchange) -> None:
+        count = len(catalog.snapshot.models)
+        body = json_text.encode({"status": "ready" if count else "no models", "models": count})
+        await exchange.answer(body, 200 if count else 503)
+
+    def not_yet(what: str) -> Endpoint:
+        async def refuse(exchange: Exchange) -> None:
+            await flow.authenticate(exchange)
+            raise Refusal(
+                "not_supported",
+                f"{what[:1].upper()}{what[1:]} is not served yet; POST /v1/chat/completions is.",
+            )
+
+        return refuse
+
+    return Routes(
+        settings.server,
+        mounted={
+            "/chat/completions": {"POST": flow.chat},
+            "/models": reading(pages.models),
+            "/models/list": reading(pages.text),
+            "/providers": reading(pages.providers),
+            **{path: {"POST": not_yet(what)} for path, what in NOT_YET.items()},
+        },
+        rooted={"/healthz": reading(alive), "/readyz": reading(ready)},
+        model=pages.model,
+    )
+
+
+def _server(edge: Edge, settings: Settings, address: tuple[str, int]) -> Server:
+    server = settings.server
+    return Server(
+        edge,
+        address=address[0],
+        port=address[1],
+        interface=Interfaces.ASGINL,
+        http=HTTPModes.http1,
+        websockets=False,
+        log_enabled=False,
+        backlog=server.backlog,
+        backpressure=server.max_connections,
+        http1_settings=HTTP1Settings(
+            header_read_timeout=int(server.header_timeout * 1000), max_buffer_size=64 * 1024
+        ),
+    )
+
+
+def _free_address(settings: Settings) -> tuple[str, int]:
+    """Where to listen, tried beforehand: the server's own failure would be told by nobody."""
+    host, port = settings.server.host, settings.server.port
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, kind, protocol, _, where = found[0]
+        with socket.socket(family, kind, protocol) as trial:
+            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            trial.bind(where)
+            chosen = trial.getsockname()
+            return chosen[0], chosen[1]
+    except OSError as error:
+        raise CannotListen(
+            f"Cannot listen on {host}:{port}: {error.strerror or error}. Another program may be"
+            " using the port; choose one with --port, or in the config under [server] port."
+        ) from error
+
+
+def _url(address: tuple[str, int]) -> str:
+    host = f"[{address[0]}]" if ":" in address[0] else address[0]
+    return f"http://{host}:{address[1]}"
+
+
+@contextlib.asynccontextmanager
+async def _background(*works: Coroutine[None, None, None]) -> AsyncIterator[None]:
+    """Work that goes on beside requests. One that dies is told of; the others go on."""
+    tasks = [asyncio.create_task(_told(work)) for work in works]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks, timeout=5.0)
+
+
+async def _told(work: Coroutine[None, None, None]) -> None:
+    try:
+        await work
+    except Exception:
+        log.exception("background work ended", work=repr(work))
+        raise
+
+
+@contextlib.contextmanager
+def _signals(stop: asyncio.Event) -> Iterator[None]:
+    """A first signal asks for a clean stop, a second one ends the process."""
+    loop = asyncio.get_running_loop()
+
+    def heard() -> None:
+        if stop.is_set():
+            os._exit(1)
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, heard)
+    try:
+        yield
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)

@@ -1,0 +1,106 @@
+"""The caller's side of a request, as attempts see it, and what keeps it alive in silence."""
+
+import asyncio
+from types import TracebackType
+from typing import Protocol, Self
+
+from manyways.dialects.sse import KEEP_ALIVE
+from manyways.errors import CallerLeft
+from manyways.watch import TimeLimit
+
+
+class Reply(Protocol):
+    """A streamed answer on its way to the caller. The status is open until `start`."""
+
+    started: bool
+
+    async def start(self) -> None:
+        """Commit to 200 and an event stream."""
+        ...
+
+    async def write(self, data: bytes) -> None:
+        """Hand bytes to the caller's socket; waits while the caller does not read.
+        Raises `CallerLeft`."""
+        ...
+
+    async def end(self, data: bytes) -> None:
+        """The last bytes; the answer is over, cleanly. Raises `CallerLeft`."""
+        ...
+
+
+class PatientReply:
+    """Writes to a `Reply`, and says `: keep-alive` whenever nothing was written for a while.
+
+    The first such comment commits the status: from then on a failure is an error event.
+    One write is under way at a time; a comment never stands inside an event.
+    """
+
+    __slots__ = ("_comment", "_handle", "_interval", "_last", "_loop", "_reply", "_send_timeout")
+
+    def __init__(self, reply: Reply, interval: float, send_timeout: float) -> None:
+        self._reply = reply
+        self._interval = interval
+        self._send_timeout = send_timeout
+        self._loop = asyncio.get_running_loop()
+        self._last = 0.0
+        self._handle: asyncio.TimerHandle | None = None
+        self._comment: asyncio.Task[None] | None = None
+
+    async def write(self, data: bytes) -> None:
+        """Hand on complete events, at once. Raises `CallerLeft`."""
+        if self._comment is not None:
+            await self._comment_out()
+        self._last = self._loop.time()
+        if not self._reply.started:
+            await self._reply.start()
+        await self._reply.write(data)
+
+    async def settle(self) -> None:
+        """No more comments; the one under way is out. Raises `CallerLeft`."""
+        self._stop()
+        if self._comment is not None:
+            await self._comment_out()
+
+    def __enter__(self) -> Self:
+        self._last = self._loop.time()
+        self._handle = self._loop.call_at(self._last + self._interval, self._ring)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stop()
+        if self._comment is not None:
+            self._comment.cancel()
+
+    def _stop(self) -> None:
+        if self._handle is not None:
+            self._handle.cancel()
+            self._handle = None
+
+    def _ring(self) -> None:
+        due = self._last + self._interval
+        if self._loop.time() >= due:
+            if self._comment is None:
+                self._comment = self._loop.create_task(self._say())
+            due = self._loop.time() + self._interval
+        self._handle = self._loop.call_at(due, self._ring)
+
+    async def _say(self) -> None:
+        self._last = self._loop.time()
+        try:
+            with TimeLimit(self._send_timeout, "the caller to read"):
+                if not self._reply.started:
+                    await self._reply.start()
+                await self._reply.write(KEEP_ALIVE)
+        except TimeoutError as error:
+            raise CallerLeft(str(error)) from error
+        self._comment = None
+
+    async def _comment_out(self) -> None:
+        comment = self._comment
+        if comment is not None:
+            await comment

@@ -1,0 +1,127 @@
+"""One attempt at a streamed answer: each event reaches the caller the moment it arrives."""
+
+import asyncio
+
+from manyways.attempts.reply import PatientReply, Reply
+from manyways.dialects.openai_chat import ChatStream
+from manyways.dialects.sse import DONE_EVENT
+from manyways.errors import AttemptFailed, CallerLeft, TransportError
+from manyways.routing.settings import Settings
+from manyways.upstream import failures
+from manyways.upstream.openai import OpenAIProvider
+from manyways.upstream.transport import Limits, Response
+from manyways.watch import TimeLimit
+
+KEEP_ALIVE_INTERVAL = 10.0
+"""Seconds of silence after which the caller gets a comment."""
+TAIL = 1.0
+"""Seconds a complete answer waits for what may still come: usage, `[DONE]`, the body's end."""
+
+_FIRST = "the first token"
+_NEXT = "the next token"
+_CALLER = "the caller to read"
+_END = "the end of a complete answer"
+
+
+class StreamedAttempt:
+    """Asks one provider for a stream and brings it to the caller.
+
+    Limits: `first_token_timeout` until the first event with content, `idle_timeout` between
+    events, `send_timeout` for a caller that does not read, `time_left` for all of it.
+    """
+
+    __slots__ = ("_deadline", "_ended", "_events", "_limit", "_now", "_send_timeout", "_settings")
+
+    def __init__(
+        self, events: ChatStream, settings: Settings, *, send_timeout: float, time_left: float
+    ) -> None:
+        self._events = events
+        self._settings = settings
+        self._send_timeout = send_timeout
+        self._now = asyncio.get_running_loop().time
+        self._deadline = self._now() + time_left
+        self._limit = TimeLimit(min(settings.first_token_timeout, time_left), _FIRST)
+        self._ended = False
+
+    def __repr__(self) -> str:
+        return f"<StreamedAttempt {self._events!r} {self._limit!r}>"
+
+    async def run(self, provider: OpenAIProvider, body: bytes, reply: Reply) -> None:
+        """Returns behind a complete answer, its `[DONE]` sent and the reply ended.
+
+        Raises `AttemptFailed` when the answer did not begin or could not be completed
+        (`reply.started` tells which), `Refusal` where the provider says that the request is
+        wrong, `CallerLeft`.
+        """
+        first = self._limit.seconds
+        limits = Limits(
+            connect=min(self._settings.connect_timeout, first),
+            headers=first,
+            idle=max(self._settings.idle_timeout, first),
+        )
+        with PatientReply(reply, KEEP_ALIVE_INTERVAL, self._send_timeout) as patient:
+            try:
+                with self._limit:
+                    async with await provider.chat(body, limits, stream=True) as response:
+                        _expect_events(response)
+                        await self._pass_on(response, patient)
+                        if self._events.complete:
+                            await self._end(patient, reply)
+                            await self._drain(response)
+            except TransportError as error:
+                if not self._events.complete:
+                    raise failures.from_transport(error) from error
+            except TimeoutError as error:
+                self._out_of_time(error)
+            if not self._events.complete:
+                raise AttemptFailed("cut", "ended its stream before the answer was complete")
+            if not self._ended:
+                try:
+                    with TimeLimit(self._send_timeout, _CALLER):
+                        await self._end(patient, reply)
+                except TimeoutError as error:
+                    raise CallerLeft(str(error)) from error
+
+    async def _pass_on(self, response: Response, patient: PatientReply) -> None:
+        """From the first bytes to the body's end, or to where reading on is of no use."""
+        events, limit = self._events, self._limit
+        while True:
+            data = await response.chunk()
+            out = events.feed(data) if data else events.end()
+            if out:
+                limit.restart(self._send_timeout, _CALLER)
+                await patient.write(out)
+            if events.failure and not events.complete:
+                raise events.failure
+            if not data or events.done or events.failure:
+                return
+            left = self._deadline - self._now()
+            if events.complete:
+                if limit.why != _END:
+                    limit.restart(min(TAIL, left), _END)
+            elif out:
+                limit.restart(min(self._settings.idle_timeout, left), _NEXT)
+
+    async def _end(self, patient: PatientReply, reply: Reply) -> None:
+        self._ended = True
+        self._limit.restart(self._send_timeout, _CALLER)
+        await patient.settle()
+        await reply.end(DONE_EVENT)
+
+    async def _drain(self, response: Response) -> None:
+        """A body read to its end gives its connection back for the next request."""
+        self._limit.restart(TAIL, _END)
+        while await response.chunk():
+            pass
+
+    def _out_of_time(self, error: TimeoutError) -> None:
+        if self._limit.why == _CALLER:
+            raise CallerLeft(str(error)) from error
+        if not self._events.complete:
+            raise AttemptFailed("timeout", str(error)) from error
+
+
+def _expect_events(response: Response) -> None:
+    kind = response.headers.get("Content-Type", "text/event-stream")
+    if kind.startswith(("text/html", "application/json")):
+        raise AttemptFailed("no_answer", f"answered a stream with {kind.partition(';')[0]}")

@@ -1,0 +1,37 @@
+"""One attempt at a whole answer: it comes at its end, or not at all."""
+
+from manyways.dialects import openai_chat
+from manyways.errors import AttemptFailed, TransportError
+from manyways.routing.settings import Settings
+from manyways.upstream import failures
+from manyways.upstream.openai import OpenAIProvider
+from manyways.upstream.transport import Limits
+from manyways.watch import TimeLimit
+
+ANSWER_LIMIT = 256 * 1024 * 1024
+"""The longest whole answer that is held in memory, in bytes: pictures come in base64."""
+
+
+async def whole(
+    provider: OpenAIProvider,
+    body: bytes,
+    label: openai_chat.AnswerLabel,
+    settings: Settings,
+    time_left: float,
+) -> bytes:
+    """Ask, wait for the whole answer, and put our label on it.
+
+    Raises `AttemptFailed`, or `Refusal` where the provider says the request is wrong. It takes
+    no longer than `answer_timeout`, nor than `time_left` seconds.
+    """
+    seconds = min(settings.answer_timeout, time_left)
+    limits = Limits(connect=min(settings.connect_timeout, seconds), headers=seconds, idle=seconds)
+    try:
+        with TimeLimit(seconds, "the answer"):
+            async with await provider.chat(body, limits, stream=False) as response:
+                answer = await response.body(ANSWER_LIMIT)
+    except TransportError as error:
+        raise failures.from_transport(error) from error
+    except TimeoutError as error:
+        raise AttemptFailed("timeout", str(error)) from error
+    return openai_chat.edit_answer(answer, label)

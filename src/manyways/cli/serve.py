@@ -1,0 +1,105 @@
+"""`manyways serve`."""
+
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        "-c",
+        metavar="FILE",
+        help="TOML file; else $MANYWAYS_CONFIG, else ./manyways.toml, else built-in defaults.",
+    ),
+]
+
+
+def serve(
+    config: ConfigOption = None,
+    host: Annotated[
+        str | None, typer.Option(help="Listen here instead of where the config says.")
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="The port; 0 takes a free one.")
+    ] = None,
+    workers: Annotated[
+        int, typer.Option(min=1, help="Processes. More than one is not served yet.")
+    ] = 1,
+) -> None:
+    """Serve the API until SIGTERM or Ctrl-C.
+
+    Without a configuration: SQLite in the current folder, the embedded model as the only
+    provider, 127.0.0.1:8080. On the first start an admin key is made and shown once, with a
+    [bold]curl[/bold] line to paste. On a stop, new requests are refused and running streams
+    have `server.drain` to finish.
+    """
+    import uvloop
+    from msgspec.structs import replace
+
+    from manyways import app, logs, operations
+    from manyways.config import load
+    from manyways.errors import ManywaysError
+    from manyways.store.database import open_database
+
+    if workers > 1:
+        typer.echo("--workers: more than one process is not served yet; leave it out.", err=True)
+        raise typer.Exit(2)
+    try:
+        settings = load(config)
+        server = settings.server
+        settings = replace(
+            settings,
+            server=replace(
+                server,
+                host=server.host if host is None else host,
+                port=server.port if port is None else port,
+            ),
+        )
+        logs.configure(settings.log)
+        database = open_database(settings.database)
+        try:
+            database.lock_for_serving()
+            first_key = operations.ensure_admin_key(database, settings.keys, time.time())
+            model = next((m.id for p in settings.providers for m in p.models or ()), "auto")
+
+            def ready(url: str) -> None:
+                mount = settings.server.mounts[0].path
+                _welcome(url + mount, model, first_key.key if first_key else None)
+
+            uvloop.run(app.serve(settings, database, ready))
+        finally:
+            database.close()
+    except ManywaysError as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(1) from None
+
+
+def _welcome(base_url: str, model: str, key: str | None) -> None:
+    """Plain text, unboxed: the line is there to be pasted."""
+    body = (
+        f'{{"model": "{model}",'
+        ' "messages": [{"role": "user", "content": "What is the capital of France?"}]}'
+    )
+    lines = [f"Manyways is listening on {base_url}"]
+    if key:
+        lines += [
+            "",
+            "Your admin key, shown this once:",
+            "",
+            key,
+            "",
+            "Try it:",
+            "",
+            f"curl {base_url}/chat/completions \\",
+            f"  -H 'Authorization: Bearer {key}' \\",
+            "  -H 'Content-Type: application/json' \\",
+            f"  -d '{body}'",
+            "",
+            "More keys: manyways keys create --type full",
+        ]
+    sys.stdout.write("\n".join(lines) + "\n")
+    sys.stdout.flush()

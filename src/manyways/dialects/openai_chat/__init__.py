@@ -1,0 +1,18 @@
+"""OpenAI's Chat Completions: the request, the whole answer, the streamed answer.
+
+Source: OpenAI's API reference (`/chat/completions`). Where caller and provider both speak
+it, bytes pass through and only named edits are made.
+"""
+
+from manyways.dialects.openai_chat.request import ChatRequest, ProviderChoice, decode_request
+from manyways.dialects.openai_chat.stream import ChatStream
+from manyways.dialects.openai_chat.whole import AnswerLabel, edit_answer
+
+__all__ = [
+    "AnswerLabel",
+    "ChatRequest",
+    "ChatStream",
+    "ProviderChoice",
+    "decode_request",
+    "edit_answer",
+]

@@ -1,0 +1,264 @@
+"""OpenAI's Chat Completions, the request: what callers send to `/chat/completions`.
+
+Source: OpenAI's API reference, with the ranges of Manyways' own contract. The body passes
+through: known fields are checked, our own five are taken out, `model` is set to the
+provider's name for it, and everything else, unknown fields included, keeps its very bytes.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta, Raw, Struct
+
+from manyways.dialects import json_text
+from manyways.dialects.json_text import Fields
+from manyways.errors import Refusal
+
+ROLES = ("system", "developer", "user", "assistant", "tool", "function")
+_NEED_CONTENT = frozenset({"system", "developer", "user", "tool"})
+_OURS = ("provider", "models", "web_search", "transforms")
+
+_Penalty = Annotated[float, Meta(ge=-2, le=2)]
+_Positive = Annotated[int, Meta(ge=1)]
+
+
+class _ImageUrl(Struct):
+    url: str
+    detail: str | None = None
+
+
+class _Part(Struct):
+    type: str
+    text: str | None = None
+    image_url: _ImageUrl | str | None = None
+    input_audio: dict[str, Raw] | None = None
+    file: dict[str, Raw] | None = None
+
+
+class _Function(Struct):
+    name: str
+    arguments: str = ""
+
+
+class _ToolCall(Struct):
+    id: str | None = None
+    type: str | None = None
+    function: _Function | None = None
+
+
+class _Message(Struct):
+    role: str
+    content: str | list[_Part] | None = None
+    name: str | None = None
+    tool_calls: list[_ToolCall] | None = None
+    tool_call_id: str | None = None
+    refusal: str | None = None
+
+
+class _ToolFunction(Struct):
+    name: str
+    description: str | None = None
+    parameters: dict[str, Raw] | None = None
+    strict: bool | None = None
+
+
+class _Tool(Struct):
+    type: str
+    function: _ToolFunction | None = None
+
+
+class _ResponseFormat(Struct):
+    type: str
+    json_schema: dict[str, Raw] | None = None
+
+
+class _StreamOptions(Struct):
+    include_usage: bool | None = None
+
+
+class ProviderChoice(Struct, frozen=True):
+    """The caller's wishes about providers: where to begin, and what is not to be used."""
+
+    order: list[str] = []
+    only: list[str] | None = None
+    ignore: list[str] = []
+    allow_fallbacks: bool = True
+
+
+class _Body(Struct):
+    messages: Annotated[list[_Message], Meta(min_length=1)]
+    model: str | None = None
+    provider: str | ProviderChoice | None = None
+    models: list[str] | None = None
+    web_search: bool | dict[str, Raw] | None = None
+    transforms: list[str] | None = None
+    stream: bool | None = None
+    stream_options: _StreamOptions | None = None
+    temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Meta(ge=0, le=1)] | None = None
+    frequency_penalty: _Penalty | None = None
+    presence_penalty: _Penalty | None = None
+    max_tokens: _Positive | None = None
+    max_completion_tokens: _Positive | None = None
+    n: Annotated[int, Meta(ge=1, le=128)] | None = None
+    stop: str | list[str] | None = None
+    seed: int | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
+    logit_bias: dict[str, float] | None = None
+    tools: list[_Tool] | None = None
+    tool_choice: str | dict[str, Raw] | None = None
+    parallel_tool_calls: bool | None = None
+    response_format: _ResponseFormat | None = None
+    user: str | None = None
+
+
+_decode_body = msgspec.json.Decoder(_Body).decode
+
+
+class ChatRequest(Struct, frozen=True):
+    """A checked request. `fields` are what goes on to the provider, but for the model."""
+
+    fields: Fields
+    model: str
+    provider: ProviderChoice
+    stream: bool
+    choices: int
+
+    def encode_for(self, upstream_model: str) -> bytes:
+        """The body to send to a provider that calls the model `upstream_model`."""
+        return json_text.encode({**self.fields, "model": upstream_model})
+
+
+def decode_request(body: bytes, defaults: Mapping[str, float] = {}) -> ChatRequest:
+    """Check a request's body. `defaults` are sent on where the caller says nothing.
+
+    Raises `Refusal`: `invalid_request` for what is wrong, `not_supported` for what is not
+    served yet; `param` names the field.
+    """
+    try:
+        fields = json_text.decode_object(body)
+        twice = json_text.duplicate_key(body, fields)
+    except json_text.NotJson as error:
+        raise Refusal("invalid_request", f"The request body is not valid JSON: {error}.") from None
+    if twice is not None:
+        raise Refusal(
+            "invalid_request", f"{twice}: the field stands twice; send it once.", param=twice
+        )
+    try:
+        checked = _decode_body(body)
+    except msgspec.ValidationError as error:
+        raise _wrong_field(str(error)) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise Refusal("invalid_request", "The request body is not valid JSON.") from None
+    _check_messages(checked.messages)
+    _check_not_yet(checked, fields)
+    if not checked.model:
+        raise Refusal(
+            "invalid_request",
+            'model: a model is needed, such as "gpt-4o", "Capi/gpt-4o" or "auto".',
+            param="model",
+        )
+    for name in _OURS:
+        fields.pop(name, None)
+    _fill(fields, defaults)
+    provider = checked.provider
+    return ChatRequest(
+        fields=fields,
+        model=checked.model,
+        provider=provider
+        if isinstance(provider, ProviderChoice)
+        else ProviderChoice(order=[provider] if provider else []),
+        stream=bool(checked.stream),
+        choices=checked.n or 1,
+    )
+
+
+def _check_messages(messages: list[_Message]) -> None:
+    for i, message in enumerate(messages):
+        where = f"messages[{i}]"
+        if message.role not in ROLES:
+            raise Refusal(
+                "invalid_request",
+                f"{where}.role: must be one of {', '.join(ROLES)}.",
+                param=f"{where}.role",
+            )
+        if message.content is None and message.role in _NEED_CONTENT:
+            raise Refusal(
+                "invalid_request",
+                f"{where}.content: a {message.role} message needs content,"
+                " a string or a list of parts.",
+                param=f"{where}.content",
+            )
+
+
+def _check_not_yet(body: _Body, fields: Fields) -> None:
+    """What is asked for and not served yet is refused in plain words, never ignored."""
+    for name, what in (
+        ("models", "a list of models to fall back on"),
+        ("web_search", "web search"),
+        ("transforms", "shortening of long conversations"),
+    ):
+        if json_text.means_something(fields.get(name)):
+            raise Refusal(
+                "not_supported", f"{name}: {what} is not served yet; leave it out.", param=name
+            )
+    modalities = fields.get("modalities")
+    if modalities is not None and b'"audio"' in bytes(modalities):
+        raise Refusal(
+            "not_supported", "modalities: audio answers are not served yet.", param="modalities"
+        )
+    if body.provider == "":
+        raise Refusal(
+            "invalid_request",
+            "provider: must name a provider; leave it out for any.",
+            param="provider",
+        )
+
+
+def _fill(fields: Fields, defaults: Mapping[str, float]) -> None:
+    for name, value in defaults.items():
+        if name == "max_tokens" and "max_completion_tokens" in fields:
+            continue
+        if fields.get(name, json_text.NULL) == json_text.NULL:
+            fields[name] = json_text.raw(value)
+
+
+_AT = re.compile(r" - at `(?:key in )?\$\.?(.*)`$", re.DOTALL)
+_EXPECTED_GOT = re.compile(r"^Expected `(.+?)`(.*?)(?:, got `(.+?)`)?$", re.DOTALL)
+_MISSING = re.compile(r"^Object missing required field `(.+)`$", re.DOTALL)
+_WORDS = {
+    "str": "a string",
+    "int": "an integer",
+    "float": "a number",
+    "bool": "true or false",
+    "array": "a list",
+    "object": "an object",
+    "null": "null",
+}
+
+
+def _wrong_field(text: str) -> Refusal:
+    """msgspec's words for a wrong value, in ours, naming the field as callers write it."""
+    at = _AT.search(text)
+    param = at.group(1).replace("[...]", "") if at else ""
+    reason = text[: at.start()] if at else text
+    missing = _MISSING.match(reason)
+    if missing:
+        param = f"{param}.{missing.group(1)}" if param else missing.group(1)
+        words = "the field is required."
+    else:
+        expected = _EXPECTED_GOT.match(reason)
+        words = f"{_in_words(expected)}." if expected else f"{reason}."
+    return Refusal("invalid_request", f"{param}: {words}" if param else words, param=param or None)
+
+
+def _in_words(match: re.Match[str]) -> str:
+    kinds = [_WORDS.get(kind.strip(), kind.strip()) for kind in match.group(1).split("|")]
+    wanted = " or ".join(kind for kind in kinds if kind != "null") or "null"
+    bound = match.group(2).replace(" of length >= 1", " that is not empty").strip()
+    got = match.group(3)
+    text = f"must be {wanted}{' ' + bound if bound else ''}"
+    return f"{text}, not {_WORDS.get(got, got)}" if got else text

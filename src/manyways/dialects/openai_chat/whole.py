@@ -1,0 +1,97 @@
+"""OpenAI's Chat Completions, the whole answer."""
+
+from typing import Any
+
+import msgspec
+from msgspec import Raw, Struct
+
+from manyways.dialects import json_text
+from manyways.dialects.json_text import Fields
+from manyways.errors import AttemptFailed
+
+
+class AnswerLabel(Struct, frozen=True):
+    """What the gateway writes on an answer: the catalog's names of who gave it, and what
+    stands in where a provider sends no `id` or `created` (Unix seconds) of its own."""
+
+    model: str
+    provider: str
+    id: str
+    created: int
+
+
+class _Choice(Struct):
+    message: dict[str, Raw]
+    finish_reason: str | None = None
+
+
+class _Answer(Struct):
+    choices: list[_Choice] = []
+
+
+_decode_answer = msgspec.json.Decoder(_Answer).decode
+
+
+def edit_answer(body: bytes, label: AnswerLabel) -> bytes:
+    """The provider's answer as the caller gets it: `model` and `provider` set, `id`, `object`
+    and `created` filled in where they are missing, everything else as it came.
+
+    Raises `AttemptFailed` where a 200 is no answer: not JSON, an error inside, no choices.
+    """
+    try:
+        fields = json_text.decode_object(body)
+    except json_text.NotJson as error:
+        raise AttemptFailed("no_answer", f"answered 200 with {what_it_is(body, error)}") from None
+    if json_text.means_something(fields.get("error")):
+        raise AttemptFailed("error_inside", error_words(fields["error"]), status=200)
+    try:
+        choices = _decode_answer(body).choices
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise AttemptFailed("no_answer", f"its answer is malformed: {error}") from None
+    if not choices:
+        raise AttemptFailed("no_answer", "answered 200 without any choice")
+    if any(choice.finish_reason == "error" for choice in choices):
+        raise AttemptFailed("error_inside", "reports that it failed while answering", status=200)
+    return json_text.encode(labelled(fields, label, "chat.completion"))
+
+
+def labelled(fields: Fields, label: AnswerLabel, kind: str) -> dict[str, Any]:
+    """`fields` with our label on them; `provider` stands beside `model`."""
+    out: dict[str, Any] = {}
+    for name, value in fields.items():
+        if name == "model":
+            out["model"] = label.model
+            out["provider"] = label.provider
+        elif name != "provider":
+            out[name] = value
+    if not json_text.means_something(fields.get("id")):
+        out["id"] = label.id
+    if not json_text.means_something(fields.get("object")):
+        out["object"] = kind
+    if not json_text.means_something(fields.get("created")):
+        out["created"] = label.created
+    if "model" not in out:
+        out["model"] = label.model
+        out["provider"] = label.provider
+    return out
+
+
+def error_words(error: Raw) -> str:
+    """The message of a provider's error value, whatever its shape, 500 characters at most."""
+    value = msgspec.json.decode(error)
+    if isinstance(value, dict):
+        value = value.get("message") or value.get("detail") or value.get("code") or value
+    text = value if isinstance(value, str) else str(json_text.encode(value), "utf-8")
+    return text[:500]
+
+
+def what_it_is(body: bytes, error: json_text.NotJson) -> str:
+    """A body that is no JSON, named in words an operator recognises."""
+    start = body[:200].lstrip().lower()
+    if not start:
+        return "an empty body"
+    if start.startswith((b"<!doctype html", b"<html")):
+        return "an HTML page"
+    if start.startswith((b"data:", b"event:")):
+        return "an event stream, which was not asked for"
+    return f"what is not an answer: {error}"

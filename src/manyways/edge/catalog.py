@@ -1,0 +1,81 @@
+"""The public answers about models and providers: no key needed, cached by callers."""
+
+from collections.abc import Callable
+from urllib.parse import parse_qs
+
+from manyways.catalog import listings
+from manyways.catalog.catalog import Catalog
+from manyways.edge.exchange import JSON, Exchange
+from manyways.errors import Refusal
+
+_CACHE = (b"cache-control", b"public, max-age=600")
+_FIELDS_AT_MOST = 20
+
+
+class CatalogPages:
+    """`GET /models`, `/models/{id}`, `/models/list` and `/providers`."""
+
+    def __init__(self, catalog: Catalog, title: str) -> None:
+        self._catalog = catalog
+        self._title = title
+
+    async def models(self, exchange: Exchange) -> None:
+        """`GET /models[?provider=&category=&capability=&status=]`."""
+        query = _query(exchange, "provider", "category", "capability", "status")
+        await self._answer(exchange, lambda: listings.models(self._catalog.snapshot, **query))
+
+    async def model(self, exchange: Exchange, model_id: str) -> None:
+        """`GET /models/{id}[?provider=]`."""
+        query = _query(exchange, "provider")
+        await self._answer(
+            exchange, lambda: listings.model(self._catalog.snapshot, model_id, **query)
+        )
+
+    async def providers(self, exchange: Exchange) -> None:
+        """`GET /providers[?name=]`."""
+        query = _query(exchange, "name", "status")
+        await self._answer(exchange, lambda: listings.providers(self._catalog.snapshot, **query))
+
+    async def text(self, exchange: Exchange) -> None:
+        """`GET /models/list[?provider=&type=&lang=]`."""
+        query = _query(exchange, "provider", "type", "lang")
+        accept = exchange.headers.get(b"accept-language", b"").decode("latin-1")
+        lang = listings.pick_language(query.pop("lang"), accept)
+        await self._answer(
+            exchange,
+            lambda: listings.text_list(
+                self._catalog.snapshot, title=self._title, lang=lang, **query
+            ),
+        )
+
+    async def _answer(self, exchange: Exchange, listing: Callable[[], listings.Listing]) -> None:
+        found = listing()
+        etag = found.etag.encode()
+        headers = [(b"etag", etag), _CACHE, (b"vary", b"accept-language")]
+        if _matches(exchange.headers.get(b"if-none-match"), etag):
+            await exchange.answer(b"", 304, headers)
+        else:
+            await exchange.answer(found.body, 200, [JSON, *headers])
+
+
+def _query(exchange: Exchange, *names: str) -> dict[str, str | None]:
+    """The named fields of the query, `None` where absent or empty. Raises `Refusal`."""
+    if not exchange.query:
+        return dict.fromkeys(names)
+    try:
+        found = parse_qs(
+            exchange.query.decode("ascii"), max_num_fields=_FIELDS_AT_MOST, errors="strict"
+        )
+    except ValueError:
+        raise Refusal(
+            "invalid_request",
+            f"The query is malformed: UTF-8, percent-encoded, {_FIELDS_AT_MOST} fields at most.",
+        ) from None
+    return {name: found[name][0] if name in found else None for name in names}
+
+
+def _matches(header: bytes | None, etag: bytes) -> bool:
+    if header is None:
+        return False
+    tags = [tag.strip().removeprefix(b"W/") for tag in header.split(b",")]
+    return etag in tags or b"*" in tags

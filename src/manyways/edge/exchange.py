@@ -1,0 +1,221 @@
+"""One request and its answer over ASGI: what the stages see of a caller.
+
+    open ──answer / refuse──▶ over
+      └──start──▶ streaming ──end / fail──▶ over
+In every state the caller may leave: whoever waits then is cancelled, and `left` is set.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from manyways.edge.problems import render
+from manyways.edge.settings import ErrorFormat, Settings
+from manyways.errors import CallerLeft, Refusal
+from manyways.types import Caller, Model
+from manyways.watch import TimeLimit
+
+Headers = list[tuple[bytes, bytes]]
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+
+JSON = (b"content-type", b"application/json; charset=utf-8")
+_EVENTS = (b"content-type", b"text/event-stream; charset=utf-8")
+_STREAM_HEADERS = ((b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no"))
+_LOOK_AFTER = 0.02
+"""Seconds until somebody looks whether the caller has left: most answers are quicker."""
+
+
+class Exchange:
+    """Made for each request. `secret` is the key that came with it; no log shows it."""
+
+    __slots__ = (
+        "_common", "_handle", "_receive", "_send", "_settings", "_task", "_watcher", "began",
+        "caller", "error_code", "error_format", "headers", "id", "left", "method", "model",
+        "over", "path", "query", "started", "status",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        scope: Mapping[str, Any],
+        receive: Receive,
+        send: Send,
+        *,
+        request_id: str,
+        common: Headers,
+        settings: Settings,
+        error_format: ErrorFormat,
+    ) -> None:
+        self.began = time.perf_counter()
+        self.id = request_id
+        self.method: str = scope["method"]
+        self.path: str = scope["path"]
+        self.query: bytes = scope["query_string"]
+        self.headers: dict[bytes, bytes] = dict(scope["headers"])
+        self.error_format = error_format
+        self.caller: Caller | None = None
+        self.model: Model | None = None
+        self.status = 0
+        self.error_code: str | None = None
+        self.started = False
+        self.over = False
+        self.left = False
+        self._receive = receive
+        self._send = send
+        self._settings = settings
+        self._common = common
+        self._task: asyncio.Task[Any] | None = None
+        self._handle: asyncio.TimerHandle | None = None
+        self._watcher: asyncio.Task[None] | None = None
+
+    def __repr__(self) -> str:
+        state = "over" if self.over else "streaming" if self.started else "open"
+        return f"<Exchange {self.id} {self.method} {self.path} {state} {self.status}>"
+
+    # What came
+
+    @property
+    def secret(self) -> str | None:
+        """The key from `Authorization: Bearer`."""
+        value = self.headers.get(b"authorization")
+        if value is None or value[:7].lower() != b"bearer ":
+            return None
+        return value[7:].strip().decode("latin-1")
+
+    def check_size(self) -> None:
+        """Refuse by `Content-Length`, before anything is read. Raises `Refusal`."""
+        length = self.headers.get(b"content-length")
+        if length is not None and length.isdigit() and int(length) > self._settings.max_body:
+            raise self._too_large()
+
+    async def body(self) -> bytes:
+        """The whole body. Raises `Refusal` if it is too large or too slow, `CallerLeft`."""
+        pieces: list[bytes] = []
+        size = 0
+        try:
+            with TimeLimit(self._settings.body_timeout, "the request's body"):
+                while True:
+                    message = await self._receive()
+                    if message["type"] != "http.request":
+                        self.left = True
+                        raise CallerLeft("the caller left before its request was complete")
+                    piece: bytes = message.get("body", b"")
+                    size += len(piece)
+                    if size > self._settings.max_body:
+                        raise self._too_large()
+                    pieces.append(piece)
+                    if not message.get("more_body"):
+                        break
+        except TimeoutError:
+            seconds = self._settings.body_timeout
+            raise Refusal(
+                "request_timeout", f"The request's body did not arrive within {seconds:g} s."
+            ) from None
+        self._look_for_leaving()
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def asked_by(self, caller: Caller) -> None:
+        """For the log."""
+        self.caller = caller
+
+    def answered_by(self, model: Model, attempts: int) -> None:
+        """For the headers of the answer, and the log."""
+        self.model = model
+        self._common += (
+            (b"x-manyways-provider", _header(model.provider)),
+            (b"x-manyways-model", _header(model.id)),
+            (b"x-manyways-attempts", b"%d" % attempts),
+        )
+
+    # What goes
+
+    async def answer(self, body: bytes, status: int = 200, headers: Headers | None = None) -> None:
+        """A whole answer, JSON unless `headers` say otherwise."""
+        self.status = status
+        self.started = self.over = True
+        self._stop_looking()
+        out = [*self._common, *(headers or (JSON,)), (b"content-length", b"%d" % len(body))]
+        await self._send({"type": "http.response.start", "status": status, "headers": out})
+        if self.method == "HEAD":
+            body = b""
+        await self._send({"type": "http.response.body", "body": body})
+
+    async def refuse(self, refusal: Refusal, headers: Headers | None = None) -> None:
+        """An error while the status is open, with `headers` of its own."""
+        problem = render(refusal, self.error_format)
+        self.error_code = problem.code
+        out = [JSON, *(headers or ())]
+        if problem.retry_after is not None:
+            out.append((b"retry-after", b"%d" % problem.retry_after))
+        await self.answer(problem.body, problem.status, out)
+
+    async def start(self) -> None:
+        """Commit to 200 and an event stream."""
+        self.started = True
+        self.status = 200
+        await self._send(
+            {
+                "type": "http.response.start",
+                "status": 200,
+                "headers": [*self._common, _EVENTS, *_STREAM_HEADERS],
+            }
+        )
+
+    async def write(self, data: bytes) -> None:
+        """Hand bytes to the caller's socket; waits while the caller does not read."""
+        await self._send({"type": "http.response.body", "body": data, "more_body": True})
+
+    async def end(self, data: bytes) -> None:
+        """The last bytes of a stream."""
+        self.over = True
+        self._stop_looking()
+        await self._send({"type": "http.response.body", "body": data})
+
+    async def fail(self, refusal: Refusal) -> None:
+        """End a started stream with an error event, without `[DONE]`."""
+        problem = render(refusal, self.error_format)
+        self.error_code = problem.code
+        try:
+            with TimeLimit(self._settings.send_timeout, "the caller to read"):
+                await self.end(b"data: " + problem.body + b"\n\n")
+        except TimeoutError as error:
+            raise CallerLeft(str(error)) from error
+
+    # Whether the caller is still there
+
+    def close(self) -> None:
+        """Nothing more happens here."""
+        self._stop_looking()
+
+    def _look_for_leaving(self) -> None:
+        self._task = asyncio.current_task()
+        loop = asyncio.get_running_loop()
+        self._handle = loop.call_later(_LOOK_AFTER, self._look)
+
+    def _look(self) -> None:
+        self._watcher = asyncio.ensure_future(self._wait_for_leaving())
+
+    async def _wait_for_leaving(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        if not self.over and self._task is not None:
+            self.left = True
+            self._task.cancel()
+
+    def _stop_looking(self) -> None:
+        if self._handle is not None:
+            self._handle.cancel()
+            self._handle = None
+        if self._watcher is not None:
+            self._watcher.cancel()
+            self._watcher = None
+
+    def _too_large(self) -> Refusal:
+        limit = self._settings.max_body
+        return Refusal("request_too_large", f"The request's body is larger than {limit:,} bytes.")
+
+
+def _header(text: str) -> bytes:
+    """A name as a header's value: control characters would break the head."""
+    return text.encode() if text.isprintable() else ascii(text).encode()

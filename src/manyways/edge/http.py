@@ -1,0 +1,171 @@
+"""The ASGI callable: routes a request, and turns whatever happens to it into an answer."""
+
+import asyncio
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import structlog
+
+from manyways.edge.exchange import Exchange, Headers, Receive, Send
+from manyways.edge.routes import Route, Routes
+from manyways.edge.settings import Settings
+from manyways.errors import CallerLeft, Refusal
+from manyways.store.ids import new_id
+
+_OURS = b", ".join(
+    (
+        b"X-API-Version", b"X-Request-Id", b"X-Client-Request-Id", b"X-Manyways-Provider",
+        b"X-Manyways-Model", b"X-Manyways-Attempts", b"X-RateLimit-Limit",
+        b"X-RateLimit-Remaining", b"X-RateLimit-Reset", b"Retry-After", b"ETag",
+    )
+)  # fmt: skip
+_EVERY_ANSWER = (
+    (b"x-api-version", b"1.0"),
+    (b"access-control-allow-origin", b"*"),
+    (b"access-control-expose-headers", _OURS),
+)
+_ALLOWED_HEADERS = (
+    b"Authorization, Content-Type, Accept, Accept-Language, Idempotency-Key, If-None-Match,"
+    b" OpenAI-Beta, OpenAI-Organization, OpenAI-Project, X-Api-Key, X-Goog-Api-Key,"
+    b" Anthropic-Version, Anthropic-Beta, X-Request-Id, X-Client-Request-Id, X-Request-Timeout,"
+    b" X-Stainless-Arch, X-Stainless-Lang, X-Stainless-OS, X-Stainless-Package-Version,"
+    b" X-Stainless-Retry-Count, X-Stainless-Runtime, X-Stainless-Runtime-Version,"
+    b" X-Stainless-Timeout, X-Stainless-Helper-Method, X-Stainless-Async, User-Agent"
+)
+_CLIENT_ID_LENGTH = 128
+
+log = structlog.get_logger("manyways.edge")
+
+
+class Edge:
+    """What the HTTP server calls for every request.
+
+    `active` are the exchanges under way; `drain` refuses new ones and ends these in time.
+    """
+
+    def __init__(self, routes: Routes, settings: Settings) -> None:
+        self._routes = routes
+        self._settings = settings
+        self._draining = False
+        self.active: dict[Exchange, asyncio.Task[Any]] = {}
+
+    def __repr__(self) -> str:
+        return f"<Edge active={len(self.active)}{' draining' if self._draining else ''}>"
+
+    async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        route = self._routes.find(scope["path"])
+        request_id = new_id()
+        common: Headers = [*_EVERY_ANSWER, (b"x-request-id", request_id.encode())]
+        exchange = Exchange(
+            scope,
+            receive,
+            send,
+            request_id=request_id,
+            common=common,
+            settings=self._settings,
+            error_format=route.error_format,
+        )
+        client_id = exchange.headers.get(b"x-request-id") or exchange.headers.get(
+            b"x-client-request-id"
+        )
+        if client_id and _sane(client_id):
+            common.append((b"x-client-request-id", client_id))
+        task = asyncio.current_task()
+        if task is not None:
+            self.active[exchange] = task
+        try:
+            await self._serve(route, exchange)
+        except CallerLeft:
+            exchange.left = True
+        except asyncio.CancelledError:
+            if not exchange.left:
+                if not self._draining:
+                    raise
+                await self._cut(exchange)
+        except Exception:  # one of the two places that must not die
+            log.exception("unexpected error", id=exchange.id, path=exchange.path)
+            await self._sorry(exchange)
+        finally:
+            exchange.close()
+            self.active.pop(exchange, None)
+            self._write_log(exchange)
+
+    async def drain(self, seconds: float) -> None:
+        """Refuse what comes from now on; what runs has `seconds`, then it is cut, honestly."""
+        self._draining = True
+        if self.active:
+            log.info("waiting for running requests", count=len(self.active), limit_s=seconds)
+            await asyncio.wait(set(self.active.values()), timeout=seconds)
+        if self.active:
+            log.warning("cutting running requests", count=len(self.active))
+            running = set(self.active.values())
+            for task in running:
+                task.cancel()
+            await asyncio.wait(running, timeout=5.0)
+
+    async def _serve(self, route: Route, exchange: Exchange) -> None:
+        allow: Headers = []
+        try:
+            if self._draining:
+                raise Refusal("shutting_down", "The gateway is stopping; ask again.", retry_after=5)
+            if exchange.method == "OPTIONS":
+                await exchange.answer(b"", 204, _preflight(route.methods))
+                return
+            endpoint = route.endpoints.get(exchange.method)
+            if endpoint is None:
+                allow = [(b"allow", route.methods.encode())]
+                raise route.refusal(exchange.method)
+            exchange.check_size()
+            await endpoint(exchange)
+        except Refusal as refusal:
+            if exchange.over:
+                raise
+            await exchange.refuse(refusal, allow)
+
+    async def _cut(self, exchange: Exchange) -> None:
+        """The gateway stops before the answer is complete, and says so."""
+        await self._give_up(exchange, "shutting_down", "The gateway stopped; ask again.")
+
+    async def _sorry(self, exchange: Exchange) -> None:
+        """Our own fault: no inner text leaks."""
+        await self._give_up(exchange, "server_error", "Something went wrong inside the gateway.")
+
+    async def _give_up(self, exchange: Exchange, code: str, message: str) -> None:
+        if exchange.over:
+            return
+        refusal = Refusal(code, message)
+        try:
+            await (exchange.fail if exchange.started else exchange.refuse)(refusal)
+        except CallerLeft:
+            exchange.left = True
+
+    def _write_log(self, exchange: Exchange) -> None:
+        model, caller = exchange.model, exchange.caller
+        log.info(
+            "request",
+            id=exchange.id,
+            method=exchange.method,
+            path=exchange.path,
+            status=499 if exchange.left else exchange.status,
+            ms=round((time.perf_counter() - exchange.began) * 1000, 1),
+            key=caller.last4 if caller else None,
+            model=model.id if model else None,
+            provider=model.provider if model else None,
+            error=exchange.error_code,
+        )
+
+
+def _preflight(methods: str) -> Headers:
+    return [
+        (b"access-control-allow-methods", methods.encode()),
+        (b"access-control-allow-headers", _ALLOWED_HEADERS),
+        (b"access-control-max-age", b"86400"),
+        (b"allow", methods.encode()),
+    ]
+
+
+def _sane(value: bytes) -> bool:
+    return len(value) <= _CLIENT_ID_LENGTH and value.isascii() and value.decode().isprintable()
