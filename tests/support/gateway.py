@@ -33,7 +33,7 @@ def provider(url: str, *models: str, name: str = "Test", extra: str = "") -> str
 
 @dataclass(frozen=True)
 class Answer:
-    """An HTTP answer, read to its end."""
+    """An HTTP answer, read to its end. Names of headers are in lower case."""
 
     status: int
     headers: Mapping[str, str]
@@ -78,7 +78,7 @@ class Gateway:
         key: str | None = "",
         timeout: float = 30.0,
     ) -> Answer:
-        """Ask `path` (below the root). `body` is JSON, or bytes as they are; `key=None` sends none."""
+        """Ask `path` below the root. `body` is JSON, or bytes as they are; `key=None`: none."""
         data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
         out = dict(headers or {})
         if data is not None:
@@ -90,10 +90,10 @@ class Gateway:
         )
         try:
             with urllib.request.urlopen(request, timeout=timeout) as response:  # noqa: S310
-                return Answer(response.status, response.headers, response.read())
+                return Answer(response.status, _headers(response), response.read())
         except urllib.error.HTTPError as error:
             with error:
-                return Answer(error.code, error.headers, error.read())
+                return Answer(error.code, _headers(error), error.read())
 
     def chat(self, body: Any, **how: Any) -> Answer:
         """`POST /v1/chat/completions`."""
@@ -152,7 +152,7 @@ def running_gateway(
     def read_log() -> None:
         assert process.stderr is not None
         for line in _each(process.stderr):
-            gateway.log.append(line)  # noqa: PERF402  (each line as it comes)
+            gateway.log.append(line)
 
     def read_output() -> None:
         assert process.stdout is not None
@@ -193,6 +193,10 @@ def running_gateway(
                 reader.join()
             process.stdout.close()
             process.stderr.close()
+
+
+def _headers(response: Any) -> dict[str, str]:
+    return {name.lower(): value for name, value in response.headers.items()}
 
 
 def _each(pipe: Any) -> Iterator[str]:
