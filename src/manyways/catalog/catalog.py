@@ -1,0 +1,242 @@
+"""The catalog while the gateway runs: keeps one snapshot as fresh as providers allow.
+
+How providers are asked is handed in, and so are clock, sleep and jitter: nothing here knows
+the network, and tests run in no time.
+"""
+
+import asyncio
+import re
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from random import SystemRandom
+from typing import Final
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
+
+import structlog
+from msgspec import Struct
+
+from manyways.catalog.discovery import Discovered, merge, parse
+from manyways.catalog.selection import unknown_provider
+from manyways.catalog.snapshot import Snapshot
+from manyways.errors import ManywaysError
+from manyways.types import Model, Provider
+
+Ask = Callable[[Provider], Awaitable[bytes]]
+"""Gets the body of the provider's `GET /models`, within time limits of its own. Raises
+`ManywaysError` where there is none to be had."""
+
+AT_ONCE: Final = 8
+"""How many providers are asked at the same time."""
+
+FIRST_RETRY: Final = 5.0
+"""Seconds until a provider that failed is asked again; doubled each time it fails again,
+up to the interval of discovery."""
+
+_NAMED: Final = 20  # so many models are named in one line of the log
+_uniform = SystemRandom().uniform
+_log = structlog.get_logger(__name__)
+
+
+class Settings(Struct, frozen=True, kw_only=True):
+    """The `[catalog]` section.
+
+    `refresh` is the time of day in `timezone` at which models are verified. `probe` says
+    whether they are asked anything unasked. Every `discovery_interval` seconds, providers are
+    asked for their lists of models.
+    """
+
+    title: str = "Manyways"
+    refresh: str = "02:00"
+    timezone: str = "Europe/Moscow"
+    probe: bool = True
+    discovery_interval: float = 900.0
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"([01]\d|2[0-3]):[0-5]\d", self.refresh):
+            raise ValueError(f"refresh {self.refresh!r} is no time of day such as 02:00")
+        if not _is_timezone(self.timezone):
+            raise ValueError(f"timezone {self.timezone!r} is not known; try Europe/Moscow")
+        if not self.discovery_interval > 0:
+            raise ValueError("discovery_interval must be more than 0 s")
+
+
+def _is_timezone(name: str) -> bool:
+    try:
+        ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        return not available_timezones()  # a machine without the database knows none at all
+    return True
+
+
+class Outcome(Struct, frozen=True, kw_only=True):
+    """How asking one provider went. `error` is `None` where it answered with its models."""
+
+    provider: str
+    models: int
+    error: str | None = None
+
+
+class _Source:
+    """A provider that is asked for its models.
+
+    `failures` counts those in a row. `settled` is set once the provider has been asked for
+    the first time, whatever came of it, and from the beginning where the configuration lists
+    its models. `turn` keeps an earlier answer from coming after a later one.
+    """
+
+    __slots__ = ("failures", "provider", "settled", "turn")
+
+    def __init__(self, provider: Provider) -> None:
+        self.provider = provider
+        self.failures = 0
+        self.turn = asyncio.Lock()
+        self.settled = asyncio.Event()
+        if provider.models is not None:
+            self.settled.set()
+
+
+class Catalog:
+    """Holds the `snapshot` that everybody reads, and swaps it whole.
+
+    A provider whose models the configuration lists is served from the first moment; others
+    once they have been asked. A provider that fails keeps the models it had. Providers with
+    protocol `local` are not asked: their models are those in `Provider.models`. `known` are
+    rows of an earlier life, from which `created` and what was measured are kept.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        providers: Iterable[Provider],
+        ask: Ask,
+        *,
+        known: Iterable[Model] = (),
+        clock: Callable[[], float] = time.time,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        jitter: Callable[[float, float], float] = _uniform,
+    ) -> None:
+        self._settings = settings
+        self._ask = ask
+        self._clock = clock
+        self._sleep = sleep
+        self._jitter = jitter
+        self._places = asyncio.Semaphore(AT_ONCE)
+        self._known = tuple(known)
+        providers = tuple(providers)
+        self._sources = {p.name: _Source(p) for p in providers if p.protocol != "local"}
+        now = clock()
+        self.snapshot = Snapshot(
+            models=tuple(
+                model
+                for provider in providers
+                if provider.models is not None
+                for model in merge(provider, (), now=now, known=self._known)
+            ),
+            provider_names=tuple(provider.name for provider in providers),
+            made_at=now,
+        )
+
+    def __repr__(self) -> str:
+        waiting = sum(not source.settled.is_set() for source in self._sources.values())
+        failing = sum(source.failures > 0 for source in self._sources.values())
+        return f"<Catalog {self.snapshot!r}, {waiting} not asked yet, {failing} failing>"
+
+    async def run(self) -> None:
+        """Ask every provider now, and again and again, until cancelled.
+
+        Returns at once where there is nobody to ask.
+        """
+        async with asyncio.TaskGroup() as group:
+            for source in self._sources.values():
+                group.create_task(self._follow(source))
+
+    async def refresh(self, provider: str | None = None) -> tuple[Outcome, ...]:
+        """Ask all providers, or one, now; the snapshot has changed when this returns.
+
+        Raises `Refusal` (`provider_not_found`) for a provider that is not configured. One
+        that is never asked answers with what it has.
+        """
+        if provider is None:
+            names = self.snapshot.provider_names
+        elif provider in self.snapshot.provider_names:
+            names = (provider,)
+        else:
+            raise unknown_provider(self.snapshot, provider, param="provider")
+        return tuple(await asyncio.gather(*(self._outcome(name) for name in names)))
+
+    async def settled(self, names: Iterable[str], limit: float) -> bool:
+        """Wait until each named provider has been asked once, at most `limit` seconds.
+
+        Returns whether all have. Whoever is not configured, or never asked, is not waited for.
+        """
+        waiting = [
+            source.settled
+            for name in names
+            if (source := self._sources.get(name)) is not None and not source.settled.is_set()
+        ]
+        try:
+            async with asyncio.timeout(limit):
+                for settled in waiting:
+                    await settled.wait()
+        except TimeoutError:
+            return all(settled.is_set() for settled in waiting)
+        return True
+
+    async def _follow(self, source: _Source) -> None:
+        interval = self._settings.discovery_interval
+        while True:
+            await self._discover(source)
+            wait = interval
+            if source.failures:
+                # The exponent is capped, for a float ends at 2.0 ** 1023.
+                wait = min(interval, FIRST_RETRY * 2.0 ** min(source.failures - 1, 32))
+            await self._sleep(wait * self._jitter(0.9, 1.1))
+
+    async def _outcome(self, name: str) -> Outcome:
+        source = self._sources.get(name)
+        error = None if source is None else await self._discover(source)
+        return Outcome(provider=name, models=len(self.snapshot.of_provider(name)), error=error)
+
+    async def _discover(self, source: _Source) -> str | None:
+        """Ask once and take over the answer. Returns what went wrong, in words."""
+        async with source.turn:
+            problem: str | None = None
+            try:
+                async with self._places:
+                    body = await self._ask(source.provider)
+                discovered = parse(body)
+            except ManywaysError as error:
+                problem = str(error) or type(error).__name__
+                self._failed(source, problem)
+            else:
+                self._succeeded(source, discovered)
+            source.settled.set()
+            return problem
+
+    def _failed(self, source: _Source, reason: str) -> None:
+        name = source.provider.name
+        source.failures += 1
+        # Once is news; that it is still so is not.
+        tell = _log.warning if source.failures == 1 else _log.debug
+        kept = len(self.snapshot.of_provider(name))
+        tell(f"{name} does not tell its models", provider=name, reason=reason, kept=kept)
+
+    def _succeeded(self, source: _Source, discovered: Iterable[Discovered]) -> None:
+        name = source.provider.name
+        if source.failures:
+            _log.info(f"{name} tells its models again", provider=name, failures=source.failures)
+            source.failures = 0
+        before = self.snapshot.of_provider(name)
+        now = self._clock()
+        after = merge(source.provider, discovered, now=now, known=(*self._known, *before))
+        if after == before:
+            return
+        self.snapshot = self.snapshot.with_provider(name, after, now)
+        old, new = {model.id for model in before}, {model.id for model in after}
+        _log.info(
+            f"The models of {name} have changed",
+            provider=name,
+            models=len(new),
+            added=sorted(new - old)[:_NAMED],
+            removed=sorted(old - new)[:_NAMED],
+        )
