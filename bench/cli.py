@@ -1,0 +1,178 @@
+"""The command line of the benchmark."""
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from typing import Final, NoReturn
+
+from rich.console import Console
+
+from bench import install, peers, plot, report, results, run, sampling, wrk
+from bench.failures import BenchError, Missing
+
+RESULTS: Final = install.HERE / "results.json"
+DOCS: Final = install.HERE.parent / "docs"
+
+_EPILOG: Final = """\
+commands
+  measure   install, check and measure (the default)
+  install   only install the load generator and the peers
+  report    write docs/benchmark.* again from bench/results.json
+  profile   run Manyways under a sampling profiler and name its dearest functions
+
+examples
+  python -m bench                                          all of it, some ten minutes
+  python -m bench --only manyways,tensorzero --work unary --seconds 3 --rounds 1
+  python -m bench profile --work paced --seconds 8
+
+A run of everything writes bench/results.json, docs/benchmark.md and docs/benchmark.svg.
+A narrower one prints its tables and keeps its figures in bench/.work/last.json.
+It wants two cores that nobody else uses; figures of different runs do not compare, ratios do.
+"""
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench",
+        description="Measure Manyways and its peers on the same work, in one run.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    commands = ("measure", "install", "report", "profile")
+    names = [peer.name for peer in peers.PEERS]
+    add("command", nargs="?", default="measure", choices=commands, help="what to do, see below")
+    add("--only", type=_names(names), metavar="PEERS", help=f"some of {','.join(names)}")
+    add("--work", type=_names(run.WORKS), metavar="WORKS", help=f"some of {','.join(run.WORKS)}")
+    add("--seconds", type=_between(1, 600), default=5, help="of each measurement (default 5)")
+    add("--rounds", type=_between(1, 100), default=3, help="of everything (default 3)")
+    add("--cores", type=_cores, metavar="G,L", help="the gateway's core and the load's")
+    add("--write", action="store_true", help="write results and docs after a narrower run too")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Do what the command line says, then exit: 0 done, 1 failed, 2 misused, 130 interrupted."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    # Whoever ends us, everything that was started is stopped on the way out.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    console = Console()
+    try:
+        status = _COMMANDS[options.command](options, console)
+    except BenchError as error:
+        console.print(f"{type(error).__name__}: {error}", style="red", markup=False)
+        status = 1
+    except KeyboardInterrupt:
+        console.print("interrupted; everything that was started has been stopped")
+        status = 130
+    sys.exit(status)
+
+
+def _measure(options: argparse.Namespace, console: Console) -> int:
+    settings = _settings(options)
+    os.sched_setaffinity(0, {settings.load_core})
+    found = run.Run(settings, lambda line: console.print(line, markup=False, highlight=False))
+    measured = found.measure()
+    report.show(measured, console)
+    measured.write(run.WORK_FOLDER / "last.json")
+    if options.write or (options.only is None and options.work is None):
+        measured.write(RESULTS)
+        _write_docs(measured, console)
+    return 0
+
+
+def _install(options: argparse.Namespace, console: Console) -> int:
+    del options
+    install.debian("wrk", wrk.PACKAGES)
+    for peer in peers.PEERS:
+        try:
+            console.print(f"{peer.label} {peer.have()}")
+        except Missing as error:
+            console.print(f"{peer.label} is left out: {error}", markup=False)
+    return 0
+
+
+def _report(options: argparse.Namespace, console: Console) -> int:
+    del options
+    try:
+        kept = results.read(RESULTS)
+    except FileNotFoundError as error:
+        raise Missing("bench/results.json is not there yet: run `make bench` first") from error
+    report.show(kept, console)
+    _write_docs(kept, console)
+    return 0
+
+
+def _profile(options: argparse.Namespace, console: Console) -> int:
+    work = (options.work or ("unary",))[0]
+    settings = _settings(options)
+    os.sched_setaffinity(0, {settings.load_core})
+    sampling.profile(work, settings, console)
+    return 0
+
+
+_COMMANDS: Final = {
+    "measure": _measure,
+    "install": _install,
+    "report": _report,
+    "profile": _profile,
+}
+
+
+def _write_docs(measured: results.Results, console: Console) -> None:
+    DOCS.mkdir(exist_ok=True)
+    (DOCS / "benchmark.md").write_text(report.page(measured))
+    (DOCS / "benchmark.svg").write_text(plot.svg(measured))
+    console.print("written: bench/results.json, docs/benchmark.md, docs/benchmark.svg")
+
+
+def _settings(options: argparse.Namespace) -> run.Settings:
+    gateway, load = options.cores or _two_cores()
+    chosen = [p for p in peers.PEERS if options.only is None or p.name in options.only]
+    return run.Settings(
+        peers=chosen,
+        works=options.work or run.WORKS,
+        seconds=options.seconds,
+        rounds=options.rounds,
+        gateway_core=gateway,
+        load_core=load,
+    )
+
+
+def _two_cores() -> tuple[int, int]:
+    cores = sorted(os.sched_getaffinity(0))
+    if len(cores) < 2:
+        raise Missing("a second core: gateway and load must not take time from each other")
+    return cores[0], cores[1]
+
+
+def _names(known: Sequence[str]) -> Callable[[str], tuple[str, ...]]:
+    def names(text: str) -> tuple[str, ...]:
+        chosen = tuple(name.strip() for name in text.split(","))
+        for name in chosen:
+            if name not in known:
+                raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(known)}")
+        return chosen
+
+    return names
+
+
+def _between(low: int, high: int) -> Callable[[str], int]:
+    def number(text: str) -> int:
+        if not text.isdigit() or not low <= int(text) <= high:
+            raise argparse.ArgumentTypeError(f"{text!r} is no number from {low} to {high}")
+        return int(text)
+
+    return number
+
+
+def _cores(text: str) -> tuple[int, int]:
+    gateway, _, load = text.partition(",")
+    usable = {str(core): core for core in os.sched_getaffinity(0)}
+    if gateway == load or gateway not in usable or load not in usable:
+        cores = ", ".join(usable)
+        raise argparse.ArgumentTypeError(f"{text!r} names no two of the cores {cores}")
+    return usable[gateway], usable[load]

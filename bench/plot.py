@@ -1,0 +1,95 @@
+"""The results as bars: an SVG written by hand, readable on light and on dark pages."""
+
+from collections.abc import Sequence
+from typing import Final
+from xml.sax.saxutils import escape, quoteattr
+
+from bench.figures import Figure, readable
+from bench.goals import OURS
+from bench.results import METRICS, Metric, Results, Row
+
+WIDTH: Final = 880
+COLUMNS: Final = 2
+_MARGIN: Final = 16
+_GUTTER: Final = 32
+_NAMES: Final = 124
+_VALUES: Final = 64
+_BAR: Final = 14
+_LINE: Final = 22
+_TITLE: Final = 30
+
+_STYLE: Final = """\
+text { font: 12px system-ui, -apple-system, "Segoe UI", sans-serif; fill: #57606a; }
+.title { font-weight: 600; font-size: 13px; fill: #1f2328; }
+.ours { font-weight: 600; fill: #1f2328; }
+.bar { fill: #afb8c1; }
+.bar.ours { fill: #0969da; }
+.spread { stroke: #57606a; stroke-width: 1.5; }
+.base { stroke: #d0d7de; }
+@media (prefers-color-scheme: dark) {
+  text { fill: #9198a1; }
+  .title, .ours { fill: #f0f6fc; }
+  .bar { fill: #4a525c; }
+  .bar.ours { fill: #4493f8; }
+  .spread { stroke: #9198a1; }
+  .base { stroke: #3d444d; }
+}"""
+
+
+def svg(results: Results) -> str:
+    """One panel a metric, one bar a row that has it, the spread as a line across its end."""
+    panels = [(metric, _bars(results, metric)) for metric in METRICS]
+    panels = [(metric, bars) for metric, bars in panels if bars]
+    width = (WIDTH - 2 * _MARGIN - (COLUMNS - 1) * _GUTTER) / COLUMNS
+    parts: list[str] = []
+    top = float(_MARGIN)
+    for start in range(0, len(panels), COLUMNS):
+        line = panels[start : start + COLUMNS]
+        for column, (metric, bars) in enumerate(line):
+            left = _MARGIN + column * (width + _GUTTER)
+            parts.append(f'<g transform="translate({left:.0f} {top:.0f})">')
+            parts += [*_panel(metric, bars, width), "</g>"]
+        top += _TITLE + _LINE * max(len(bars) for _, bars in line) + _MARGIN
+    label = f"Benchmark of {results.date}: " + ", ".join(metric.title for metric, _ in panels)
+    head = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {top:.0f}" role="img"'
+        f" aria-label={quoteattr(label)}>"
+    )
+    return "\n".join([head, f"<style>\n{_STYLE}\n</style>", *parts, "</svg>"]) + "\n"
+
+
+def _bars(results: Results, metric: Metric) -> list[tuple[Row, Figure]]:
+    return [(row, row.figures[metric.name]) for row in results.rows if metric.name in row.figures]
+
+
+def _panel(metric: Metric, bars: Sequence[tuple[Row, Figure]], width: float) -> list[str]:
+    better = "more is better" if metric.more_is_better else "less is better"
+    title = f"{metric.title}, {metric.unit} ({better})"
+    room = width - _NAMES - _VALUES
+    most = max(0.0, *(figure.median + figure.spread for _, figure in bars)) or 1.0
+    bottom = _TITLE + _LINE * len(bars) - (_LINE - _BAR)
+    parts = [
+        f'<text class="title" y="14">{escape(title)}</text>',
+        f'<path class="base" d="M{_NAMES} {_TITLE - 4}V{bottom + 4}"/>',
+    ]
+    for index, (row, figure) in enumerate(bars):
+        top = _TITLE + _LINE * index
+        ours = " ours" if row.name == OURS else ""
+        length = room * max(0.0, figure.median) / most
+        end = room * max(0.0, figure.median + figure.spread) / most
+        begin = room * max(0.0, figure.median - figure.spread) / most
+        middle = top + _BAR / 2
+        name, value = escape(_short(row)), escape(readable(figure.median))
+        words = f'class="{ours.strip()}" y="{top + 11}"'
+        size = f'width="{length:.1f}" height="{_BAR}" rx="2"'
+        parts += [
+            f'<text {words} x="{_NAMES - 8}" text-anchor="end">{name}</text>',
+            f'<rect class="bar{ours}" x="{_NAMES}" y="{top}" {size}/>',
+            f'<path class="spread" d="M{_NAMES + begin:.1f} {middle}H{_NAMES + end:.1f}"/>',
+            f'<text {words} x="{_NAMES + end + 6:.1f}">{value}</text>',
+        ]
+    return parts
+
+
+def _short(row: Row) -> str:
+    return row.label.partition(",")[0]

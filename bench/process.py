@@ -1,0 +1,186 @@
+"""The processes of a run: pinned to a core, watched, and always stopped."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from bench.failures import Died
+
+STOP_LIMIT = 10.0
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+_HERTZ = os.sysconf("SC_CLK_TCK")
+
+
+@contextmanager
+def pinned(core: int) -> Iterator[None]:
+    """What is started inside runs on this core, as does everything it starts itself."""
+    ours = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {core})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, ours)
+
+
+def _dying_with_us() -> list[str]:
+    """A prefix that has the kernel end a command when the benchmark itself is killed."""
+    setpriv = shutil.which("setpriv")
+    return [] if setpriv is None else [setpriv, "--pdeathsig", "KILL", "--"]
+
+
+def free_port() -> int:
+    """A port of loopback nobody listens on at this moment."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+class Process:
+    """A running command and all its children, on one core. Use as `with`: it ends there.
+
+    Its output goes to `log`.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str | Path],
+        *,
+        core: int,
+        log: Path,
+        environment: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+    ) -> None:
+        self.log = log
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("wb") as output, pinned(core):
+            self.started = time.monotonic()
+            self._process = subprocess.Popen(
+                [*_dying_with_us(), *map(str, command)],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=_environment(environment or {}),
+                cwd=cwd,
+                start_new_session=True,
+            )
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def tree(self) -> list[int]:
+        """The process ids of the command and of everything it started that still runs."""
+        children: dict[int, list[int]] = {}
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit() and (fields := _stat(int(entry.name))) is not None:
+                children.setdefault(int(fields[1]), []).append(int(entry.name))
+        found = [self.pid]
+        for pid in found:
+            found.extend(children.get(pid, ()))
+        return found
+
+    def memory(self) -> int:
+        """Resident bytes of the whole tree."""
+        stats = map(_stat, self.tree())
+        return sum(int(fields[21]) * _PAGE for fields in stats if fields is not None)
+
+    def cpu(self) -> float:
+        """Seconds of processor time the tree has used."""
+        stats = map(_stat, self.tree())
+        ticks = sum(int(f[11]) + int(f[12]) for f in stats if f is not None)
+        return ticks / _HERTZ
+
+    def check(self) -> None:
+        """Raises `Died` when the command runs no more."""
+        if (status := self._process.poll()) is not None:
+            words = self.log.read_text(errors="replace").strip()[-600:]
+            raise Died(f"ended with status {status}: {words}")
+
+    def pause(self) -> None:
+        """Take it off its core, so that the next one has it alone."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    def settle(self, limit: float = 8.0) -> None:
+        """Wait until it has worked off what was left to do, `limit` seconds at most."""
+        deadline = time.monotonic() + limit
+        before = self.cpu()
+        while time.monotonic() < deadline:
+            time.sleep(0.25)
+            now = self.cpu()
+            if now - before <= 0.03:
+                return
+            before = now
+
+    def stop(self) -> None:
+        """End the whole tree: asked first, then made to. Never raises, may be called again."""
+        tree = self.tree()
+        self.resume()
+        self._signal(signal.SIGTERM)
+        try:
+            self._process.wait(STOP_LIMIT)
+        except subprocess.TimeoutExpired:
+            pass
+        finally:
+            for pid in tree:
+                _kill(pid, self._process.pid)
+            self._signal(signal.SIGKILL)
+            self._process.wait(STOP_LIMIT)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def _signal(self, number: signal.Signals) -> None:
+        try:
+            os.killpg(self.pid, number)
+        except (ProcessLookupError, PermissionError):
+            return
+
+
+def _kill(pid: int, session: int) -> None:
+    """End a straggler of ours. A process id that was given to a stranger meanwhile is spared."""
+    fields = _stat(pid)
+    if fields is None or int(fields[3]) != session:
+        return
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+
+
+def _stat(pid: int) -> list[str] | None:
+    """The fields of `/proc/PID/stat` from the state on (proc(5) counts from 1: ours + 3)."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return None
+    return text.rpartition(")")[2].split()
+
+
+def _environment(more: Mapping[str, str]) -> dict[str, str]:
+    """Ours, without proxies (loopback needs none) and without settings of other programs."""
+    dropped = ("PYTHON", "MANYWAYS", "VIRTUAL_ENV", "LD_LIBRARY_PATH")
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(dropped) and not name.lower().endswith("_proxy")
+    }
+    return kept | {"NO_PROXY": "*"} | dict(more)

@@ -1,0 +1,179 @@
+"""The works: what is asked of a gateway, and what is read off it."""
+
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import msgspec
+
+from bench import ask, wire
+from bench.failures import Died, Unloaded, Wrong
+from bench.figures import percentile
+from bench.install import HERE
+from bench.openloop import DRAIN, Outcome, Plan
+from bench.process import Process, pinned
+from bench.target import Target
+from bench.wrk import Sample, Wrk
+
+UNARY_CONNECTIONS = 64
+DENSE_CONNECTIONS = 64
+PACED_STREAMS = 500
+RATE = 500
+WARMUP = 1.0
+SAMPLING = 0.1
+
+
+def python_module(name: str) -> list[str]:
+    """The command that runs a module of this package."""
+    return [sys.executable, "-m", name]
+
+
+@dataclass(kw_only=True)
+class Subject:
+    """Who is being measured; `process` is absent where the upstream itself is."""
+
+    name: str
+    target: Target
+    process: Process | None
+    streams: bool
+    stream_size: int = 0
+    """Bytes of a checked streamed answer on the wire."""
+
+    def question(self, *, stream: bool, pace: str = wire.DENSE) -> bytes:
+        return wire.question(stream=stream, pace=pace, model=self.target.model)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Figures by metric, the share of its core the gateway used, and what went wrong."""
+
+    figures: dict[str, float]
+    busy: float
+    errors: int = 0
+
+
+def unary(subject: Subject, wrk: Wrk, seconds: float) -> Reading:
+    """Whole answers a second, each of 64 connections waiting for its own."""
+    sample, busy = _run(subject, wrk, subject.question(stream=False), UNARY_CONNECTIONS, seconds)
+    return Reading({"unary": sample.per_second}, busy, sample.errors)
+
+
+def dense(subject: Subject, wrk: Wrk, seconds: float) -> Reading:
+    """Streams a second whose chunks all come at once."""
+    sample, busy = _run(subject, wrk, subject.question(stream=True), DENSE_CONNECTIONS, seconds)
+    return Reading({"dense": sample.per_second}, busy, sample.errors)
+
+
+def paced(subject: Subject, wrk: Wrk, seconds: float) -> Reading:
+    """Streams a second, 500 at a time, their chunks 10 ms apart.
+
+    Counted in bytes and divided by the size of one: complete streams alone would be counted in
+    waves of 500, and the last wave by chance.
+    """
+    question = subject.question(stream=True, pace=wire.PACED)
+    sample, busy = _run(subject, wrk, question, PACED_STREAMS, seconds)
+    return Reading({"paced": sample.bytes_per_second / subject.stream_size}, busy, sample.errors)
+
+
+def _run(
+    subject: Subject, wrk: Wrk, question: bytes, connections: int, seconds: float
+) -> tuple[Sample, float]:
+    wrk.run(subject.target, question, connections=connections, seconds=WARMUP)
+    with _processor(subject) as busy:
+        sample = wrk.run(subject.target, question, connections=connections, seconds=seconds)
+    return sample, busy[0]
+
+
+@contextmanager
+def _processor(subject: Subject) -> Iterator[list[float]]:
+    busy = [0.0]
+    if subject.process is None:
+        yield busy
+        return
+    before, started = subject.process.cpu(), time.monotonic()
+    yield busy
+    busy[0] = (subject.process.cpu() - before) / (time.monotonic() - started)
+
+
+def latency(subject: Subject, core: int, seconds: float) -> Reading:
+    """Latencies in milliseconds at 500 answers a second, on a schedule nobody can slow down."""
+    plan = Plan(
+        port=subject.target.port,
+        request=subject.target.request(subject.question(stream=False)),
+        rate=RATE,
+        seconds=seconds,
+        warmup=WARMUP,
+    )
+    with _processor(subject) as busy, pinned(core):
+        done = subprocess.run(
+            python_module("bench.openloop"),
+            input=msgspec.json.encode(plan),
+            capture_output=True,
+            timeout=seconds + WARMUP + DRAIN + 20,
+            check=False,
+            cwd=HERE.parent,
+        )
+    if done.returncode:
+        raise Unloaded(f"the open loop failed: {done.stderr.decode()[-300:]}")
+    outcome = msgspec.json.decode(done.stdout, type=Outcome)
+    shares = {"p50": 0.50, "p90": 0.90, "p99": 0.99}
+    figures = {name: percentile(outcome.latencies, share) / 1000 for name, share in shares.items()}
+    return Reading(figures, busy[0], outcome.unanswered + outcome.wrong)
+
+
+def idle_memory(process: Process) -> Reading:
+    """Resident megabytes after the first answer, once it has come to rest."""
+    process.settle()
+    return Reading({"idle": process.memory() / 1e6}, 0.0)
+
+
+def stream_memory(subject: Subject, wrk: Wrk, seconds: float) -> Reading:
+    """Resident kilobytes that each of 500 streams costs while they run, at the peak.
+
+    Their chunks are 40 ms apart, so that it is streams that are measured, and no backlog.
+    """
+    process = subject.process
+    assert process is not None
+    before = process.memory()
+    peak = before
+    over = threading.Event()
+
+    def watch() -> None:
+        nonlocal peak
+        while not over.wait(SAMPLING):
+            peak = max(peak, process.memory())
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        question = subject.question(stream=True, pace=wire.HELD)
+        sample = wrk.run(
+            subject.target, question, connections=PACED_STREAMS, seconds=max(seconds, 5.0)
+        )
+    finally:
+        over.set()
+        watcher.join()
+    return Reading({"stream": (peak - before) / PACED_STREAMS / 1e3}, 0.0, sample.errors)
+
+
+def first_answer(process: Process, subject: Subject, *, limit: float) -> float:
+    """Seconds from the start of the process to the end of its first right answer.
+
+    Raises `Died` after `limit` seconds, or when it ends before.
+    """
+    question = subject.question(stream=False)
+    while time.monotonic() < process.started + limit:
+        process.check()
+        try:
+            answer = ask.ask(subject.target, question, limit=15.0)
+        except (OSError, Wrong):
+            time.sleep(0.003)
+            continue
+        if answer.status == 200:
+            return time.monotonic() - process.started
+        time.sleep(0.003)
+    raise Died(f"no answer within {limit:.0f} s of the start")
