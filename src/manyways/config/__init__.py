@@ -4,8 +4,8 @@
 without its secrets. `ConfigProblems` holds everything that is wrong, at once.
 """
 
+from manyways.config.document import ConfigProblems, Problem
 from manyways.config.loading import load
-from manyways.config.reading import ConfigProblems, Problem
 from manyways.config.settings import Cluster, Defaults, LogSettings, Settings, Usage
 from manyways.config.shown import show
 

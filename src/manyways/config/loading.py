@@ -5,13 +5,16 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from msgspec import inspect
 from msgspec.structs import replace
 
 from manyways.config import pending
-from manyways.config.reading import ConfigProblems, Problem, Reader
+from manyways.config.document import ConfigProblems, Document, Problem
+from manyways.config.environment import override, resolve
+from manyways.config.reading import Reader
+from manyways.config.rules import near
 from manyways.config.settings import SECTIONS, Settings
 from manyways.types import ModelEntry, Provider
 
@@ -28,6 +31,11 @@ LOCAL_MODELS: Final = (
 )
 """What a provider of protocol `local` has, unless the file says otherwise."""
 
+_SECTIONS: Final = tuple(
+    field
+    for field in cast("inspect.StructType", inspect.type_info(Settings)).fields
+    if field.name in SECTIONS
+)
 _NAME: Final = "manyways.toml"
 _RANDOM_PART: Final = 32
 _POSITION: Final = re.compile(r" \(at line (\d+), column \d+\)$")
@@ -43,24 +51,25 @@ def load(path: Path | None = None, environ: Mapping[str, str] = os.environ) -> S
     file = _chosen(path, environ)
     text = "" if file is None else _text(file)
     name = "built-in defaults" if file is None else str(file)
-    reader = Reader(_parsed(text, name), text, name)
-    kind = inspect.type_info(Settings)
-    if not isinstance(kind, inspect.StructType):
-        raise TypeError("Settings is no struct")
-    sections = tuple(field for field in kind.fields if field.name in SECTIONS)
-    reader.override(sections, environ)
-    reader.resolve(environ)
-    reader.unknown(SECTIONS)
-    defaults = Settings()
-    given: dict[str, Any] = {
-        field.name: reader.section(field.name, field.type, getattr(defaults, field.name))
-        for field in sections
-    }
-    settings = replace(defaults, **given, file=None if file is None else name)
-    settings = replace(settings, providers=_providers(settings.providers, reader))
-    _judge(settings, reader)
-    if reader.problems:
-        raise ConfigProblems(tuple(sorted(reader.problems, key=_place)))
+    document = Document(_parsed(text, name), text, name)
+    override(document, _SECTIONS, environ)
+    resolve(document, environ)
+    for unknown in document.tree.keys() - set(SECTIONS):
+        document.note((unknown,), f"is not a section{near(unknown, SECTIONS, ', '.join(SECTIONS))}")
+    reader = Reader(document)
+    built_in = Settings()
+    settings = replace(
+        built_in,
+        file=None if file is None else name,
+        **{
+            field.name: reader.section(field.name, field.type, getattr(built_in, field.name))
+            for field in _SECTIONS
+        },
+    )
+    settings = replace(settings, providers=_providers(settings.providers, document))
+    _judge(settings, document)
+    if document.problems:
+        raise ConfigProblems(tuple(sorted(document.problems, key=_place)))
     settings = replace(settings, origins=reader.origins)
     return replace(settings, not_yet=pending.words(settings))
 
@@ -113,9 +122,9 @@ def _only(where: str, message: str) -> ConfigProblems:
     return ConfigProblems((Problem(where, "", message),))
 
 
-def _providers(given: tuple[Provider, ...], reader: Reader) -> tuple[Provider, ...]:
+def _providers(given: tuple[Provider, ...], document: Document) -> tuple[Provider, ...]:
     """The providers with what is understood filled in."""
-    if not given and not reader.has("providers"):
+    if not given and "providers" not in document.tree:
         given = (Provider(name="local", protocol="local"),)
     return tuple(
         replace(provider, models=LOCAL_MODELS)
@@ -125,25 +134,25 @@ def _providers(given: tuple[Provider, ...], reader: Reader) -> tuple[Provider, .
     )
 
 
-def _judge(settings: Settings, reader: Reader) -> None:
+def _judge(settings: Settings, document: Document) -> None:
     """Note what single settings cannot know: how they stand to each other."""
-    _judge_mounts(settings, reader)
-    _judge_keys(settings, reader)
-    _judge_providers(settings.providers, reader)
+    _judge_mounts(settings, document)
+    _judge_keys(settings, document)
+    _judge_providers(settings.providers, document)
 
 
-def _judge_mounts(settings: Settings, reader: Reader) -> None:
+def _judge_mounts(settings: Settings, document: Document) -> None:
     seen: set[str] = set()
     for index, mount in enumerate(settings.server.mounts):
         if mount.path in seen:
-            reader.note(("server", "mounts", index), f"names {mount.path} a second time")
+            document.note(("server", "mounts", index), f"names {mount.path} a second time")
         seen.add(mount.path)
 
 
-def _judge_keys(settings: Settings, reader: Reader) -> None:
+def _judge_keys(settings: Settings, document: Document) -> None:
     keys = settings.keys
     if keys.length - len(keys.prefix) < _RANDOM_PART:
-        reader.note(
+        document.note(
             ("keys", "length"),
             f"leaves {keys.length - len(keys.prefix)} letters after the prefix;"
             f" under {_RANDOM_PART} a key can be guessed",
@@ -152,34 +161,38 @@ def _judge_keys(settings: Settings, reader: Reader) -> None:
         path = ("keys", "types", name)
         for amount, window in (("requests", "window"), ("tokens", "tokens_window")):
             if getattr(kind, amount) is not None and getattr(kind, window) is None:
-                reader.note(path, f'has {amount} without {window}: say in how long, like "1m"')
+                document.note(path, f'has {amount} without {window}: say in how long, like "1m"')
     if not any(kind.admin for kind in keys.types.values()):
-        reader.note(("keys", "types"), "leaves no type with admin = true")
+        document.note(("keys", "types"), "leaves no type with admin = true")
 
 
-def _judge_providers(providers: tuple[Provider, ...], reader: Reader) -> None:
+def _judge_providers(providers: tuple[Provider, ...], document: Document) -> None:
     names: set[str] = set()
     local: str | None = None
     for index, provider in enumerate(providers):
         path = ("providers", index)
         if provider.name in names:
-            reader.note((*path, "name"), f'is "{provider.name}", as of another provider above')
+            document.note((*path, "name"), f'is "{provider.name}", as of another provider above')
         names.add(provider.name)
         if provider.protocol == "local":
             if local is not None:
-                reader.note((*path, "protocol"), f"is local, as {local}'s: there is one such model")
+                document.note((*path, "protocol"), f"is local, as {local}'s: there can be one")
             local = provider.name
             for key, value in (("base_url", provider.base_url), ("api_key", provider.api_keys)):
                 if value:
-                    reader.note((*path, key), "has no use with protocol local; leave it out")
+                    document.note((*path, key), "has no use with protocol local; leave it out")
         elif not provider.base_url:
-            reader.note(path, f'needs base_url: the address of "{provider.name}", up to /v1')
-        _judge_models(provider, path, reader)
+            document.note(path, f'needs base_url: the address of "{provider.name}", up to /v1')
+        if provider.api_keys:
+            for header in provider.headers:
+                if header.lower() == "authorization":
+                    document.note((*path, "headers", header), "is already made from api_key")
+        _judge_models(provider, path, document)
 
 
-def _judge_models(provider: Provider, path: tuple[str, int], reader: Reader) -> None:
+def _judge_models(provider: Provider, path: tuple[str, int], document: Document) -> None:
     ids: set[str] = set()
     for index, model in enumerate(provider.models or ()):
         if model.id in ids:
-            reader.note((*path, "models", index, "id"), f'names "{model.id}" a second time')
+            document.note((*path, "models", index, "id"), f'names "{model.id}" a second time')
         ids.add(model.id)

@@ -1,62 +1,44 @@
 """What the file may say already although nothing follows from it yet. A row goes when its
 part is built."""
 
-import re
-from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
+from manyways.config.document import dotted
+from manyways.config.positions import Path
 from manyways.config.settings import Settings
 
+_NEVER_IDLE: Final = object()
 
-def _off(value: object) -> bool:
-    return not value
-
-
-def _one(value: object) -> bool:
-    return value == 1
-
-
-def _unlimited(value: object) -> bool:
-    return value is None
-
-
-def _never(_: object) -> bool:
-    return False
-
-
-_ROWS: Final[tuple[tuple[str, Callable[[Any], bool], str], ...]] = (
-    (r"cluster\.redis", _off, "cluster.redis: this is one process, and remembers by itself"),
-    (r"usage\.journal", _off, "usage.journal: usage is not recorded yet"),
-    (r"routing\.order", _never, "routing.order: there is no fallback yet"),
-    (r"routing\.max_attempts", _one, "routing.max_attempts: one attempt is made"),
-    (r"routing\.hedge", _off, "routing.hedge: attempts do not race yet"),
-    (r"routing\.assemble", _off, "routing.assemble: whole answers are asked for as such"),
-    (r"routing\.continuation", _off, "routing.continuation: a broken answer ends in an error"),
-    (r"catalog\.refresh", _never, "catalog.refresh: models are not verified yet"),
-    (r"catalog\.timezone", _never, "catalog.timezone: models are not verified yet"),
-    (r"catalog\.probe", _off, "catalog.probe: models are not verified yet"),
-    (
-        r"keys\.types\.(.+)\.(requests|window|tokens|tokens_window|concurrent|quota)",
-        _unlimited,
-        "keys.types.{0}.{1}: limits are not enforced yet",
-    ),
+_SETTINGS: Final[tuple[tuple[str, str, object, str], ...]] = (
+    ("cluster", "redis", "", "this is one process, and remembers by itself"),
+    ("usage", "journal", "", "usage is not recorded yet"),
+    ("routing", "order", _NEVER_IDLE, "there is no fallback yet"),
+    ("routing", "max_attempts", 1, "one attempt is made"),
+    ("routing", "hedge", False, "attempts do not race yet"),
+    ("routing", "assemble", False, "whole answers are asked for as such"),
+    ("routing", "continuation", False, "a broken answer ends in an error"),
+    ("catalog", "refresh", _NEVER_IDLE, "models are not verified yet"),
+    ("catalog", "timezone", _NEVER_IDLE, "models are not verified yet"),
+    ("catalog", "probe", False, "models are not verified yet"),
 )
-"""Pattern of the setting, when it asks for nothing, and what is to be said otherwise."""
+"""Section, key, the value that asks for what is done anyway, and what is to be said."""
+
+_LIMITS: Final = ("requests", "window", "tokens", "tokens_window", "concurrent", "quota")
 
 
 def words(settings: Settings) -> tuple[str, ...]:
-    """What was given without effect, a sentence each, in the file's order."""
+    """What was given without effect, a sentence each."""
     said = []
-    for setting in settings.origins:
-        for pattern, inert, text in _ROWS:
-            match = re.fullmatch(pattern, setting)
-            if match and not inert(_value(settings, setting, match)):
-                said.append(text.format(*match.groups()))
+
+    def say(path: Path, sentence: str) -> None:
+        if dotted(path) in settings.origins:
+            said.append(f"{dotted(path)}: {sentence}")
+
+    for section, key, idle, sentence in _SETTINGS:
+        if getattr(getattr(settings, section), key) != idle:
+            say((section, key), sentence)
+    for name, kind in settings.keys.types.items():
+        for limit in _LIMITS:
+            if getattr(kind, limit) is not None:
+                say(("keys", "types", name, limit), "limits are not enforced yet")
     return tuple(said)
-
-
-def _value(settings: Settings, setting: str, match: re.Match[str]) -> object:
-    if setting.startswith("keys.types."):
-        return getattr(settings.keys.types[match[1]], match[2])
-    section, key = setting.split(".")
-    return getattr(getattr(settings, section), key)

@@ -38,7 +38,7 @@ _SECRET_LETTERS: Final = 32
 """Fewer random letters than this could be guessed."""
 
 
-class Wrong(Exception):  # noqa: N818 - it is a remark, made where the value is known
+class Wrong(Exception):
     """A value cannot be used; the message follows the setting's name."""
 
 
@@ -150,9 +150,11 @@ def _host(value: str) -> str:
 
 
 def _database(value: str) -> str:
-    scheme = value.partition(":")[0].partition("+")[0]
-    if scheme not in {"sqlite", "postgresql", "postgres"} or "://" not in value:
-        raise Wrong('should be "sqlite:///file.db" or "postgresql://user:password@host/name"')
+    scheme, separator, _ = value.partition("://")
+    if separator and scheme.partition("+")[0] in {"postgresql", "postgres"}:
+        raise Wrong('names PostgreSQL, which is not served yet; write "sqlite:///manyways.db"')
+    if scheme != "sqlite" or not separator:
+        raise Wrong('should be an address like "sqlite:///manyways.db"')
     return value
 
 
@@ -195,6 +197,12 @@ def _not_empty(value: tuple[object, ...]) -> tuple[object, ...]:
 def _models(value: tuple[object, ...] | None) -> tuple[object, ...] | None:
     if value == ():
         raise Wrong("is an empty list; leave it out to ask the provider for its models")
+    return value
+
+
+def _providers(value: tuple[object, ...]) -> tuple[object, ...]:
+    if not value:
+        raise Wrong("is empty; leave it out to serve the embedded model")
     return value
 
 
@@ -301,6 +309,7 @@ CHECKS: Final[dict[str, Check]] = {
     "defaults.top_p": between(0, 1),
     "defaults.frequency_penalty": between(-2, 2),
     "defaults.presence_penalty": between(-2, 2),
+    "providers": _providers,
     "providers.*.name": _provider_name,
     "providers.*.protocol": _protocol,
     "providers.*.base_url": _base_url,

@@ -2,14 +2,13 @@
 
 import re
 from typing import Final
-from urllib.parse import urlsplit
 
 import msgspec
 
 from manyways.config import quantities
+from manyways.config.document import bare, dotted, pattern_of, quoted
 from manyways.config.positions import Path
-from manyways.config.reading import dotted, pattern_of
-from manyways.config.rules import SECONDS, SIZES
+from manyways.config.rules import LIFTABLE, SECONDS, SIZES
 from manyways.config.settings import SECTIONS, Settings
 from manyways.edge.settings import Mount
 from manyways.types import Provider
@@ -18,7 +17,9 @@ MASK: Final = "***"
 _HARMLESS_HEADERS: Final = frozenset(
     {"accept", "content-type", "http-referer", "referer", "user-agent", "x-title"}
 )
-_BARE_KEY: Final = re.compile(r"[A-Za-z0-9_-]+")
+_PASSWORD: Final = re.compile(r"(://[^/?#:@]*:).*@")
+"""Up to the last @, whatever a password may hold."""
+_QUERY_PASSWORD: Final = re.compile(r"([?&](?:password|passwd|sslpassword)=)[^&#]*", re.IGNORECASE)
 
 
 def show(settings: Settings) -> str:
@@ -50,7 +51,7 @@ class _Writer:
             here = (*path, name)
             if isinstance(value, dict):
                 for key, entry in value.items():
-                    header = ".".join(_key(str(part)) for part in (*here, key))
+                    header = ".".join(bare(str(part)) for part in (*here, key))
                     below += ["", f"[{header}]", *self.fields(entry, (*here, key))]
             else:
                 lines.append(self.pair(name, value, here))
@@ -69,7 +70,7 @@ class _Writer:
             lines.append(f"api_key = {keys[0] if len(keys) == 1 else _list(keys)}")
         if provider.headers:
             pairs = (
-                f"{_key(name)} = {self._header(name, value, (*path, 'headers', name))}"
+                f"{bare(name)} = {self._header(name, value, (*path, 'headers', name))}"
                 for name, value in provider.headers.items()
             )
             lines.append(f"headers = {{ {', '.join(pairs)} }}")
@@ -86,65 +87,50 @@ class _Writer:
     def pair(self, name: str, value: object, path: Path) -> str:
         origin = self._origins.get(dotted(path))
         comment = f"  # {origin}" if origin else ""
+        if value is None and pattern_of(path) in LIFTABLE:
+            return f'{bare(name)} = "none"{comment}'
         if value is None:
             return f"# {name} is not set{comment}"
-        return f"{_key(name)} = {self._value(value, path)}{comment}"
+        return f"{bare(name)} = {self._value(value, path)}{comment}"
 
     def _masked(self, path: Path) -> str:
         origin = self._origins.get(dotted(path), "")
-        return _text(origin if origin.startswith("env:") else MASK)
+        return quoted(origin if origin.startswith("env:") else MASK)
 
     def _header(self, name: str, value: str, path: Path) -> str:
-        return _text(value) if name.lower() in _HARMLESS_HEADERS else self._masked(path)
+        return quoted(value) if name.lower() in _HARMLESS_HEADERS else self._masked(path)
 
     def _value(self, value: object, path: Path) -> str:
+        if isinstance(value, Mount):
+            value = msgspec.to_builtins(value) if value.error_format else value.path
         match value:
             case bool():
                 return str(value).lower()
             case int() | float():
                 return _number(value, pattern_of(path))
-            case str():
-                return _text(without_password(value))
             case dict():
-                pairs = (f"{_key(key)} = {self._value(item, path)}" for key, item in value.items())
+                pairs = (f"{bare(key)} = {self._value(item, path)}" for key, item in value.items())
                 return f"{{ {', '.join(pairs)} }}"
             case tuple():
                 return _list([self._value(item, path) for item in value])
-            case Mount(error_format=None):
-                return _text(value.path)
             case _:
-                return self._value(msgspec.structs.asdict(cast("Mount", value)), path)
+                return quoted(without_password(str(value)))
 
 
 def _number(value: float, pattern: str) -> str:
     if pattern in SECONDS:
-        return _text(quantities.write_seconds(value))
+        return quoted(quantities.write_seconds(value))
     if pattern in SIZES:
-        return _text(quantities.write_size(int(value)))
+        return quoted(quantities.write_size(int(value)))
     return repr(value)
 
 
 def without_password(address: str) -> str:
-    """`address` with its password masked, if it is an address and has one."""
-    if "@" not in address or "://" not in address:
+    """`address` with its passwords masked, if it is an address and has any."""
+    if "://" not in address:
         return address
-    try:
-        parts = urlsplit(address)
-    except ValueError:
-        return MASK
-    if parts.password is None:
-        return address
-    host = parts.netloc.rpartition("@")[2]
-    return parts._replace(netloc=f"{parts.username or ''}:{MASK}@{host}").geturl()
-
-
-def _key(name: str) -> str:
-    return name if _BARE_KEY.fullmatch(name) else _text(name)
-
-
-def _text(value: str) -> str:
-    """A TOML string: JSON's escapes, and one for the only other character TOML forbids."""
-    return msgspec.json.encode(value).decode().replace("\x7f", "\\u007f")
+    masked = _QUERY_PASSWORD.sub(rf"\1{MASK}", address)
+    return _PASSWORD.sub(rf"\1{MASK}@", masked)
 
 
 def _list(items: list[str]) -> str:

@@ -1,0 +1,112 @@
+"""`manyways config check` and `show`, as a script sees them."""
+
+import tomllib
+from pathlib import Path
+
+import msgspec
+import pytest
+from typer.testing import CliRunner
+
+from manyways.cli.config import app
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MANYWAYS_CONFIG", raising=False)
+    return tmp_path
+
+
+def test_without_a_file_check_says_so_and_succeeds() -> None:
+    done = CliRunner().invoke(app, ["check"])
+
+    assert done.exit_code == 0
+    assert done.stdout == (
+        "No configuration file: the built-in defaults apply. Providers: local (local).\n"
+    )
+
+
+def test_check_tells_what_has_no_effect(folder: Path) -> None:
+    (folder / "manyways.toml").write_text("routing.hedge = true\n")
+
+    done = CliRunner().invoke(app, ["check"])
+
+    assert done.exit_code == 0
+    assert done.stdout.splitlines() == [
+        "manyways.toml is fine. Providers: local (local).",
+        "These settings are accepted, but have no effect in this version:",
+        "  routing.hedge: attempts do not race yet",
+    ]
+
+
+def test_check_tells_every_problem_and_fails(folder: Path) -> None:
+    (folder / "manyways.toml").write_text("[server]\nprot = 1\nhost = 5\n")
+
+    done = CliRunner().invoke(app, ["check"])
+
+    assert done.exit_code == 1
+    assert done.stdout == ""
+    assert done.stderr.splitlines() == [
+        'manyways.toml:2: server.prot is not a setting; did you mean "port"?',
+        "manyways.toml:3: server.host should be a text in quotes, not the number 5",
+        "2 problems found.",
+    ]
+
+
+def test_check_as_json_is_one_document_either_way(folder: Path) -> None:
+    file = folder / "other.toml"
+    file.write_text("server.port = 1")
+    fine = CliRunner().invoke(app, ["check", "--config", "other.toml", "--json"])
+    file.write_text("server.port = ''")
+    wrong = CliRunner().invoke(app, ["check", "--config", "other.toml", "--json"])
+
+    assert (fine.exit_code, wrong.exit_code) == (0, 1)
+    assert msgspec.json.decode(fine.stdout) == {
+        "ok": True,
+        "file": "other.toml",
+        "problems": [],
+        "not_yet": [],
+        "providers": ["local"],
+    }
+    assert msgspec.json.decode(wrong.stdout) == {
+        "ok": False,
+        "problems": [
+            {
+                "where": "other.toml:1",
+                "setting": "server.port",
+                "message": 'server.port should be a whole number, not the text ""',
+            }
+        ],
+    }
+
+
+def test_show_prints_toml_with_origins(folder: Path) -> None:
+    (folder / "manyways.toml").write_text("server.port = 1")
+
+    done = CliRunner().invoke(app, ["show"])
+
+    assert done.exit_code == 0
+    assert "port = 1  # line 1" in done.stdout
+    assert tomllib.loads(done.stdout)["server"]["port"] == 1
+
+
+def test_show_as_json_holds_settings_and_origins(folder: Path) -> None:
+    (folder / "manyways.toml").write_text("server.port = 1")
+
+    shown = msgspec.json.decode(CliRunner().invoke(app, ["show", "--json"]).stdout)
+
+    assert shown["settings"]["server"]["port"] == 1
+    assert shown["origins"] == {"server.port": "line 1"}
+
+
+def test_show_of_a_wrong_file_fails(folder: Path) -> None:
+    (folder / "manyways.toml").write_text("server.port = ''")
+
+    done = CliRunner().invoke(app, ["show"])
+
+    assert done.exit_code == 1
+    assert "1 problem found." in done.stderr
+
+
+def test_a_misused_command_ends_with_two() -> None:
+    assert CliRunner().invoke(app, ["check", "--no-such-option"]).exit_code == 2
