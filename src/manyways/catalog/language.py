@@ -1,5 +1,7 @@
 """Which of our two languages a reader gets, and how each counts models."""
 
+from collections.abc import Callable
+from functools import cache
 from typing import Final, Literal
 
 from manyways.catalog.selection import not_one_of
@@ -31,9 +33,14 @@ def pick_language(lang: str | None, accept_language: str | None) -> Language:
 
 def count_models(number: int, language: Language) -> str:
     """`1 модель`, `2 модели`, `5 моделей`; `1 model`, `2 models`. The plural rules are CLDR's."""
-    from babel import Locale
+    return f"{number} {_FORMS[language][_plural_rule(language)(number)]}"
 
-    return f"{number} {_FORMS[language][Locale(language).plural_form(number)]}"
+
+@cache
+def _plural_rule(language: Language) -> Callable[[int], str]:
+    from babel import Locale  # memory and time, for one rarely asked page
+
+    return Locale(language).plural_form
 
 
 def _spoken(tag: str) -> Language | None:

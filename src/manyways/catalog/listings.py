@@ -1,14 +1,13 @@
 """The catalog's public answers, as bytes ready to be sent.
 
 Every answer is a function of a snapshot and a few filters, so each is rendered once for a
-snapshot and then found again. RVFreeLLM's fields come first and in their order, ours after them.
+snapshot and then found again.
 """
 
 import hashlib
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Sequence
 from datetime import UTC, datetime
-from statistics import fmean
-from typing import Any, Final
+from typing import Final
 from weakref import WeakKeyDictionary
 
 import msgspec
@@ -17,13 +16,12 @@ from msgspec import Struct
 from manyways.catalog import wording
 from manyways.catalog.language import Language
 from manyways.catalog.selection import named, not_one_of, select, unknown_provider
+from manyways.catalog.shapes import ModelRow, ProviderRow, model_row, provider_row
 from manyways.catalog.snapshot import Snapshot
-from manyways.types import CATEGORIES, Category, Model
+from manyways.types import CATEGORIES
 
 SHELF: Final = 16 * 1024 * 1024
 """How many bytes of rendered answers are kept for one snapshot; then the oldest go."""
-
-_COUNTED: Final[tuple[Category, ...]] = ("text", "image", "audio", "video")
 
 
 class Listing(Struct, frozen=True):
@@ -61,7 +59,7 @@ def models(
             capability=filters[2],
             window=window,
         )
-        data = [_model(row) for row in rows]
+        data = [model_row(row) for row in rows]
         return _list(snapshot, data, "total_models", filters[0], window)
 
     return _shelf(snapshot).find(("models", *filters), render)
@@ -76,7 +74,7 @@ def model(snapshot: Snapshot, model_id: str, provider: str | None = None) -> Lis
     row = named(snapshot, model_id, provider or None)
 
     def render() -> Listing:
-        body = msgspec.json.encode(_model(row))
+        body = msgspec.json.encode(model_row(row))
         return Listing(body, _etag(body))
 
     return _shelf(snapshot).find(("model", row.provider, row.id), render)
@@ -93,7 +91,7 @@ def providers(snapshot: Snapshot, name: str | None = None) -> Listing:
 
     def render() -> Listing:
         names = snapshot.provider_names if wanted is None else (wanted,)
-        data = [_provider(name, snapshot.of_provider(name)) for name in names]
+        data = [provider_row(name, select(snapshot, provider=name)) for name in names]
         return _list(snapshot, data, "total_providers", wanted, "active_only")
 
     return _shelf(snapshot).find(("providers", wanted), render)
@@ -157,12 +155,11 @@ def _shelf(snapshot: Snapshot) -> _Shelf:
 
 def _list(
     snapshot: Snapshot,
-    data: Iterable[Mapping[str, Any]],
+    rows: Sequence[ModelRow | ProviderRow],
     total: str,
     provider: str | None,
     window: str,
 ) -> Listing:
-    rows = list(data)
     meta = {
         total: len(rows),
         "provider_filter": provider,
@@ -186,64 +183,3 @@ def _iso(moment: float) -> str:
     """`2025-11-17T10:30:00.000Z`."""
     stated = datetime.fromtimestamp(moment, UTC).isoformat(timespec="milliseconds")
     return stated.removesuffix("+00:00") + "Z"
-
-
-def _model(row: Model) -> dict[str, Any]:
-    return {
-        "id": row.id,
-        "object": "model",
-        "created": row.created,
-        "owned_by": row.provider,
-        "permission": [
-            {
-                "id": f"modelperm-{row.id}-0",
-                "object": "model_permission",
-                "created": row.created,
-                "allow_create_engine": False,
-                "allow_sampling": True,
-                "allow_logprobs": True,
-                "allow_search_indices": False,
-                "allow_view": True,
-                "allow_fine_tuning": False,
-                "organization": "*",
-                "group": None,
-                "is_blocking": False,
-            }
-        ],
-        "provider": row.provider,
-        "category": row.category,
-        "latency_ms": row.latency_ms,
-        "quality_score": row.quality_score,
-        "last_verified": row.last_verified,
-        "context_window": row.context_window,
-        "max_output_tokens": row.max_output_tokens,
-        "capabilities": row.capabilities,
-        "modalities": row.modalities,
-        "pricing": row.pricing,
-        "status": row.status,
-        "uptime_24h": row.uptime_24h,
-    }
-
-
-def _provider(name: str, rows: Iterable[Model]) -> dict[str, Any]:
-    """One provider's row. `created` is when its oldest model was; null while it has none."""
-    there = [row for row in rows if row.status != "down"]
-    counts = {category: sum(row.category == category for row in there) for category in _COUNTED}
-    latencies = [row.latency_ms for row in there if row.latency_ms is not None]
-    scores = [row.quality_score for row in there if row.quality_score is not None]
-    return {
-        "id": name,
-        "object": "provider",
-        "created": min((row.created for row in there), default=None),
-        "name": name,
-        "capabilities": {category: count > 0 for category, count in counts.items()},
-        "models": {"total": len(there), **counts},
-        "performance": {
-            "avg_latency_ms": round(fmean(latencies)) if latencies else None,
-            "avg_quality_score": round(fmean(scores), 1) if scores else None,
-        },
-        # In this format, the later text is the later moment.
-        "last_verified": max(
-            (row.last_verified for row in there if row.last_verified), default=None
-        ),
-    }
