@@ -101,7 +101,8 @@ class Database:
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else "locked" if self._lock is not None else "open"
-        return f"<Database {self.path} {state}>"
+        waiting = f", {self._waiting} waiting" if self._waiting else ""
+        return f"<Database {self.path} {state}{waiting}>"
 
     @property
     def path(self) -> Path:
