@@ -1,0 +1,223 @@
+import json
+import os
+import pty
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from manyways.access.keys import Settings, well_formed
+from manyways.cli import app
+from manyways.operations import create_key, revoke_key
+from manyways.store.database import Database, open_database
+from manyways.store.database import Settings as DatabaseSettings
+
+MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
+LONG_AGO = 1_700_000_000.0
+
+Command = Callable[..., Result]
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    file = tmp_path / "gate.toml"
+    file.write_text(
+        f'[database]\nurl = "sqlite:///{tmp_path}/keys.db"\n'
+        '[keys.types.gold]\nrequests = 1000\nwindow = "1m"\n'
+    )
+    return file
+
+
+@pytest.fixture
+def database(tmp_path: Path, config: Path) -> Database:
+    return open_database(DatabaseSettings(url=f"sqlite:///{tmp_path}/keys.db"))
+
+
+@pytest.fixture
+def keys(config: Path) -> Command:
+    """`manyways keys WORDS... --config FILE`."""
+
+    def run(*words: str) -> Result:
+        return CliRunner().invoke(app, ["keys", *words, "--config", str(config)])
+
+    return run
+
+
+def document(result: Result) -> Any:
+    assert result.exit_code == 0, result.stderr
+    assert result.stderr == ""
+    return json.loads(result.stdout)
+
+
+class TestCreate:
+    def test_the_key_alone_is_on_standard_output(self, keys: Command) -> None:
+        made = keys("create", "--type", "full")
+        assert made.exit_code == 0
+        assert made.stdout.endswith("\n")
+        assert well_formed(made.stdout[:-1], Settings())
+        assert "shown this once" in made.stderr
+
+    def test_json_says_everything_about_the_key(self, keys: Command) -> None:
+        made = document(keys("create", "--type", "full", "--note", "Anna's bot", "--json"))
+        assert list(made) == ["id", "key", "type", "last4", "note", "created_at", "expires_at"]
+        assert made["key"].endswith(made["last4"])
+        assert (made["type"], made["note"]) == ("full", "Anna's bot")
+        assert MOMENT.fullmatch(made["created_at"])
+        assert MOMENT.fullmatch(made["expires_at"])
+
+    def test_a_key_that_never_expires_says_null(self, keys: Command) -> None:
+        assert document(keys("create", "--type", "admin", "--json"))["expires_at"] is None
+
+    def test_types_of_the_configuration_can_be_had(self, keys: Command) -> None:
+        assert document(keys("create", "--type", "gold", "--json"))["type"] == "gold"
+
+    def test_another_type_is_misuse_and_those_that_exist_are_named(self, keys: Command) -> None:
+        wrong = keys("create", "--type", "lead", "--json")
+        assert wrong.exit_code == 2
+        assert wrong.stdout == ""
+        assert all(name in wrong.stderr for name in ("test", "full", "admin", "gold"))
+
+
+class TestList:
+    def test_without_keys_it_says_how_to_make_one(self, keys: Command) -> None:
+        nothing = keys("list")
+        assert (nothing.exit_code, nothing.stdout) == (0, "")
+        assert "manyways keys create" in nothing.stderr
+        assert document(keys("list", "--json")) == []
+
+    def test_only_keys_that_work_are_listed_unless_all_are_asked_for(
+        self, keys: Command, database: Database
+    ) -> None:
+        create_key(database, Settings(), "test", now=LONG_AGO)
+        lost = create_key(database, Settings(), "admin", now=LONG_AGO)
+        revoke_key(database, lost.id, reason="lost", now=LONG_AGO)
+        database.close()
+        nothing = keys("list")
+        assert (nothing.exit_code, nothing.stdout) == (0, "")
+        assert "2 have expired or been revoked: manyways keys list --all" in nothing.stderr
+        document(keys("create", "--json"))
+        assert [key["status"] for key in document(keys("list", "--json"))] == ["active"]
+        every = document(keys("list", "--all", "--json"))
+        assert sorted(key["status"] for key in every) == ["active", "expired", "revoked"]
+
+    def test_json_has_every_field_and_no_secret(self, keys: Command) -> None:
+        made = document(keys("create", "--json"))
+        (listed,) = document(keys("list", "--json"))
+        secret = made.pop("key")
+        assert listed == made | {"status": "active", "revoked_at": None, "revoked_reason": None}
+        assert secret not in keys("list").stdout
+
+    def test_a_pipe_gets_columns_with_tabs_between_them(self, keys: Command) -> None:
+        made = document(keys("create", "--type", "admin", "--note", "[red] alert", "--json"))
+        lines = [line.split("\t") for line in keys("list").stdout.splitlines()]
+        assert lines == [
+            ["id", "key", "type", "status", "expires", "note"],
+            [made["id"], f"…{made['last4']}", "admin", "active", "never", "[red] alert"],
+        ]
+
+    def test_a_terminal_gets_a_table_whose_ids_stay_whole(
+        self, keys: Command, config: Path
+    ) -> None:
+        made = document(keys("create", "--type", "admin", "--note", "[red]alert[/red]", "--json"))
+        ours, theirs = pty.openpty()
+        subprocess.run(
+            [sys.executable, "-m", "manyways", "keys", "list", "--config", str(config)],
+            stdout=theirs,
+            env=os.environ | {"COLUMNS": "80", "TERM": "dumb"},
+            check=True,
+        )
+        os.close(theirs)
+        shown = os.read(ours, 1 << 16).decode()
+        os.close(ours)
+        assert made["id"] in shown
+        assert "[red]" in shown, "a note is no markup"
+        assert max(len(line) for line in shown.splitlines()) <= 80
+
+
+class TestShow:
+    @pytest.mark.parametrize("name", ["id", "last4", "key"])
+    def test_a_key_can_be_named_by_what_is_known_of_it(self, keys: Command, name: str) -> None:
+        made = document(keys("create", "--json"))
+        assert document(keys("show", made[name], "--json"))["id"] == made["id"]
+
+    def test_it_reads_well_without_json(self, keys: Command) -> None:
+        made = document(keys("create", "--type", "full", "--note", "Anna's bot", "--json"))
+        lines = keys("show", made["id"]).stdout.splitlines()
+        assert f"id              {made['id']}" in lines
+        assert "note            Anna's bot" in lines
+        assert not any("revoked" in line for line in lines), "what is not so is left out"
+
+    def test_an_unknown_key_fails_and_a_secret_is_not_repeated(self, keys: Command) -> None:
+        wrong = keys("show", "rvf_" + "x" * 71, "--json")
+        assert (wrong.exit_code, wrong.stdout) == (1, "")
+        assert "There is no such key" in wrong.stderr
+        assert "xxx" not in wrong.stderr
+
+    def test_an_end_that_several_keys_share_names_them(
+        self, keys: Command, database: Database
+    ) -> None:
+        made = [create_key(database, Settings(), "full", now=LONG_AGO) for _ in range(2)]
+        database.run(
+            lambda connection: connection.exec_driver_sql("UPDATE api_keys SET last4 = 'same'"),
+            write=True,
+        )
+        database.close()
+        several = keys("show", "same")
+        assert (several.exit_code, several.stdout) == (1, "")
+        assert all(key.id in several.stderr for key in made)
+
+
+class TestRevoke:
+    def test_the_answer_is_the_key_as_it_stands_now(self, keys: Command) -> None:
+        made = document(keys("create", "--json"))
+        revoked = document(keys("revoke", made["id"], "--reason", "paid back", "--json"))
+        assert (revoked["status"], revoked["revoked_reason"]) == ("revoked", "paid back")
+        assert MOMENT.fullmatch(revoked["revoked_at"])
+        assert document(keys("show", made["id"], "--json")) == revoked
+
+    def test_a_second_time_changes_nothing_and_says_so(self, keys: Command) -> None:
+        made = document(keys("create", "--json"))
+        document(keys("revoke", made["id"], "--reason", "first", "--json"))
+        again = keys("revoke", made["id"], "--reason", "second")
+        assert again.exit_code == 0
+        assert "revoked before" in again.stderr
+        assert "revoked reason  first" in again.stdout.splitlines()
+
+    def test_a_reason_is_asked_for_by_misuse_not_by_a_question(self, keys: Command) -> None:
+        made = document(keys("create", "--json"))
+        silent = keys("revoke", made["id"])
+        assert (silent.exit_code, silent.stdout) == (2, "")
+        assert "--reason" in silent.stderr
+
+    def test_an_unknown_key_fails(self, keys: Command) -> None:
+        wrong = keys("revoke", "nobody", "--reason", "why not", "--json")
+        assert (wrong.exit_code, wrong.stdout) == (1, "")
+
+
+class TestTrouble:
+    """What cannot work says why on standard error, and ends with status 1."""
+
+    def test_a_configuration_with_mistakes(self, keys: Command, config: Path) -> None:
+        config.write_text("[keys]\nlenght = 75\n")
+        wrong = keys("list", "--json")
+        assert (wrong.exit_code, wrong.stdout) == (1, "")
+        assert "gate.toml:2" in wrong.stderr
+
+    def test_a_database_that_is_none(self, keys: Command, tmp_path: Path) -> None:
+        (tmp_path / "keys.db").write_text("Dear diary" * 1000)
+        wrong = keys("create", "--json")
+        assert (wrong.exit_code, wrong.stdout) == (1, "")
+        assert "is not an SQLite database" in wrong.stderr
+        assert "Traceback" not in wrong.stderr
+
+    @pytest.mark.parametrize("command", ["create", "list", "show", "revoke"])
+    def test_every_command_explains_itself(self, keys: Command, command: str) -> None:
+        told = CliRunner().invoke(app, ["keys", command, "--help"])
+        assert told.exit_code == 0
+        assert "--json" in told.stdout
+        assert "--config" in told.stdout
