@@ -12,6 +12,8 @@ from rich.console import Console
 from bench import install, peers, plot, report, results, run, sampling, wrk
 from bench.failures import BenchError, Missing
 
+WIDTH: Final = 140
+"""Columns of the tables where there is no terminal to ask."""
 RESULTS: Final = install.HERE / "results.json"
 DOCS: Final = install.HERE.parent / "docs"
 
@@ -60,6 +62,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     # Whoever ends us, everything that was started is stopped on the way out.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     console = Console()
+    if not console.is_terminal:
+        console = Console(width=WIDTH)
     try:
         status = _COMMANDS[options.command](options, console)
     except BenchError as error:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from bench import install, wire
 from bench.failures import Missing
+from bench.process import free_port
 
 CHAT = "/v1/chat/completions"
 
@@ -252,7 +253,7 @@ def _launch_sglang(place: Place) -> Launch:
     upstream = place.upstream_url.removesuffix("/v1")
     where = ("--host", "127.0.0.1", "--port", str(place.port), "--worker-urls", upstream)
     # Its own metrics listener has a fixed port unless told otherwise.
-    metrics = ("--prometheus-host", "127.0.0.1", "--prometheus-port", str(place.port + 1))
+    metrics = ("--prometheus-host", "127.0.0.1", "--prometheus-port", str(free_port()))
     module = ("-m", "sglang_router.launch_router", "--backend", "openai", "--log-level", "error")
     many = ("--max-concurrent-requests", "4096", "--queue-size", "4096")
     return Launch(command=(python, *module, *where, *metrics, *many))

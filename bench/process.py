@@ -36,6 +36,16 @@ def _dying_with_us() -> list[str]:
     return [] if setpriv is None else [setpriv, "--pdeathsig", "KILL", "--"]
 
 
+def core_seconds(core: int) -> float:
+    """Seconds that programs, or other guests of the host, have used of a core since boot."""
+    for line in Path("/proc/stat").read_text().splitlines():
+        name, *ticks = line.split()
+        if name == f"cpu{core}":
+            user, nice, system, _idle, _iowait, _irq, _softirq, steal = map(int, ticks[:8])
+            return (user + nice + system + steal) / _HERTZ
+    raise ValueError(f"no core {core}")
+
+
 def free_port() -> int:
     """A port of loopback nobody listens on at this moment."""
     with socket.socket() as listener:
@@ -58,6 +68,7 @@ class Process:
         environment: Mapping[str, str] | None = None,
         cwd: Path | None = None,
     ) -> None:
+        self.core = core
         self.log = log
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("wb") as output, pinned(core):

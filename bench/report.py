@@ -9,7 +9,7 @@ from rich.text import Text
 
 from bench.figures import Figure, advantage, readable
 from bench.goals import GOALS, OURS
-from bench.results import DIRECT, METRICS, Metric, Results, Row
+from bench.results import DIRECT, METRICS, Metric, Results
 
 MISSING: Final = "–"
 
@@ -17,18 +17,9 @@ MISSING: Final = "–"
 def show(results: Results, console: Console) -> None:
     """Print figures, ratios and goals, as far as they were measured."""
     metrics = _measured(results)
-    figures = Table("median ± half the spread", *map(_heading, metrics), title="Figures")
-    ratios = Table("× better than", *(m.title for m in metrics), title="Manyways in ratios")
-    for table in (figures, ratios):
-        for column in table.columns[1:]:
-            column.justify = "right"
-    for row in results.rows:
-        figures.add_row(row.label, *_cells(row, metrics), style="bold" if row.name == OURS else "")
-    for label, cells in _ratios(results, metrics):
-        ratios.add_row(label, *cells)
-    console.print(figures)
-    if ratios.row_count:
-        console.print(ratios)
+    _print("Figures: median, ± half the spread", _figures(results, metrics), console)
+    if ratios := _ratios(results, metrics):
+        _print("How many times better Manyways is than", ratios, console)
     for goal, wanted, reached, met in _goals(results):
         colour = "green" if met else "red"
         words = Text(f"{goal}: wanted {wanted}, reached {reached}: ")
@@ -40,27 +31,23 @@ def show(results: Results, console: Console) -> None:
 def page(results: Results) -> str:
     """The documentation's page, in Markdown."""
     metrics = _measured(results)
-    figures = [[f"**{r.label}**" if r.name == OURS else r.label, *_cells(r, metrics)]
-               for r in results.rows]  # fmt: skip
-    ratios = [[label, *cells] for label, cells in _ratios(results, metrics)]
-    goals = [[goal, wanted, reached, "met" if met else "missed"]
-             for goal, wanted, reached, met in _goals(results)]  # fmt: skip
+    ratios = _ratios(results, metrics)
+    goals = [[*words, "met" if met else "missed"] for *words, met in _goals(results)]
     peers = [[r.label, r.version or MISSING, r.note] for r in results.rows]
     parts = [
         _INTRODUCTION,
         _where(results),
         "## Figures",
         "Median of the rounds, and half the distance between the best and the worst.",
-        _markdown(["gateway", *map(_heading, metrics)], figures),
+        _markdown(_figures(results, metrics)),
         "![The same figures as bars](benchmark.svg)",
     ]
     if ratios:
-        parts += ["## In ratios", _RATIOS]
-        parts += [_markdown(["better than", *(m.title for m in metrics)], ratios)]
+        parts += ["## In ratios", _RATIOS, _markdown(ratios)]
     if goals:
-        parts += ["## Goals", _markdown(["what", "wanted", "reached", ""], goals)]
+        parts += ["## Goals", _markdown([["what", "wanted", "reached", ""], *goals])]
     parts += [_method(results), "## Who was measured"]
-    parts += [_markdown(["gateway", "version", "set up as"], peers)]
+    parts += [_markdown([["gateway", "version", "set up as"], *peers])]
     parts += [f"- {remark}" for remark in _remarks(results)]
     return "\n\n".join(parts) + "\n"
 
@@ -112,38 +99,41 @@ measured, a whole and a streamed answer through it are compared with the upstrea
 - **start to first answer**: from the start of the process to the end of its first right answer."""
 
 
-def _heading(metric: Metric) -> str:
-    return f"{metric.title}, {metric.unit}"
-
-
 def _measured(results: Results) -> Sequence[Metric]:
     return [m for m in METRICS if any(m.name in row.figures for row in results.rows)]
 
 
-def _cells(row: Row, metrics: Sequence[Metric]) -> list[str]:
-    return [_cell(row.figures.get(metric.name)) for metric in metrics]
+def _figures(results: Results, metrics: Sequence[Metric]) -> list[list[str]]:
+    """Cells, the heading first: a line a metric, a column a row of the results."""
+    cells = [["", *(row.label for row in results.rows)]]
+    for metric in metrics:
+        figures = (row.figures.get(metric.name) for row in results.rows)
+        cells.append([f"{metric.title}, {metric.unit}", *map(_cell, figures)])
+    return cells
 
 
 def _cell(figure: Figure | None) -> str:
     if figure is None:
         return MISSING
-    return f"{readable(figure.median)} ± {readable(figure.spread)}"
+    median = readable(figure.median)
+    return median if len(figure.rounds) == 1 else f"{median} ±{readable(figure.spread)}"
 
 
-def _ratios(results: Results, metrics: Sequence[Metric]) -> Iterator[tuple[str, list[str]]]:
+def _ratios(results: Results, metrics: Sequence[Metric]) -> list[list[str]]:
+    """Cells as in `_figures`; none where there is nobody to compare with."""
     ours = results.row(OURS)
-    if ours is None:
-        return
-    for row in results.rows:
-        if row.name in {OURS, DIRECT}:
-            continue
-        pairs = (
-            advantage(
-                ours.figures.get(m.name), row.figures.get(m.name), more_is_better=m.more_is_better
-            )
-            for m in metrics
+    others = [row for row in results.rows if row.name not in {OURS, DIRECT}]
+    if ours is None or not others:
+        return []
+    cells = [["", *(row.label for row in others)]]
+    for metric in metrics:
+        figure = ours.figures.get(metric.name)
+        ratios = (
+            advantage(figure, row.figures.get(metric.name), more_is_better=metric.more_is_better)
+            for row in others
         )
-        yield row.label, [MISSING if pair is None else readable(pair) for pair in pairs]
+        cells.append([metric.title, *(MISSING if r is None else readable(r) for r in ratios)])
+    return cells
 
 
 def _goals(results: Results) -> Iterator[tuple[str, str, str, bool]]:
@@ -161,6 +151,15 @@ def _remarks(results: Results) -> list[str]:
     return remarks + [f"{label} was left out: {why}" for label, why in results.absent.items()]
 
 
-def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    rule = ["---", *("---:" for _ in head[1:])]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, rule, *rows))
+def _print(title: str, cells: Sequence[Sequence[str]], console: Console) -> None:
+    table = Table(cells[0][0], title=title, title_justify="left")
+    for label in cells[0][1:]:
+        table.add_column(label, justify="right")
+    for line in cells[1:]:
+        table.add_row(*line)
+    console.print(table)
+
+
+def _markdown(cells: Sequence[Sequence[str]]) -> str:
+    rule = ["---", *("---:" for _ in cells[0][1:])]
+    return "\n".join("| " + " | ".join(line) + " |" for line in (cells[0], rule, *cells[1:]))

@@ -21,6 +21,8 @@ from bench.wrk import Wrk
 WORK_FOLDER: Final = install.HERE / ".work"
 START_LIMIT: Final = 90.0
 WORKS: Final = ("unary", "dense", "paced", "latency", "memory", "start")
+TOLERATED: Final = 0.05
+"""The share of the gateway's core that strangers may take before the reader is told."""
 COLD: Final = ("memory", "start")
 """Works that need a process which has not served anything yet."""
 
@@ -144,7 +146,7 @@ class Run:
     def _cold(self, subject: Subject, seconds: float, wrk: Wrk) -> None:
         wanted = self._settings.works
         if "start" in wanted:
-            self._keep(subject, "start", Reading({"start": seconds}, 0.0))
+            self._keep(subject, "start", Reading({"start": seconds}))
         if "memory" in wanted:
             assert subject.process is not None
             self._keep(subject, "memory", works.idle_memory(subject.process))
@@ -208,9 +210,14 @@ class Run:
     def _keep(self, subject: Subject, work: str, reading: Reading) -> None:
         for metric, value in reading.figures.items():
             self._rounds.setdefault((subject.name, metric), []).append(value)
-            self._say(f"    {subject.name:12} {metric:10} {value:12.2f}   busy {reading.busy:.0%}")
-        if reading.busy:
-            self._busy.setdefault((subject.name, work), []).append(reading.busy)
+            self._say(f"    {subject.name:12} {metric:10} {value:12.2f}   {_shares(reading)}")
+        if reading.usage.busy:
+            self._busy.setdefault((subject.name, work), []).append(reading.usage.busy)
+        if reading.usage.foreign > TOLERATED:
+            self._rows[subject.name].remark(
+                f"{work}: other programs took more than {TOLERATED:.0%} of the gateway's core"
+                " in a round"
+            )
         if reading.errors:
             self._rows[subject.name].remark(f"{work}: {reading.errors} failed answers in a round")
 
@@ -238,10 +245,16 @@ class Run:
 _CLOSED: Final = {"unary": works.unary, "dense": works.dense, "paced": works.paced}
 
 
+def _shares(reading: Reading) -> str:
+    if not reading.usage.busy:
+        return ""
+    return f"used {reading.usage.busy:.0%} of its core, others {reading.usage.foreign:.0%}"
+
+
 def _with_added(reading: Reading, base: Reading) -> Reading:
     added = {f"added_{name}": value - base.figures[name] for name, value in reading.figures.items()}
     figures = reading.figures if reading is base else reading.figures | added
-    return Reading(figures, reading.busy, reading.errors)
+    return Reading(figures, reading.usage, reading.errors)
 
 
 def _picked_port(launch: Launch, process: Process) -> int:

@@ -4,7 +4,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ from bench.failures import Died, Unloaded, Wrong
 from bench.figures import percentile
 from bench.install import HERE
 from bench.openloop import DRAIN, Outcome, Plan
-from bench.process import Process, pinned
+from bench.process import Process, core_seconds, pinned
 from bench.target import Target
 from bench.wrk import Sample, Wrk
 
@@ -24,6 +24,7 @@ DENSE_CONNECTIONS = 64
 PACED_STREAMS = 500
 RATE = 500
 WARMUP = 1.0
+WARMUP_CONNECTIONS = 8
 SAMPLING = 0.1
 
 
@@ -48,55 +49,73 @@ class Subject:
 
 
 @dataclass(frozen=True)
+class Usage:
+    """Shares of the gateway's core: its own, and that of programs which had no business there."""
+
+    busy: float = 0.0
+    foreign: float = 0.0
+
+
+@dataclass(frozen=True)
 class Reading:
-    """Figures by metric, the share of its core the gateway used, and what went wrong."""
+    """Figures by metric, how the gateway's core was used, and how many answers failed."""
 
     figures: dict[str, float]
-    busy: float
+    usage: Usage = Usage()
     errors: int = 0
 
 
 def unary(subject: Subject, wrk: Wrk, seconds: float) -> Reading:
     """Whole answers a second, each of 64 connections waiting for its own."""
-    sample, busy = _run(subject, wrk, subject.question(stream=False), UNARY_CONNECTIONS, seconds)
-    return Reading({"unary": sample.per_second}, busy, sample.errors)
+    question = subject.question(stream=False)
+    sample, usage = _run(subject, wrk, question, UNARY_CONNECTIONS, seconds)
+    return Reading({"unary": sample.per_second}, usage, sample.errors)
 
 
 def dense(subject: Subject, wrk: Wrk, seconds: float) -> Reading:
     """Streams a second whose chunks all come at once."""
-    sample, busy = _run(subject, wrk, subject.question(stream=True), DENSE_CONNECTIONS, seconds)
-    return Reading({"dense": sample.per_second}, busy, sample.errors)
+    question = subject.question(stream=True)
+    sample, usage = _run(subject, wrk, question, DENSE_CONNECTIONS, seconds)
+    return Reading({"dense": _streams(sample, subject)}, usage, sample.errors)
 
 
 def paced(subject: Subject, wrk: Wrk, seconds: float) -> Reading:
-    """Streams a second, 500 at a time, their chunks 10 ms apart.
-
-    Counted in bytes and divided by the size of one: complete streams alone would be counted in
-    waves of 500, and the last wave by chance.
-    """
+    """Streams a second, 500 at a time, their chunks 10 ms apart."""
     question = subject.question(stream=True, pace=wire.PACED)
-    sample, busy = _run(subject, wrk, question, PACED_STREAMS, seconds)
-    return Reading({"paced": sample.bytes_per_second / subject.stream_size}, busy, sample.errors)
+    sample, usage = _run(subject, wrk, question, PACED_STREAMS, seconds)
+    return Reading({"paced": _streams(sample, subject)}, usage, sample.errors)
+
+
+def _streams(sample: Sample, subject: Subject) -> float:
+    """Counted in bytes and divided by the size of one: of those that start together, the last
+    would otherwise count or not by chance."""
+    return sample.bytes_per_second / subject.stream_size
 
 
 def _run(
     subject: Subject, wrk: Wrk, question: bytes, connections: int, seconds: float
-) -> tuple[Sample, float]:
-    wrk.run(subject.target, question, connections=connections, seconds=WARMUP)
-    with _processor(subject) as busy:
+) -> tuple[Sample, Usage]:
+    wrk.run(subject.target, question, connections=WARMUP_CONNECTIONS, seconds=WARMUP)
+    with _processor(subject) as usage:
         sample = wrk.run(subject.target, question, connections=connections, seconds=seconds)
-    return sample, busy[0]
+    if not sample.bytes:
+        raise Unloaded(f"not one byte came within {seconds:.0f} s")
+    return sample, usage()
 
 
 @contextmanager
-def _processor(subject: Subject) -> Iterator[list[float]]:
-    busy = [0.0]
-    if subject.process is None:
-        yield busy
+def _processor(subject: Subject) -> Iterator[Callable[[], Usage]]:
+    """How the core was used from entry to exit; the callable tells, once it is over."""
+    process = subject.process
+    if process is None:
+        yield Usage
         return
-    before, started = subject.process.cpu(), time.monotonic()
-    yield busy
-    busy[0] = (subject.process.cpu() - before) / (time.monotonic() - started)
+    started, ours, all_ = time.monotonic(), process.cpu(), core_seconds(process.core)
+    found: list[Usage] = []
+    yield found.pop
+    passed = time.monotonic() - started
+    busy = (process.cpu() - ours) / passed
+    found.append(Usage(busy, max(0.0, (core_seconds(process.core) - all_) / passed - busy)))
 
 
 def latency(subject: Subject, core: int, seconds: float) -> Reading:
@@ -108,7 +127,7 @@ def latency(subject: Subject, core: int, seconds: float) -> Reading:
         seconds=seconds,
         warmup=WARMUP,
     )
-    with _processor(subject) as busy, pinned(core):
+    with _processor(subject) as usage, pinned(core):
         done = subprocess.run(
             python_module("bench.openloop"),
             input=msgspec.json.encode(plan),
@@ -122,13 +141,13 @@ def latency(subject: Subject, core: int, seconds: float) -> Reading:
     outcome = msgspec.json.decode(done.stdout, type=Outcome)
     shares = {"p50": 0.50, "p90": 0.90, "p99": 0.99}
     figures = {name: percentile(outcome.latencies, share) / 1000 for name, share in shares.items()}
-    return Reading(figures, busy[0], outcome.unanswered + outcome.wrong)
+    return Reading(figures, usage(), outcome.unanswered + outcome.wrong)
 
 
 def idle_memory(process: Process) -> Reading:
     """Resident megabytes after the first answer, once it has come to rest."""
     process.settle()
-    return Reading({"idle": process.memory() / 1e6}, 0.0)
+    return Reading({"idle": process.memory() / 1e6})
 
 
 def stream_memory(subject: Subject, wrk: Wrk, seconds: float) -> Reading:
@@ -157,7 +176,7 @@ def stream_memory(subject: Subject, wrk: Wrk, seconds: float) -> Reading:
     finally:
         over.set()
         watcher.join()
-    return Reading({"stream": (peak - before) / PACED_STREAMS / 1e3}, 0.0, sample.errors)
+    return Reading({"stream": (peak - before) / PACED_STREAMS / 1e3}, errors=sample.errors)
 
 
 def first_answer(process: Process, subject: Subject, *, limit: float) -> float:
