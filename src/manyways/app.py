@@ -30,10 +30,13 @@ from manyways.store.database import Database
 from manyways.types import Provider
 from manyways.upstream import transport
 from manyways.upstream.aiohttp_transport import AiohttpTransport
-from manyways.upstream.local import LocalModel
 from manyways.upstream.openai import OpenAIProvider
 
 log = structlog.get_logger("manyways")
+
+
+START_LIMIT = 10.0
+"""Seconds in which the HTTP server must listen."""
 
 
 class CannotListen(ManywaysError):
@@ -50,10 +53,8 @@ async def serve(settings: Settings, database: Database, ready: Callable[[str], N
     async with _gateway(settings, database) as edge:
         server = _server(edge, settings, address)
         serving = asyncio.create_task(server.serve())
-        await asyncio.sleep(0)  # the server binds its socket in its first step
-        if serving.done():
-            await serving
         with _signals(stop):
+            await _listening(address, serving)
             ready(_url(address))
             stopping = asyncio.create_task(stop.wait())
             await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -74,13 +75,15 @@ async def serve(settings: Settings, database: Database, ready: Callable[[str], N
 async def _gateway(settings: Settings, database: Database) -> AsyncIterator[Edge]:
     """Everything behind the socket."""
     carrier = AiohttpTransport()
-    models: list[LocalModel] = []
+    children = contextlib.AsyncExitStack()
     providers: dict[str, OpenAIProvider] = {}
     for provider in settings.providers:
         if provider.protocol == "local":
+            from manyways.upstream.local import LocalModel
+
             child = LocalModel()
             child.start()
-            models.append(child)
+            children.push_async_callback(child.stop)
             providers[provider.name] = OpenAIProvider(
                 provider, carrier, address=child, api_keys=(child.api_key,)
             )
@@ -113,8 +116,7 @@ async def _gateway(settings: Settings, database: Database) -> AsyncIterator[Edge
         try:
             yield edge
         finally:
-            for child in models:
-                await child.stop()
+            await children.aclose()
             await carrier.aclose()
 
 
@@ -190,6 +192,19 @@ def _free_address(settings: Settings) -> tuple[str, int]:
             f"Cannot listen on {host}:{port}: {error.strerror or error}. Another program may be"
             " using the port; choose one with --port, or in the config under [server] port."
         ) from error
+
+
+async def _listening(address: tuple[str, int], serving: asyncio.Task[None]) -> None:
+    """Until the server accepts connections: it says nothing itself. Raises `CannotListen`."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(START_LIMIT):
+            while not serving.done():
+                with contextlib.suppress(OSError):
+                    _, writer = await asyncio.open_connection(*address)
+                    writer.close()
+                    return
+                await asyncio.sleep(0.005)
+    raise CannotListen(f"The HTTP server does not listen on {address[0]}:{address[1]}.")
 
 
 def _url(address: tuple[str, int]) -> str:

@@ -5,6 +5,7 @@ from urllib.parse import parse_qs
 
 from manyways.catalog import listings
 from manyways.catalog.catalog import Catalog
+from manyways.catalog.language import pick_language
 from manyways.edge.exchange import JSON, Exchange
 from manyways.errors import Refusal
 
@@ -33,14 +34,14 @@ class CatalogPages:
 
     async def providers(self, exchange: Exchange) -> None:
         """`GET /providers[?name=]`."""
-        query = _query(exchange, "name", "status")
+        query = _query(exchange, "name")
         await self._answer(exchange, lambda: listings.providers(self._catalog.snapshot, **query))
 
     async def text(self, exchange: Exchange) -> None:
         """`GET /models/list[?provider=&type=&lang=]`."""
         query = _query(exchange, "provider", "type", "lang")
         accept = exchange.headers.get(b"accept-language", b"").decode("latin-1")
-        lang = listings.pick_language(query.pop("lang"), accept)
+        lang = pick_language(query.pop("lang"), accept)
         await self._answer(
             exchange,
             lambda: listings.text_list(

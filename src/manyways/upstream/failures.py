@@ -12,6 +12,7 @@
 | a phase took too long                                | `AttemptFailed("timeout")`         |
 """
 
+import math
 import re
 from collections.abc import Mapping
 from datetime import UTC
@@ -123,7 +124,8 @@ def retry_after(value: str | None, now: float) -> float | None:
     if not value:
         return None
     try:
-        return max(0.0, float(value))
+        seconds = float(value)
+        return max(0.0, seconds) if math.isfinite(seconds) else None
     except ValueError:
         pass
     try:
