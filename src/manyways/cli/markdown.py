@@ -1,0 +1,130 @@
+"""Markdown that grows on a terminal.
+
+Blocks that no later text can change are printed for good, where they can be scrolled back to
+and copied; only the last one is drawn anew as it grows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from types import TracebackType
+from typing import Final, Self
+
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.live import Live
+from rich.markdown import Markdown
+from rich.segment import Segment
+from rich.spinner import Spinner
+from rich.text import Text
+
+FRAME: Final = 1 / 15
+"""Seconds between two drawings."""
+
+CODE_THEME: Final = "ansi_dark"
+"""The terminal's own colours, so that code is readable on light and on dark."""
+
+# Everything by which a model's text could take hold of the terminal.
+_CONTROLS: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def printable(text: str) -> str:
+    """`text` without control characters; lines and tabs are kept."""
+    return _CONTROLS.sub("", text)
+
+
+def settled(text: str) -> int:
+    """How many letters of a growing Markdown text belong to blocks that are over."""
+    whole_lines = text[: text.rfind("\n") + 1]
+    tokens = Markdown(whole_lines).parsed
+    starts = [token.map[0] for token in tokens if token.level == 0 and token.map is not None]
+    if len(starts) < 2:
+        return 0
+    return sum(len(line) + 1 for line in whole_lines.split("\n")[: starts[-1]])
+
+
+class LiveMarkdown:
+    """`with LiveMarkdown(console, "waiting") as shown:` shows a spinner beside `waiting` until
+    the first text is fed, then the text as it grows. Leaving it prints what is left.
+
+    Invariant: `_pending` is what has been fed and not yet printed for good.
+    """
+
+    def __init__(self, console: Console, waiting: str) -> None:
+        self._console = console
+        self._spinner = Spinner("dots", Text(printable(waiting), style="dim"), style="cyan")
+        self._pending = ""
+        self._printed = False
+        self._live = Live(
+            console=console,
+            auto_refresh=False,
+            transient=True,
+            vertical_overflow="visible",
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
+
+    def __repr__(self) -> str:
+        return f"<LiveMarkdown {len(self._pending)} letters pending>"
+
+    def __enter__(self) -> Self:
+        self._live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._live.stop()
+        self._print(len(self._pending))
+
+    def feed(self, text: str) -> None:
+        """More of it; drawn in the next frame."""
+        self._pending += printable(text)
+
+    async def draw(self) -> None:
+        """Draw frame after frame until cancelled, more seldom where drawing is slow."""
+        while True:
+            begun = time.monotonic()
+            self._frame()
+            await asyncio.sleep(max(FRAME, 3 * (time.monotonic() - begun)))
+
+    def _frame(self) -> None:
+        over = settled(self._pending)
+        shown: RenderableType = self._spinner
+        if rest := self._pending[over:].strip("\n"):
+            shown = _Tail(Markdown(rest, CODE_THEME), space_above=self._printed or over > 0)
+        elif self._printed or over:
+            shown = Text("")
+        if over:
+            self._live.update(Text(""), refresh=True)
+            self._print(over)
+        self._live.update(shown, refresh=True)
+
+    def _print(self, size: int) -> None:
+        text, self._pending = self._pending[:size], self._pending[size:]
+        if text.strip():
+            if self._printed:
+                self._console.print()
+            self._console.print(Markdown(text, CODE_THEME))
+            self._printed = True
+
+
+class _Tail:
+    """As much of a text's end as fits on the screen."""
+
+    def __init__(self, markdown: Markdown, *, space_above: bool) -> None:
+        self._markdown = markdown
+        self._space_above = space_above
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        lines = console.render_lines(self._markdown, options.update(height=None), pad=False)
+        if self._space_above:
+            lines.insert(0, [])
+        for index, line in enumerate(lines[-max(1, console.height - 1) :]):
+            if index:
+                yield Segment.line()
+            yield from line
