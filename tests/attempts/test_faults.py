@@ -5,10 +5,11 @@ streamed answer is `complete` only with every word and `[DONE]`; `broken` means 
 error event and no `[DONE]`; everything else is an HTTP error with its code.
 """
 
+import contextlib
 import json
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import pytest
@@ -20,6 +21,7 @@ from tests.support.wall import (
     Close,
     Headers,
     Pause,
+    Request,
     Reset,
     Script,
     Send,
@@ -349,21 +351,46 @@ FAULTS = [
 ]
 
 
-@pytest.fixture(scope="module")
-def wall() -> Iterator[Wall]:
+class ChatWall:
+    """A wall whose script is for chat requests; the list of models is asked for in between."""
+
+    def __init__(self, wall: Wall) -> None:
+        self.wall = wall
+        self.answer: Script | Callable[[Request], Script] = ()
+
+    @property
+    def requests(self) -> list[Request]:
+        """The chat requests so far."""
+        return [request for request in self.wall.requests if request.method == "POST"]
+
+    def __call__(self, request: Request) -> Script:
+        if request.method == "GET":
+            return whole(b'{"object": "list", "data": [{"id": "m"}]}', 200, JSON_TYPE)
+        return self.answer(request) if callable(self.answer) else self.answer
+
+
+@contextlib.contextmanager
+def chat_wall() -> Iterator[ChatWall]:
     with wall_in_thread() as standing:
-        yield standing
+        standing.answer = chats = ChatWall(standing)
+        yield chats
 
 
 @pytest.fixture(scope="module")
-def gateway(wall: Wall, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+def wall() -> Iterator[ChatWall]:
+    with chat_wall() as chats:
+        yield chats
+
+
+@pytest.fixture(scope="module")
+def gateway(wall: ChatWall, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     directory = tmp_path_factory.mktemp("faults")
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         port = closed.getsockname()[1]
     config = (
         CONFIG
-        + provider(wall.url, "m", name="Wall")
+        + provider(wall.wall.url, "m", name="Wall")
         + provider(f"http://127.0.0.1:{port}", "refused", name="Refusing")
         + provider("http://no-such-host.invalid", "nameless", name="Nameless")
     )
@@ -406,7 +433,7 @@ def ask(gateway: Gateway, model: str = "m", *, stream: bool) -> Answer:
 
 @pytest.mark.parametrize("fault", [f for f in FAULTS if f.stream], ids=lambda f: f.name)
 def test_a_stream_is_complete_or_an_honest_error(
-    gateway: Gateway, wall: Wall, fault: Fault
+    gateway: Gateway, wall: ChatWall, fault: Fault
 ) -> None:
     assert fault.stream is not None
     wall.answer = fault.stream
@@ -416,7 +443,7 @@ def test_a_stream_is_complete_or_an_honest_error(
 
 @pytest.mark.parametrize("fault", [f for f in FAULTS if f.whole], ids=lambda f: f.name)
 def test_a_whole_answer_is_complete_or_an_honest_error(
-    gateway: Gateway, wall: Wall, fault: Fault
+    gateway: Gateway, wall: ChatWall, fault: Fault
 ) -> None:
     assert fault.whole is not None
     wall.answer = fault.whole
@@ -442,25 +469,25 @@ def test_a_provider_that_cannot_be_reached_is_a_503(
     assert int(answer.headers["retry-after"]) >= 1
 
 
-def test_the_providers_retry_after_reaches_the_caller(gateway: Gateway, wall: Wall) -> None:
+def test_the_providers_retry_after_reaches_the_caller(gateway: Gateway, wall: ChatWall) -> None:
     wall.answer = error(429, headers=[("Retry-After", "7")])
     assert ask(gateway, stream=False).headers["retry-after"] == "7"
 
 
-def test_a_providers_words_about_our_key_stay_with_us(gateway: Gateway, wall: Wall) -> None:
+def test_a_providers_words_about_our_key_stay_with_us(gateway: Gateway, wall: ChatWall) -> None:
     wall.answer = error(401, "Incorrect API key provided: provider-secret")
     assert b"provider-secret" not in ask(gateway, stream=False).body
     assert not any("provider-secret" in line for line in gateway.log)
 
 
-def test_the_callers_fault_keeps_the_providers_param(gateway: Gateway, wall: Wall) -> None:
+def test_the_callers_fault_keeps_the_providers_param(gateway: Gateway, wall: ChatWall) -> None:
     wall.answer = error(400, "bad tools", code="bad_tools", param="tools[0]")
     found = ask(gateway, stream=True).json()["error"]
     assert (found["param"], found["message"]) == ("tools[0]", "bad tools")
     assert found["type"] == "invalid_request_error"
 
 
-def test_after_all_of_this_no_connection_is_left_behind(gateway: Gateway, wall: Wall) -> None:
+def test_after_all_of_this_no_connection_is_left_behind(gateway: Gateway, wall: ChatWall) -> None:
     wall.answer = GOOD_WHOLE
     assert verdict(ask(gateway, stream=False)) == "complete"
-    assert wall.open_connections <= 2
+    assert wall.wall.open_connections <= 2
