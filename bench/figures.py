@@ -45,10 +45,12 @@ def advantage(ours: Figure | None, theirs: Figure | None, *, more_is_better: boo
 
 
 def readable(value: float) -> str:
-    """A number with as many digits as it deserves: 12,300; 431; 9.1; 0.32."""
+    """A number with as many digits as it deserves: 12,300; 431; 23.1; 9.14; 0.325."""
     if abs(value) >= 1000:
         digits = len(str(int(abs(value)))) - 3
         return f"{round(value, -digits):,.0f}"
     if abs(value) >= 100:
         return f"{value:.0f}"
-    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
+    if abs(value) >= 10:
+        return f"{value:.1f}"
+    return f"{value:.2f}" if abs(value) >= 1 else f"{value:.3f}"

@@ -36,7 +36,7 @@ def _dying_with_us() -> list[str]:
     return [] if setpriv is None else [setpriv, "--pdeathsig", "KILL", "--"]
 
 
-def core_seconds(core: int) -> float:
+def _core_seconds(core: int) -> float:
     """Seconds that programs, or other guests of the host, have used of a core since boot."""
     for line in Path("/proc/stat").read_text().splitlines():
         name, *ticks = line.split()
@@ -104,9 +104,9 @@ class Process:
         return sum(int(fields[21]) * _PAGE for fields in stats if fields is not None)
 
     def cpu(self) -> float:
-        """Seconds of processor time the tree has used."""
+        """Seconds of processor time the tree has used, those of it that ended included."""
         stats = map(_stat, self.tree())
-        ticks = sum(int(f[11]) + int(f[12]) for f in stats if f is not None)
+        ticks = sum(sum(map(int, fields[11:15])) for fields in stats if fields is not None)
         return ticks / _HERTZ
 
     def check(self) -> None:
@@ -164,6 +164,22 @@ class Process:
             os.killpg(self.pid, number)
         except (ProcessLookupError, PermissionError):
             return
+
+
+class Cores:
+    """Watches what strangers take of the cores that the benchmark works on.
+
+    Ours is this process, what it has waited for, and `processes`.
+    """
+
+    def __init__(self, cores: Sequence[int], processes: Sequence[Process]) -> None:
+        self._cores = cores
+        self._processes = processes
+
+    def foreign(self) -> float:
+        """Seconds of all these cores that went to others, the host's other guests included."""
+        ours = sum(process.cpu() for process in self._processes) + sum(os.times()[:4])
+        return sum(map(_core_seconds, self._cores)) - ours
 
 
 def _kill(pid: int, session: int) -> None:

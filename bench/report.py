@@ -12,6 +12,8 @@ from bench.goals import GOALS, OURS
 from bench.results import DIRECT, METRICS, Metric, Results
 
 MISSING: Final = "–"
+TOLERATED: Final = 0.1
+"""What strangers may take of the cores before the reader is told, in cores."""
 
 
 def show(results: Results, console: Console) -> None:
@@ -148,7 +150,13 @@ def _goals(results: Results) -> Iterator[tuple[str, str, str, bool]]:
 
 def _remarks(results: Results) -> list[str]:
     remarks = [f"{row.label}: {remark}" for row in results.rows for remark in row.remarks]
-    return remarks + [f"{label} was left out: {why}" for label, why in results.absent.items()]
+    remarks += [f"{label} was left out: {why}" for label, why in results.absent.items()]
+    if results.disturbance > TOLERATED:
+        remarks.append(
+            f"Other programs took up to {results.disturbance:.2f} of the two cores meanwhile:"
+            " figures are lower than they could be, and spread more."
+        )
+    return remarks
 
 
 def _print(title: str, cells: Sequence[Sequence[str]], console: Console) -> None:

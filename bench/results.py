@@ -84,6 +84,8 @@ class Results(msgspec.Struct):
     rows: list[Row]
     absent: dict[str, str]
     """Peers that could not be had or did not answer right, with the reason."""
+    disturbance: float = 0.0
+    """The most that strangers took of the two cores in any measurement, in cores."""
 
     def row(self, name: str) -> Row | None:
         """The row of that name, if it was measured."""

@@ -3,7 +3,7 @@
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,16 +13,14 @@ from bench import ask, install, results, wire, works
 from bench.failures import BenchError, Died
 from bench.figures import Figure
 from bench.peers import Launch, Peer, Place
-from bench.process import Process, free_port
+from bench.process import Cores, Process, free_port
 from bench.target import Target
-from bench.works import Reading, Subject
+from bench.works import Load, Reading, Subject
 from bench.wrk import Wrk
 
 WORK_FOLDER: Final = install.HERE / ".work"
 START_LIMIT: Final = 90.0
 WORKS: Final = ("unary", "dense", "paced", "latency", "memory", "start")
-TOLERATED: Final = 0.05
-"""The share of the gateway's core that strangers may take before the reader is told."""
 COLD: Final = ("memory", "start")
 """Works that need a process which has not served anything yet."""
 
@@ -52,6 +50,8 @@ class Run:
         self._rounds: dict[tuple[str, str], list[float]] = {}
         self._busy: dict[tuple[str, str], list[float]] = {}
         self._absent: dict[str, str] = {}
+        self._foreign = 0.0
+        self._processes: list[Process] = []
         self._upstream_port = free_port()
         shutil.rmtree(WORK_FOLDER, ignore_errors=True)
         WORK_FOLDER.mkdir(parents=True)
@@ -62,11 +62,13 @@ class Run:
         self._say("installing the load generator and the peers (kept for the next time)")
         wrk = Wrk(settings.load_core, WORK_FOLDER)
         present = [peer for peer in settings.peers if self._have(peer)]
+        cores = Cores((settings.gateway_core, settings.load_core), self._processes)
+        load = Load(wrk=wrk, core=settings.load_core, seconds=settings.seconds, cores=cores)
         with self.upstream() as direct:
             if any(work in COLD for work in settings.works):
-                self._cold_rounds(present, wrk)
+                self._cold_rounds(present, load)
             if any(work not in COLD for work in settings.works):
-                self._warm_rounds(present, direct, wrk)
+                self._warm_rounds(present, direct, load)
         return self._results()
 
     def _have(self, peer: Peer) -> bool:
@@ -87,10 +89,10 @@ class Run:
     def upstream(self) -> Iterator[Subject]:
         """The provider behind all gateways, running and checked."""
         port = self._upstream_port
-        with Process(
+        with self._process(
             [*works.python_module("bench.upstream"), "--port", str(port)],
             core=self._settings.load_core,
-            log=WORK_FOLDER / "upstream.log",
+            folder=WORK_FOLDER / "upstream",
             cwd=install.HERE.parent,
         ) as process:
             direct = Subject(
@@ -111,10 +113,10 @@ class Run:
         place = Place(port=free_port(), upstream=self._upstream_port, folder=folder)
         folder.mkdir(parents=True, exist_ok=True)
         launch = peer.launch(place)
-        with Process(
+        with self._process(
             launch.command,
             core=self._settings.gateway_core,
-            log=folder / "output.log",
+            folder=folder,
             environment=launch.environment,
             cwd=folder,
         ) as process:
@@ -122,6 +124,25 @@ class Run:
             target = Target(port=port, path=launch.path, headers=launch.headers, model=launch.model)
             subject = Subject(name=peer.name, target=target, process=process, streams=peer.streams)
             yield subject, works.first_answer(process, subject, limit=START_LIMIT)
+
+    @contextmanager
+    def _process(
+        self,
+        command: Sequence[str | Path],
+        *,
+        core: int,
+        folder: Path,
+        cwd: Path,
+        environment: Mapping[str, str] | None = None,
+    ) -> Iterator[Process]:
+        """A process that counts as ours for as long as it runs."""
+        log = folder / "output.log"
+        with Process(command, core=core, log=log, environment=environment, cwd=cwd) as process:
+            self._processes.append(process)
+            try:
+                yield process
+            finally:
+                self._processes.remove(process)
 
     def _check(self, subject: Subject) -> None:
         """See every word of a whole and of a streamed answer arrive, before anything counts."""
@@ -132,18 +153,18 @@ class Run:
 
     # --- rounds
 
-    def _cold_rounds(self, peers: Sequence[Peer], wrk: Wrk) -> None:
+    def _cold_rounds(self, peers: Sequence[Peer], load: Load) -> None:
         for number in range(1, self._settings.rounds + 1):
             for peer in [peer for peer in peers if peer.name in self._rows]:
                 folder = WORK_FOLDER / f"{peer.name}-cold-{number}"
                 try:
                     with self.gateway(peer, folder) as (subject, seconds):
-                        self._cold(subject, seconds, wrk)
+                        self._cold(subject, seconds, load)
                 except _BEFALLS_ONE as error:
                     self._rows.pop(peer.name)
                     self._leave_out(peer, str(error))
 
-    def _cold(self, subject: Subject, seconds: float, wrk: Wrk) -> None:
+    def _cold(self, subject: Subject, seconds: float, load: Load) -> None:
         wanted = self._settings.works
         if "start" in wanted:
             self._keep(subject, "start", Reading({"start": seconds}))
@@ -152,11 +173,9 @@ class Run:
             self._keep(subject, "memory", works.idle_memory(subject.process))
             if subject.streams:
                 ask.check(subject.target, stream=True)
-                self._keep(
-                    subject, "memory", works.stream_memory(subject, wrk, self._settings.seconds)
-                )
+                self._keep(subject, "memory", works.stream_memory(subject, load))
 
-    def _warm_rounds(self, peers: Sequence[Peer], direct: Subject, wrk: Wrk) -> None:
+    def _warm_rounds(self, peers: Sequence[Peer], direct: Subject, load: Load) -> None:
         with ExitStack() as stack:
             subjects = [direct]
             for peer in [peer for peer in peers if peer.name in self._rows]:
@@ -173,9 +192,9 @@ class Run:
                 for work in self._settings.works:
                     if work not in COLD:
                         self._say(f"round {number} of {self._settings.rounds}: {work}")
-                        self._warm_round(work, subjects, wrk)
+                        self._warm_round(work, subjects, load)
 
-    def _warm_round(self, work: str, subjects: Sequence[Subject], wrk: Wrk) -> None:
+    def _warm_round(self, work: str, subjects: Sequence[Subject], load: Load) -> None:
         base: Reading | None = None
         for subject in subjects:
             if not subject.streams and work in ("dense", "paced"):
@@ -184,7 +203,7 @@ class Run:
                 continue
             with _awake(subject):
                 try:
-                    reading = self._reading(work, subject, wrk)
+                    reading = _WARM[work](subject, load)
                 except _BEFALLS_ONE as error:
                     self._rows[subject.name].remark(f"{work}: {error}")
                     continue
@@ -192,12 +211,6 @@ class Run:
                 base = base or reading
                 reading = _with_added(reading, base)
             self._keep(subject, work, reading)
-
-    def _reading(self, work: str, subject: Subject, wrk: Wrk) -> Reading:
-        seconds = self._settings.seconds
-        if work == "latency":
-            return works.latency(subject, self._settings.load_core, seconds)
-        return _CLOSED[work](subject, wrk, seconds)
 
     def _too_slow(self, subject: Subject) -> bool:
         """Whether it was seen to answer fewer than the fixed rate asks for."""
@@ -213,11 +226,7 @@ class Run:
             self._say(f"    {subject.name:12} {metric:10} {value:12.2f}   {_shares(reading)}")
         if reading.usage.busy:
             self._busy.setdefault((subject.name, work), []).append(reading.usage.busy)
-        if reading.usage.foreign > TOLERATED:
-            self._rows[subject.name].remark(
-                f"{work}: other programs took more than {TOLERATED:.0%} of the gateway's core"
-                " in a round"
-            )
+        self._foreign = max(self._foreign, reading.usage.foreign)
         if reading.errors:
             self._rows[subject.name].remark(f"{work}: {reading.errors} failed answers in a round")
 
@@ -238,17 +247,26 @@ class Run:
         order = [results.DIRECT, *(peer.name for peer in self._settings.peers)]
         rows = [self._rows[name] for name in order if name in self._rows]
         return results.Results(
-            results.today(), results.this_machine(), settings, rows, self._absent
+            results.today(),
+            results.this_machine(),
+            settings,
+            rows,
+            self._absent,
+            disturbance=self._foreign,
         )
 
 
-_CLOSED: Final = {"unary": works.unary, "dense": works.dense, "paced": works.paced}
+_WARM: Final = {
+    "unary": works.unary,
+    "dense": works.dense,
+    "paced": works.paced,
+    "latency": works.latency,
+}
 
 
 def _shares(reading: Reading) -> str:
-    if not reading.usage.busy:
-        return ""
-    return f"used {reading.usage.busy:.0%} of its core, others {reading.usage.foreign:.0%}"
+    usage = reading.usage
+    return f"its core {usage.busy:4.0%}, strangers {usage.foreign:4.0%}" if usage.busy else ""
 
 
 def _with_added(reading: Reading, base: Reading) -> Reading:

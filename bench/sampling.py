@@ -24,7 +24,9 @@ _HERTZ: Final = os.sysconf("SC_CLK_TCK")
 
 
 def profile(work: str, settings: Settings, console: Console) -> None:
-    """Print the functions that the work spends most time in, and the threads.
+    """Print the functions in which the work holds the interpreter longest, and the threads.
+
+    Native code without the interpreter's lock (Granian's threads) shows only as threads.
 
     Raises `Missing` without the profiler, `Unloaded` when it cannot look inside.
     """
@@ -39,7 +41,7 @@ def profile(work: str, settings: Settings, console: Console) -> None:
         assert subject.process is not None
         wrk.run(subject.target, question, connections=connections, seconds=2)
         command = [str(spy), "record", "--pid", str(subject.process.pid), "--subprocesses"]
-        command += ["--format", "raw", "--output", str(raw), "--rate", str(RATE), "--threads"]
+        command += ["--format", "raw", "--output", str(raw), "--rate", str(RATE), "--gil"]
         command += ["--function", "--nonblocking", "--duration", str(int(settings.seconds))]
         before = _threads(subject.process.tree())
         with pinned(settings.load_core):

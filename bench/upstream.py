@@ -9,8 +9,8 @@ import argparse
 import asyncio
 import json
 import signal
-from collections.abc import Iterator
-from typing import cast
+from collections.abc import Callable, Iterator
+from typing import Protocol, cast
 
 import uvloop
 
@@ -47,6 +47,14 @@ _MODELS = _answer(
 _PACES = {name.encode(): pause for name, pause in wire.PACES.items() if pause}
 
 
+class Timers(Protocol):
+    """The part of an event loop that keeps time."""
+
+    def time(self) -> float: ...
+
+    def call_at(self, when: float, callback: Callable[[], object], /) -> object: ...
+
+
 class Metronome:
     """Writes one chunk to each paced stream whenever its pause has passed.
 
@@ -54,7 +62,7 @@ class Metronome:
     longest delay seen, in seconds.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: Timers) -> None:
         self._loop = loop
         self._slots: list[list[tuple[Connection, Iterator[bytes], int]]]
         self._slots = [[] for _ in range(SLOWEST)]

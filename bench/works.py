@@ -15,7 +15,7 @@ from bench.failures import Died, Unloaded, Wrong
 from bench.figures import percentile
 from bench.install import HERE
 from bench.openloop import DRAIN, Outcome, Plan
-from bench.process import Process, core_seconds, pinned
+from bench.process import Cores, Process, pinned
 from bench.target import Target
 from bench.wrk import Sample, Wrk
 
@@ -47,10 +47,24 @@ class Subject:
     def question(self, *, stream: bool, pace: str = wire.DENSE) -> bytes:
         return wire.question(stream=stream, pace=pace, model=self.target.model)
 
+    def processor(self) -> float:
+        """Seconds of processor time that the gateway has used."""
+        return 0.0 if self.process is None else self.process.cpu()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Load:
+    """What the works have at their disposal. `core` is the load's; `seconds` last measurements."""
+
+    wrk: Wrk
+    core: int
+    seconds: float
+    cores: Cores
+
 
 @dataclass(frozen=True)
 class Usage:
-    """Shares of the gateway's core: its own, and that of programs which had no business there."""
+    """In cores: what the gateway used of its own, and what strangers took of all we need."""
 
     busy: float = 0.0
     foreign: float = 0.0
@@ -65,24 +79,24 @@ class Reading:
     errors: int = 0
 
 
-def unary(subject: Subject, wrk: Wrk, seconds: float) -> Reading:
+def unary(subject: Subject, load: Load) -> Reading:
     """Whole answers a second, each of 64 connections waiting for its own."""
     question = subject.question(stream=False)
-    sample, usage = _run(subject, wrk, question, UNARY_CONNECTIONS, seconds)
+    sample, usage = _run(subject, load, question, UNARY_CONNECTIONS)
     return Reading({"unary": sample.per_second}, usage, sample.errors)
 
 
-def dense(subject: Subject, wrk: Wrk, seconds: float) -> Reading:
+def dense(subject: Subject, load: Load) -> Reading:
     """Streams a second whose chunks all come at once."""
     question = subject.question(stream=True)
-    sample, usage = _run(subject, wrk, question, DENSE_CONNECTIONS, seconds)
+    sample, usage = _run(subject, load, question, DENSE_CONNECTIONS)
     return Reading({"dense": _streams(sample, subject)}, usage, sample.errors)
 
 
-def paced(subject: Subject, wrk: Wrk, seconds: float) -> Reading:
+def paced(subject: Subject, load: Load) -> Reading:
     """Streams a second, 500 at a time, their chunks 10 ms apart."""
     question = subject.question(stream=True, pace=wire.PACED)
-    sample, usage = _run(subject, wrk, question, PACED_STREAMS, seconds)
+    sample, usage = _run(subject, load, question, PACED_STREAMS)
     return Reading({"paced": _streams(sample, subject)}, usage, sample.errors)
 
 
@@ -92,47 +106,42 @@ def _streams(sample: Sample, subject: Subject) -> float:
     return sample.bytes_per_second / subject.stream_size
 
 
-def _run(
-    subject: Subject, wrk: Wrk, question: bytes, connections: int, seconds: float
-) -> tuple[Sample, Usage]:
-    wrk.run(subject.target, question, connections=WARMUP_CONNECTIONS, seconds=WARMUP)
-    with _processor(subject) as usage:
-        sample = wrk.run(subject.target, question, connections=connections, seconds=seconds)
+def _run(subject: Subject, load: Load, question: bytes, connections: int) -> tuple[Sample, Usage]:
+    target, wrk, seconds = subject.target, load.wrk, load.seconds
+    wrk.run(target, question, connections=WARMUP_CONNECTIONS, seconds=WARMUP)
+    with _usage(subject, load) as usage:
+        sample = wrk.run(target, question, connections=connections, seconds=seconds)
     if not sample.bytes:
         raise Unloaded(f"not one byte came within {seconds:.0f} s")
     return sample, usage()
 
 
 @contextmanager
-def _processor(subject: Subject) -> Iterator[Callable[[], Usage]]:
-    """How the core was used from entry to exit; the callable tells, once it is over."""
-    process = subject.process
-    if process is None:
-        yield Usage
-        return
-    started, ours, all_ = time.monotonic(), process.cpu(), core_seconds(process.core)
+def _usage(subject: Subject, load: Load) -> Iterator[Callable[[], Usage]]:
+    """How the cores were used from entry to exit; the callable tells, once it is over."""
     found: list[Usage] = []
+    started, ours, foreign = time.monotonic(), subject.processor(), load.cores.foreign()
     yield found.pop
     passed = time.monotonic() - started
-    busy = (process.cpu() - ours) / passed
-    found.append(Usage(busy, max(0.0, (core_seconds(process.core) - all_) / passed - busy)))
+    busy, taken = subject.processor() - ours, load.cores.foreign() - foreign
+    found.append(Usage(busy / passed, max(0.0, taken) / passed))
 
 
-def latency(subject: Subject, core: int, seconds: float) -> Reading:
+def latency(subject: Subject, load: Load) -> Reading:
     """Latencies in milliseconds at 500 answers a second, on a schedule nobody can slow down."""
     plan = Plan(
         port=subject.target.port,
         request=subject.target.request(subject.question(stream=False)),
         rate=RATE,
-        seconds=seconds,
+        seconds=load.seconds,
         warmup=WARMUP,
     )
-    with _processor(subject) as usage, pinned(core):
+    with _usage(subject, load) as usage, pinned(load.core):
         done = subprocess.run(
             python_module("bench.openloop"),
             input=msgspec.json.encode(plan),
             capture_output=True,
-            timeout=seconds + WARMUP + DRAIN + 20,
+            timeout=load.seconds + WARMUP + DRAIN + 20,
             check=False,
             cwd=HERE.parent,
         )
@@ -150,7 +159,7 @@ def idle_memory(process: Process) -> Reading:
     return Reading({"idle": process.memory() / 1e6})
 
 
-def stream_memory(subject: Subject, wrk: Wrk, seconds: float) -> Reading:
+def stream_memory(subject: Subject, load: Load) -> Reading:
     """Resident kilobytes that each of 500 streams costs while they run, at the peak.
 
     Their chunks are 40 ms apart, so that it is streams that are measured, and no backlog.
@@ -170,8 +179,8 @@ def stream_memory(subject: Subject, wrk: Wrk, seconds: float) -> Reading:
     watcher.start()
     try:
         question = subject.question(stream=True, pace=wire.HELD)
-        sample = wrk.run(
-            subject.target, question, connections=PACED_STREAMS, seconds=max(seconds, 5.0)
+        sample = load.wrk.run(
+            subject.target, question, connections=PACED_STREAMS, seconds=max(load.seconds, 5)
         )
     finally:
         over.set()

@@ -1,0 +1,93 @@
+"""The report: figures, ratios and goals, in Markdown and as a picture."""
+
+import io
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import pytest
+from bench.figures import Figure
+from bench.goals import GOALS
+from rich.console import Console
+
+from bench import plot, report, results
+
+ALL = {metric.name: Figure((8.0, 10.0, 12.0)) for metric in results.METRICS}
+
+
+def _results(**ours: Figure) -> results.Results:
+    rows = [
+        results.Row("direct", "upstream, asked directly", figures={"unary": Figure((40.0,))}),
+        results.Row("manyways", "Manyways", "1.0", "Keys & <limits>.", figures=ALL | ours),
+        results.Row("tensorzero", "TensorZero", "2026.6.0", figures=dict(ALL)),
+        results.Row("portkey", "Portkey", figures={"unary": Figure((1.0, 1.0))}, remarks=["a < b"]),
+    ]
+    machine = results.Machine("Some CPU", 2, "6.1", "Some Linux", "3.11.7")
+    settings = results.Settings(5, 3, 500, 64, 64, 500, 100)
+    return results.Results("2026-11-23", machine, settings, rows, {"LiteLLM": "no <network>"})
+
+
+def _cells(page: str, first: str) -> list[list[str]]:
+    lines = [line for line in page.splitlines() if line.startswith(f"| {first}")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def test_results_come_back_from_their_file_as_they_were(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    _results().write(path)
+    assert results.read(path) == _results()
+
+
+def test_the_page_has_every_figure_and_ratio() -> None:
+    page = report.page(_results(unary=Figure((30.0,))))
+    figures, ratios, goal = _cells(page, "whole answers")
+    assert figures == ["whole answers, /s", "40.0", "30.0", "10.0 ±2.00", "1.00 ±0.000"]
+    assert ratios == ["whole answers", "3.00", "30.0"]
+    assert goal == ["whole answers", "≥ 1.10 × TensorZero", "3.00 ×", "met"]
+    for metric in results.METRICS:
+        assert len(_cells(page, f"{metric.title}, {metric.unit}")) == 1
+    assert "LiteLLM was left out: no <network>" in page
+    assert "Other programs" not in page
+
+
+def test_a_disturbed_run_says_so() -> None:
+    disturbed = _results()
+    disturbed.disturbance = 0.7
+    assert "Other programs took up to 0.70 of the two cores" in report.page(disturbed)
+
+
+@pytest.mark.parametrize(("value", "verdict"), [(90.0, "met"), (91.0, "missed")])
+def test_a_goal_is_met_up_to_its_bound(value: float, verdict: str) -> None:
+    page = report.page(_results(idle=Figure((value,))))
+    assert _cells(page, "memory idle")[-1][-1] == verdict
+
+
+def test_a_goal_that_was_not_measured_is_neither_met_nor_missed() -> None:
+    found = _results()
+    reached = {(goal.metric, goal.than): goal.reached(found) for goal in GOALS}
+    assert reached["unary", "litellm"] is None
+    assert reached["unary", "tensorzero"] == 1.0
+    assert "LiteLLM" not in "".join(map(str, _cells(report.page(found), "whole answers")))
+
+
+def test_the_terminal_shows_the_same() -> None:
+    output = io.StringIO()
+    report.show(_results(), Console(file=output, width=140))
+    for words in ("whole answers, /s", "10.0 ±2.00", "TensorZero", "met", "Portkey: a < b"):
+        assert words in output.getvalue()
+
+
+def test_the_picture_is_well_formed_and_has_a_bar_for_every_figure() -> None:
+    found = _results()
+    picture = ET.fromstring(plot.svg(found))  # noqa: S314 - our own text
+    bars = picture.findall(".//{*}rect")
+    assert len(bars) == sum(len(row.figures) for row in found.rows)
+    assert all(float(bar.attrib["width"]) >= 0 for bar in bars)
+    texts = [text.text for text in picture.iter("{http://www.w3.org/2000/svg}text")]
+    assert "upstream" in texts
+    assert "Manyways" in texts
+    assert picture.attrib["aria-label"].startswith("Benchmark of 2026-11-23")
+
+
+def test_nothing_below_zero_breaks_the_picture() -> None:
+    picture = ET.fromstring(plot.svg(_results(added_p99=Figure((-0.4, -0.2)))))  # noqa: S314
+    assert all(float(bar.attrib["width"]) >= 0 for bar in picture.findall(".//{*}rect"))
