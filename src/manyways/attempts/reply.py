@@ -49,7 +49,7 @@ class PatientReply:
     async def write(self, data: bytes) -> None:
         """Hand on complete events, at once. Raises `CallerLeft`."""
         if self._comment is not None:
-            await self._comment_out()
+            await self._comment
         self._last = self._loop.time()
         if not self._reply.started:
             await self._reply.start()
@@ -59,7 +59,7 @@ class PatientReply:
         """No more comments; the one under way is out. Raises `CallerLeft`."""
         self._stop()
         if self._comment is not None:
-            await self._comment_out()
+            await self._comment
 
     def __enter__(self) -> Self:
         self._last = self._loop.time()
@@ -73,8 +73,8 @@ class PatientReply:
         trace: TracebackType | None,
     ) -> None:
         self._stop()
-        if self._comment is not None:
-            self._comment.cancel()
+        if self._comment is not None and not self._comment.cancel():
+            self._comment.exception()  # heard: the caller has left, which is known by now
 
     def _stop(self) -> None:
         if self._handle is not None:
@@ -99,8 +99,3 @@ class PatientReply:
         except TimeoutError as error:
             raise CallerLeft(str(error)) from error
         self._comment = None
-
-    async def _comment_out(self) -> None:
-        comment = self._comment
-        if comment is not None:
-            await comment

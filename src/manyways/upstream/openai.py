@@ -4,13 +4,16 @@ import itertools
 import time
 from typing import Protocol
 
-from manyways.errors import TransportError
+from manyways.errors import AttemptFailed, TransportError
 from manyways.types import Provider
 from manyways.upstream import failures
 from manyways.upstream.transport import Limits, Response, Transport
+from manyways.watch import TimeLimit
 
 _ERROR_BODY = 256 * 1024
 _LIST_BODY = 32 * 1024 * 1024
+_LIST_LIMIT = 60.0
+"""Seconds for a whole list of models, however lively it trickles."""
 
 
 class Address(Protocol):
@@ -79,12 +82,15 @@ class OpenAIProvider:
 
     async def list_models(self, limits: Limits) -> bytes:
         """The provider's own list, `/models`. Raises `AttemptFailed`, `Refusal`."""
-        response = await self._send("GET", "/models", b"", limits, "application/json")
         try:
-            async with response:
-                found = await response.body(_LIST_BODY)
+            with TimeLimit(_LIST_LIMIT, "the list of models"):
+                response = await self._send("GET", "/models", b"", limits, "application/json")
+                async with response:
+                    found = await response.body(_LIST_BODY)
         except TransportError as error:
             raise failures.from_transport(error) from error
+        except TimeoutError as error:
+            raise AttemptFailed("timeout", str(error)) from error
         if response.status != 200:
             raise failures.from_status(response.status, response.headers, found, time.time())
         return found
