@@ -1,0 +1,344 @@
+"""A provider's stream on its way to the caller: however it is cut, the same; cut short, never
+complete."""
+
+import itertools
+import json
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from manyways.dialects.openai_chat import ChatStream
+from tests.dialects.streams import LABEL, SAMPLES, Sample, carry, events
+
+EDITED = {"id", "created", "object", "model", "provider"}
+
+samples = pytest.mark.parametrize("sample", SAMPLES, ids=lambda sample: sample.name)
+any_sample = st.sampled_from(SAMPLES)
+
+
+def chunk(delta: Any = None, finish_reason: str | None = None, **fields: Any) -> bytes:
+    """One event; without a delta, one without choices."""
+    choices = [] if delta is None else [{"delta": delta, "finish_reason": finish_reason}]
+    return b"data: " + json.dumps({"choices": choices, **fields}).encode() + b"\n\n"
+
+
+HELLO = chunk({"content": "Hello"}, id="a", created=7)
+STOP = chunk({}, "stop")
+
+
+@st.composite
+def pieces_of(draw: st.DrawFn, data: bytes) -> list[bytes]:
+    """`data` in pieces, empty ones among them."""
+    cuts = sorted(draw(st.lists(st.integers(0, len(data)), max_size=30)))
+    return [data[start:end] for start, end in itertools.pairwise([0, *cuts, len(data)])]
+
+
+# What passes
+
+
+@samples
+def test_every_event_comes_in_order_with_all_its_fields(sample: Sample) -> None:
+    out, stream = carry([sample.data], sample.choices)
+    assert stream.complete
+    assert stream.failure is None
+    got = [msgspec.json.decode(p[6:], type=dict[str, msgspec.Raw]) for p in out.split(b"\n\n")[:-1]]
+    sent = [
+        msgspec.json.decode(payload, type=dict[str, msgspec.Raw]) for payload in sample.payloads
+    ]
+    assert [_untouched(fields) for fields in got] == [_untouched(fields) for fields in sent]
+
+
+def _untouched(fields: dict[str, msgspec.Raw]) -> dict[str, bytes]:
+    """The very bytes of what is not edited."""
+    return {name: bytes(value) for name, value in fields.items() if name not in EDITED}
+
+
+@samples
+def test_one_id_one_created_one_model_and_one_provider_throughout(sample: Sample) -> None:
+    out, _ = carry([sample.data], sample.choices)
+    found = {(e["id"], e["created"], e["model"], e["provider"], e["object"]) for e in events(out)}
+    assert len(found) == 1
+    ((id_, created, model, provider, kind),) = found
+    assert id_
+    assert created > 0
+    assert (model, provider, kind) == ("catalog-name", "Shop", "chat.completion.chunk")
+
+
+def test_id_and_created_are_the_providers_own_where_it_has_some() -> None:
+    out, _ = carry(
+        [chunk(id="", created=0), HELLO, chunk({"content": "b"}, id="b", created=9), STOP]
+    )
+    assert {(e["id"], e["created"]) for e in events(out)} == {("a", 7)}
+
+
+def test_id_and_created_are_ours_where_the_provider_has_none() -> None:
+    out, _ = carry([chunk({"content": "Hello"}), chunk({"content": "!"}, id="late"), STOP])
+    assert {(e["id"], e["created"]) for e in events(out)} == {(LABEL.id, LABEL.created)}
+
+
+@given(any_sample.flatmap(lambda sample: st.tuples(st.just(sample), pieces_of(sample.data))))
+def test_however_the_bytes_are_split_the_caller_gets_the_same(
+    case: tuple[Sample, list[bytes]],
+) -> None:
+    sample, pieces = case
+    expected, _ = carry([sample.data], sample.choices)
+    out, stream = carry(pieces, sample.choices)
+    assert out == expected
+    assert stream.complete
+
+
+@samples
+def test_byte_by_byte_is_no_different(sample: Sample) -> None:
+    expected, _ = carry([sample.data], sample.choices)
+    out, _ = carry((bytes([byte]) for byte in sample.data), sample.choices)
+    assert out == expected
+
+
+NOISE = [
+    b": a comment\n\n",
+    b":\n",
+    b"data:\n\n",
+    b"data: \n\n",
+    b"\n\n\n",
+    b"id: 5\nretry: 100\n\n",
+    b"unheard-of: field\n",
+    b"\r\n",
+]
+
+
+@given(any_sample, st.data())
+def test_noise_between_events_changes_nothing(sample: Sample, data: st.DataObject) -> None:
+    expected, _ = carry([sample.data], sample.choices)
+    crlf = data.draw(st.booleans())
+    done = data.draw(st.booleans())
+    noisy: list[bytes] = []
+    for payload in [*sample.payloads, *([b"[DONE]"] if done else [])]:
+        noisy += data.draw(st.lists(st.sampled_from(NOISE), max_size=3))
+        noisy.append(b"data: " + payload + b"\n\n")
+    text = b"".join(noisy)
+    if crlf:
+        text = text.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
+    if data.draw(st.booleans()):
+        text = text.rstrip(b"\r\n")
+    out, stream = carry(data.draw(pieces_of(text)), sample.choices)
+    assert out == expected
+    assert stream.complete
+    assert stream.done is done
+
+
+def test_a_byte_order_mark_before_the_first_event_is_no_part_of_it() -> None:
+    out, stream = carry([b"\xef\xbb\xbf" + HELLO + STOP])
+    assert [e["choices"][0]["delta"] for e in events(out)] == [{"content": "Hello"}, {}]
+    assert stream.complete
+
+
+def test_an_event_may_span_several_data_lines() -> None:
+    lines = b'data: {"choices": [{"delta":\ndata: {"content": "x"}}]}\n\n'
+    out, stream = carry([lines, STOP])
+    assert events(out)[0]["choices"][0]["delta"] == {"content": "x"}
+    assert stream.complete
+
+
+# What waits
+
+
+@pytest.mark.parametrize(
+    "silent",
+    [
+        {"role": "assistant"},
+        {"role": "assistant", "content": ""},
+        {"role": "assistant", "content": None, "reasoning_content": ""},
+        {"content": "", "tool_calls": []},
+        {},
+    ],
+)
+def test_an_event_without_content_waits_for_the_first_with_some(silent: dict[str, Any]) -> None:
+    stream = ChatStream(LABEL)
+    assert stream.feed(chunk(silent)) == b""
+    assert not stream.started
+    out = stream.feed(HELLO)
+    assert [e["choices"][0]["delta"] for e in events(out)] == [silent, {"content": "Hello"}]
+    assert stream.started
+
+
+@pytest.mark.parametrize(
+    "telling",
+    [
+        {"content": "x"},
+        {"content": [{"type": "thinking", "thinking": []}]},
+        {"reasoning_content": "x"},
+        {"reasoning": "x"},
+        {"refusal": "No."},
+        {"tool_calls": [{"index": 0, "function": {"name": "f", "arguments": ""}}]},
+        {"audio": {"data": "AAAA"}},
+        {"a_field_of_tomorrow": 0},
+    ],
+)
+def test_the_first_event_with_content_goes_at_once(telling: dict[str, Any]) -> None:
+    stream = ChatStream(LABEL)
+    assert events(stream.feed(chunk(telling)))[0]["choices"][0]["delta"] == telling
+    assert stream.started
+
+
+def test_after_the_first_content_nothing_waits() -> None:
+    stream = ChatStream(LABEL)
+    stream.feed(HELLO)
+    assert len(events(stream.feed(chunk({"content": ""})))) == 1
+    assert len(events(stream.feed(chunk()))) == 1
+
+
+def test_an_empty_answer_that_finishes_is_an_answer() -> None:
+    out, stream = carry([chunk({"role": "assistant"}) + STOP])
+    assert len(events(out)) == 2
+    assert stream.complete
+
+
+def test_endless_events_without_content_are_a_failure() -> None:
+    out, stream = carry([chunk({"role": "assistant"}) * 1000])
+    assert out == b""
+    assert stream.failure is not None
+    assert not stream.complete
+
+
+# What is complete
+
+
+@samples
+def test_cut_anywhere_before_the_last_finish_reason_it_is_not_complete(sample: Sample) -> None:
+    whole, _ = carry([sample.data], sample.choices)
+    for cut in range(sample.last_payload_end):
+        for ends in (True, False):
+            out, stream = carry([sample.data[:cut]], sample.choices, ends=ends)
+            assert not stream.complete, sample.data[:cut]
+            assert whole.startswith(out)
+
+
+@samples
+def test_done_before_the_last_finish_reason_proves_nothing(sample: Sample) -> None:
+    for cut in range(len(sample.payloads)):
+        lines = [b"data: %b\n\n" % payload for payload in sample.payloads[:cut]]
+        if any(
+            sample.last_payload_end <= sample.data.find(p) + len(p) for p in sample.payloads[:cut]
+        ):
+            continue
+        _, stream = carry([*lines, b"data: [DONE]\n\n"], sample.choices)
+        assert stream.done
+        assert not stream.complete
+
+
+def test_every_choice_must_have_ended() -> None:
+    def ended(index: int) -> bytes:
+        choice = {"index": index, "delta": {"content": "x"}, "finish_reason": "stop"}
+        return b"data: " + json.dumps({"choices": [choice]}).encode() + b"\n\n"
+
+    _, stream = carry([ended(0), ended(0), ended(1)], 3)
+    assert not stream.complete
+    stream.feed(ended(2))
+    assert stream.complete
+
+
+def test_what_follows_done_is_passed_over() -> None:
+    out, stream = carry([HELLO + STOP + b"data: [DONE]\n\n" + chunk({"content": "late"}) + b"{"])
+    assert len(events(out)) == 2
+    assert stream.complete
+    assert stream.failure is None
+
+
+# What fails
+
+BROKEN = [
+    b"data: {garbled\n\n",
+    b"data: [1, 2]\n\n",
+    b'data: "text"\n\n',
+    b"data: null\n\n",
+    b"data: <html>\n\n",
+    b'data: {"choices": 5}\n\n',
+    b'data: {"choices": [5]}\n\n',
+    b'data: {"choices": [{"delta": "text"}]}\n\n',
+    b'data: {"choices": [{"index": "0", "delta": {}}]}\n\n',
+    b'data: {"choices": [{"delta": {"content": "\xff"}}]}\n\n',
+    b'data: {"choices": [{"delta": {"content": "\\ud800"}}]}\n\n',
+    b'data: {"choices": [], "x": NaN}\n\n',
+    b'data: {"choices": [], "x": ' + b"[" * 100_000 + b"\n\n",
+    b'data: {"error": {"message": "Out of memory.", "code": 500}}\n\n',
+    b'data: {"error": "Out of memory."}\n\n',
+    b'data: {"choices": [], "error": {"code": 502}}\n\n',
+    b'event: error\ndata: {"message": "Out of memory."}\n\n',
+    b'data: {"choices": [{"delta": {"content": ""}, "finish_reason": "error"}]}\n\n',
+]
+
+
+@pytest.mark.parametrize("broken", BROKEN, ids=lambda data: repr(data[:40]))
+def test_a_broken_event_is_a_failure_behind_what_came(broken: bytes) -> None:
+    whole, _ = carry([HELLO])
+    for pieces in ([HELLO + broken + STOP], [HELLO, broken, STOP], [HELLO + broken, STOP]):
+        out, stream = carry(pieces)
+        assert out == whole
+        assert stream.failure is not None
+        assert not stream.complete
+
+
+@given(any_sample, st.data())
+def test_a_sample_with_one_event_broken_never_completes(
+    sample: Sample, data: st.DataObject
+) -> None:
+    payloads = [
+        p for p in sample.payloads if sample.data.find(p) + len(p) <= sample.last_payload_end
+    ]
+    where = data.draw(st.integers(0, len(payloads) - 1))
+    broken = payloads[where]
+    cut = data.draw(st.integers(1, len(broken) - 1))
+    payloads[where] = broken[:cut]
+    text = b"".join(b"data: %b\n\n" % payload for payload in payloads) + b"data: [DONE]\n\n"
+    _, stream = carry(data.draw(pieces_of(text)), sample.choices)
+    assert stream.failure is not None
+    assert not stream.complete
+
+
+@given(st.binary())
+def test_any_bytes_at_all_are_an_answer_or_a_failure_and_never_an_exception(data: bytes) -> None:
+    _, stream = carry([data])
+    assert not stream.complete
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+odd_events = st.fixed_dictionaries(
+    {},
+    optional={
+        "choices": json_values
+        | st.lists(
+            st.fixed_dictionaries(
+                {},
+                optional={
+                    "index": json_values,
+                    "delta": json_values,
+                    "finish_reason": json_values,
+                },
+            ),
+            max_size=2,
+        ),
+        "error": json_values,
+        "id": json_values,
+        "created": json_values,
+        "model": json_values,
+        "provider": json_values,
+        "object": json_values,
+    },
+)
+
+
+@given(st.lists(odd_events, max_size=5))
+def test_any_json_at_all_gives_events_or_a_failure(odd: list[Any]) -> None:
+    text = b"".join(b"data: %b\n\n" % json.dumps(event).encode() for event in odd)
+    out, stream = carry([text])
+    found = events(out)
+    assert len({json.dumps([e["id"], e["created"]]) for e in found}) <= 1
+    assert all((e["model"], e["provider"]) == ("catalog-name", "Shop") for e in found)
+    assert stream.failure is None or len(found) < len(odd)
