@@ -10,6 +10,7 @@ import os
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from typing import cast
 
 import structlog
 from granian.constants import HTTPModes, Interfaces
@@ -63,7 +64,7 @@ async def serve(settings: Settings, database: Database, ready: Callable[[str], N
                 raise CannotListen("the HTTP server ended by itself")
             log.info("stopping")
             draining = asyncio.create_task(edge.drain(settings.server.drain))
-            server.stop()
+            cast("Callable[[], None]", server.stop)()
             await draining
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(5.0):
@@ -134,6 +135,11 @@ def _routes(settings: Settings, flow: Flow, catalog: Catalog) -> Routes:
         body = json_text.encode({"status": "ready" if count else "no models", "models": count})
         await exchange.answer(body, 200 if count else 503)
 
+    async def described(exchange: Exchange) -> None:
+        from manyways.edge import openapi
+
+        await exchange.answer(openapi.document(mount.path for mount in settings.server.mounts))
+
     def not_yet(what: str) -> Endpoint:
         async def refuse(exchange: Exchange) -> None:
             await flow.authenticate(exchange)
@@ -153,7 +159,11 @@ def _routes(settings: Settings, flow: Flow, catalog: Catalog) -> Routes:
             "/providers": reading(pages.providers),
             **{path: {"POST": not_yet(what)} for path, what in NOT_YET.items()},
         },
-        rooted={"/healthz": reading(alive), "/readyz": reading(ready)},
+        rooted={
+            "/healthz": reading(alive),
+            "/readyz": reading(ready),
+            "/openapi.json": reading(described),
+        },
         model=pages.model,
     )
 

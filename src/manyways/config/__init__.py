@@ -6,14 +6,13 @@ without its secrets. `ConfigProblems` holds everything that is wrong, at once.
 
 from manyways.config.document import ConfigProblems, Problem
 from manyways.config.loading import load
-from manyways.config.settings import Cluster, Defaults, LogSettings, Settings, Usage
+from manyways.config.settings import Cluster, Defaults, Settings, Usage
 from manyways.config.shown import show
 
 __all__ = [
     "Cluster",
     "ConfigProblems",
     "Defaults",
-    "LogSettings",
     "Problem",
     "Settings",
     "Usage",

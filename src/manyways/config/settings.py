@@ -1,12 +1,11 @@
 """Everything that can be set, in one frozen value composed of the stages' own."""
 
-from typing import Literal
-
 from msgspec import Struct
 
 from manyways.access.keys import Settings as KeySettings
 from manyways.catalog.catalog import Settings as CatalogSettings
 from manyways.edge.settings import Settings as ServerSettings
+from manyways.logs import Settings as LogSettings
 from manyways.routing.settings import Settings as RoutingSettings
 from manyways.store.database import Settings as DatabaseSettings
 from manyways.types import Provider
@@ -22,13 +21,6 @@ class Usage(Struct, frozen=True, kw_only=True):
     """The `[usage]` section. An empty `journal` means the folder beside the SQLite file."""
 
     journal: str = ""
-
-
-class LogSettings(Struct, frozen=True, kw_only=True):
-    """The `[log]` section. `auto` is text on a terminal and JSON everywhere else."""
-
-    level: Literal["debug", "info", "warning", "error"] = "info"
-    format: Literal["auto", "json", "text"] = "auto"
 
 
 class Defaults(Struct, frozen=True, kw_only=True):

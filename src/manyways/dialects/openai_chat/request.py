@@ -87,7 +87,9 @@ class ProviderChoice(Struct, frozen=True):
     allow_fallbacks: bool = True
 
 
-class _Body(Struct):
+class ChatBody(Struct):
+    """What is checked of a body; everything else passes through unseen."""
+
     messages: Annotated[list[_Message], Meta(min_length=1)]
     model: str | None = None
     provider: str | ProviderChoice | None = None
@@ -115,7 +117,7 @@ class _Body(Struct):
     user: str | None = None
 
 
-_decode_body = msgspec.json.Decoder(_Body).decode
+_decode_body = msgspec.json.Decoder(ChatBody).decode
 
 
 class ChatRequest(Struct, frozen=True):
@@ -194,7 +196,7 @@ def _check_messages(messages: list[_Message]) -> None:
             )
 
 
-def _check_not_yet(body: _Body, fields: Fields) -> None:
+def _check_not_yet(body: ChatBody, fields: Fields) -> None:
     """What is asked for and not served yet is refused in plain words, never ignored."""
     for name, what in (
         ("models", "a list of models to fall back on"),
