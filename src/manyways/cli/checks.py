@@ -1,0 +1,373 @@
+"""What `manyways doctor` looks at on this machine: each check is a function that returns
+what it found. Nothing is changed by looking."""
+
+import errno
+import fcntl
+import json
+import os
+import platform
+import shutil
+import socket
+import sqlite3
+import time
+from contextlib import closing
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+from typing import Final, Literal, NamedTuple
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from msgspec import Struct
+
+from manyways import __version__
+from manyways.config import ConfigProblems, Settings, load
+from manyways.errors import ConfigError, ManywaysError
+
+Status = Literal["ok", "warning", "error"]
+_Verdict = tuple[Status, str, str]
+
+PROBE_LIMIT: Final = 3.0
+"""Seconds for whoever has our port to say who it is."""
+
+LITTLE_ROOM: Final = 1024**3
+NO_ROOM: Final = 100 * 1024**2
+_ANYWHERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104
+
+
+class Finding(Struct, frozen=True, kw_only=True):
+    """One check's outcome: `detail` is what was found, `advice` what to do, empty if nothing."""
+
+    name: str
+    status: Status
+    detail: str
+    advice: str = ""
+
+
+class _Answered(NamedTuple):
+    """Who is at our address, in which words; a gateway tells how many models it has."""
+
+    who: Literal["ours", "stranger", "nobody"]
+    words: str = ""
+    models: int | None = None
+
+
+def program() -> Finding:
+    """Which program this is, on what."""
+    system = f"{platform.system()} {platform.machine()}"
+    return Finding(
+        name="program",
+        status="ok",
+        detail=f"Manyways {__version__}, Python {platform.python_version()}, {system}",
+    )
+
+
+def configuration(file: Path | None) -> tuple[Finding, Settings | None]:
+    """Whether the configuration can be used, and the settings if it can."""
+    try:
+        settings = load(file)
+    except ConfigProblems as wrong:
+        finding = Finding(
+            name="configuration",
+            status="error",
+            detail=str(wrong),
+            advice="Mend it and look again. What depends on the configuration was not checked.",
+        )
+        return finding, None
+    count = len(settings.providers)
+    providers = f"{count} provider{'' if count == 1 else 's'}"
+    where = settings.file or "no file, the built-in defaults apply"
+    if settings.not_yet:
+        finding = Finding(
+            name="configuration",
+            status="warning",
+            detail=f"{where}: {providers}. Without effect in this version:\n"
+            + "\n".join(settings.not_yet),
+            advice="Leave these settings out, or don't rely on them.",
+        )
+    else:
+        finding = Finding(name="configuration", status="ok", detail=f"{where}: {providers}")
+    return finding, settings
+
+
+def embedded_model(settings: Settings | None) -> Finding:
+    """Whether the optional parts are installed; they must be where a provider needs them."""
+    from manyways.upstream import local_child
+
+    missing = local_child.missing()
+    needed = settings is not None and any(one.protocol == "local" for one in settings.providers)
+    if missing is None:
+        file = local_child.model_file()
+        size = file.stat().st_size / 1e6
+        return Finding(
+            name="embedded model", status="ok", detail=f"installed: {file.name}, {size:.0f} MB"
+        )
+    if needed:
+        return Finding(name="embedded model", status="error", detail="not there", advice=missing)
+    return Finding(
+        name="embedded model", status="ok", detail="not installed, and no provider needs it"
+    )
+
+
+def database(settings: Settings) -> Finding:
+    """Whether the database opens and is ours; one that is not there yet is not made."""
+    from manyways.store.database import sqlite_path
+
+    try:
+        path = sqlite_path(settings.database.url)
+        trouble = _trouble_with(path)
+        return trouble or _opened(path, settings)
+    except ManywaysError as error:
+        return Finding(name="database", status="error", detail=str(error))
+
+
+def _trouble_with(path: Path) -> Finding | None:
+    """What can be said of the file without opening it for good."""
+
+    def found(status: Status, detail: str, advice: str = "") -> Finding:
+        return Finding(name="database", status=status, detail=detail, advice=advice)
+
+    if not path.exists():
+        return _future_file(path)
+    if not os.access(path, os.R_OK | os.W_OK):
+        return found(
+            "error",
+            f"{path} may not be read and written by this user",
+            "Run as the user that serves, or give this one the right to it.",
+        )
+    state = _schema(path)
+    if state == "empty":
+        return found("ok", f"{path} is empty; the first start fills it")
+    if state == "older":
+        return found(
+            "warning",
+            f"{path} was made by an older version; the next start brings it up to date",
+            "Make a copy of the file first, if you may want to go back.",
+        )
+    return None
+
+
+def _opened(path: Path, settings: Settings) -> Finding:
+    from manyways.operations import list_keys
+    from manyways.store.database import open_database
+
+    with closing(open_database(settings.database, busy_timeout=2.0)) as opened:
+        keys = len(list_keys(opened, alive_at=time.time()))
+    size = _size(path.stat().st_size)
+    if not keys:
+        return Finding(
+            name="database",
+            status="warning",
+            detail=f"{path} opens ({size}), but holds no key that works",
+            advice="Make one: manyways keys create --type full",
+        )
+    return Finding(
+        name="database",
+        status="ok",
+        detail=f"{path}, {size}, {keys} key{'' if keys == 1 else 's'} in use",
+    )
+
+
+def disk(settings: Settings) -> list[Finding]:
+    """The room beside the database; nothing where there is no such folder."""
+    folder = _database_folder(settings)
+    return [] if folder is None else [_room(folder)]
+
+
+def _room(folder: Path) -> Finding:
+    free = shutil.disk_usage(folder).free
+    if free >= LITTLE_ROOM:
+        return Finding(name="disk", status="ok", detail=f"{_size(free)} free at {folder}")
+    return Finding(
+        name="disk",
+        status="error" if free < NO_ROOM else "warning",
+        detail=f"only {_size(free)} free at {folder}",
+        advice="Make room: without it, nothing can be recorded.",
+    )
+
+
+def time_zone(settings: Settings) -> Finding:
+    """Whether times of day in the configured zone can be known."""
+    name = settings.catalog.timezone
+    try:
+        ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        return Finding(
+            name="time zone",
+            status="warning",
+            detail=f"{name} is not known: this machine has no time zone data",
+            advice="Install the system's package tzdata, or: pip install tzdata",
+        )
+    return Finding(name="time zone", status="ok", detail=name)
+
+
+def server(settings: Settings) -> Finding:
+    """Whether a gateway runs on this database, and whose the configured port is."""
+    host, port = settings.server.host, settings.server.port
+    address = f"{f'[{host}]' if ':' in host else host}:{port}"
+    pid = _serving(settings)
+    verdict: _Verdict
+    answers = _who_answers(_ANYWHERE.get(host, host), port) if port else _Answered("nobody")
+    if pid is not None:
+        verdict = _running(pid, address, answers)
+    elif answers.who == "ours":
+        verdict = (
+            "error",
+            f"another Manyways, with another database, answers at {address}",
+            "Stop it, or choose another port under [server] in the configuration.",
+        )
+    elif answers.who == "stranger":
+        verdict = ("error", f"another program has {address} ({answers.words})", _move(port))
+    else:
+        verdict = _free(address, port, _trouble_listening(host, port))
+    status, detail, advice = verdict
+    return Finding(name="server", status=status, detail=detail, advice=advice)
+
+
+def _running(pid: str, address: str, answers: _Answered) -> _Verdict:
+    if answers.who != "ours":
+        return (
+            "warning",
+            f"a gateway (pid {pid}) serves this database, but does not answer at {address}",
+            "It was started with another --host, --port or configuration, or it hangs.",
+        )
+    if not answers.models:
+        return (
+            "warning",
+            f"runs at {address} (pid {pid}), but has no models",
+            "See below what is wrong with the providers.",
+        )
+    return ("ok", f"runs at {address} (pid {pid}), {_models(answers.models)}", "")
+
+
+def _free(address: str, port: int, trouble: int | None) -> _Verdict:
+    """Nobody answers there; `trouble` is the error number of trying to listen."""
+    if trouble is None:
+        return ("ok", f"does not run; {address} is free. Start it: manyways serve", "")
+    if trouble == errno.EADDRINUSE:
+        return ("error", f"another program has {address}", _move(port))
+    if trouble == errno.EACCES:
+        return (
+            "error",
+            f"this user may not listen on {address}",
+            "Ports below 1024 are for root: choose a higher one.",
+        )
+    return (
+        "error",
+        f"{address} is not an address of this machine",
+        "Choose 127.0.0.1 (only this machine) or 0.0.0.0 (everybody) as server.host.",
+    )
+
+
+def _models(count: int) -> str:
+    return f"{count} model{'' if count == 1 else 's'}"
+
+
+def _move(port: int) -> str:
+    return (
+        "Choose another port under [server] in the configuration, or stop that program"
+        f" (who it is: ss -ltnp 'sport = :{port}')."
+    )
+
+
+def _who_answers(host: str, port: int) -> _Answered:
+    """Who is at our address."""
+    with closing(HTTPConnection(host, port, timeout=PROBE_LIMIT)) as connection:
+        try:
+            connection.connect()
+        except OSError:
+            return _Answered("nobody")
+        try:
+            connection.request("GET", "/readyz")
+            response = connection.getresponse()
+            body = response.read(64 * 1024)
+        except TimeoutError:
+            return _Answered("stranger", "it takes connections and says nothing")
+        except (OSError, HTTPException):
+            return _Answered("stranger", "it does not speak HTTP")
+    try:
+        models = json.loads(body)["models"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        models = None
+    if response.getheader("X-API-Version") and isinstance(models, int):
+        return _Answered("ours", models=models)
+    return _Answered("stranger", f"it answers with HTTP {response.status}")
+
+
+def _trouble_listening(host: str, port: int) -> int | None:
+    """The error number of trying to listen there."""
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, kind, protocol, _, where = found[0]
+        with socket.socket(family, kind, protocol) as trial:
+            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            trial.bind(where)
+    except OSError as error:
+        return error.errno or errno.EADDRNOTAVAIL
+    return None
+
+
+def _serving(settings: Settings) -> str | None:
+    """The process that serves this database, if one does."""
+    from manyways.store.database import sqlite_path
+
+    try:
+        path = sqlite_path(settings.database.url)
+        with path.with_name(path.name + ".lock").open("rb") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return lock.read(32).decode("ascii", "replace").strip() or "unknown"
+    except (ConfigError, OSError):
+        return None
+    return None
+
+
+def _schema(path: Path) -> Literal["empty", "older", "other"]:
+    """How far the file's tables are, without touching it; `other` is left to `open_database`."""
+    from manyways.store.migrations import HEAD
+
+    try:
+        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=2.0)) as asked:
+            if asked.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,):
+                return "empty"
+            revision = asked.execute("SELECT version_num FROM alembic_version").fetchone()[0]
+    except (sqlite3.Error, TypeError):
+        return "other"
+    return "older" if isinstance(revision, str) and revision < HEAD else "other"
+
+
+def _future_file(path: Path) -> Finding:
+    folder = path.parent
+    if not folder.is_dir():
+        return Finding(
+            name="database",
+            status="error",
+            detail=f"{path} cannot be made: there is no folder {folder}",
+            advice="Make the folder, or choose another file in database.url.",
+        )
+    if not os.access(folder, os.W_OK | os.X_OK):
+        return Finding(
+            name="database",
+            status="error",
+            detail=f"{path} cannot be made: this user may not write to {folder}",
+            advice="Give this user the right to, or choose another file in database.url.",
+        )
+    return Finding(
+        name="database", status="ok", detail=f"{path} is not there yet; the first start makes it"
+    )
+
+
+def _database_folder(settings: Settings) -> Path | None:
+    from manyways.store.database import sqlite_path
+
+    try:
+        folder = sqlite_path(settings.database.url).parent
+    except ConfigError:
+        return None
+    return folder if folder.is_dir() else None
+
+
+def _size(amount: int) -> str:
+    for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if amount >= size:
+            return f"{amount / size:.{1 if amount < 10 * size else 0}f} {unit}"
+    return f"{amount} bytes"

@@ -1,0 +1,335 @@
+"""Whether providers can be reached, believe our keys, and have the models we offer: what
+`manyways doctor` asks them, and what their answers mean in plain words."""
+
+import asyncio
+import os
+import re
+import socket
+import ssl
+import time
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+from urllib.parse import urlsplit
+
+import msgspec
+
+from manyways.catalog.discovery import BadModelList, parse
+from manyways.cli.checks import Finding, Status
+from manyways.config.shown import without_password
+from manyways.errors import ConnectFailed, ManywaysError, TimedOut, TlsFailed, TransportError
+from manyways.types import Provider
+from manyways.upstream import local_child
+from manyways.upstream.local import LocalModel
+from manyways.upstream.openai import OpenAIProvider
+from manyways.upstream.transport import Limits, Transport
+
+WHOLE_LIMIT: Final = 15.0
+"""Seconds for everything that is asked of one provider."""
+
+LOCAL_LIMIT: Final = 30.0
+"""Seconds for the embedded model, which has to be read from the disk first."""
+
+LIMITS: Final = Limits(connect=5.0, headers=10.0, idle=10.0)
+AT_ONCE: Final = 16
+"""Requests under way at the same time."""
+
+_MAX_BODY: Final = 32 * 1024 * 1024
+_SHOWN_MODELS: Final = 5
+_SHOWN_WORDS: Final = 200
+
+
+class _Verdict(NamedTuple):
+    status: Status
+    detail: str
+    advice: str = ""
+
+
+class _Answer(NamedTuple):
+    """What came to `GET /models`; `took` is in milliseconds, to the answer's headers."""
+
+    status: int
+    location: str
+    body: bytes
+    took: int
+
+
+class ProviderChecks:
+    """Checks providers over one transport, at most `AT_ONCE` requests at a time."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+        self._places = asyncio.Semaphore(AT_ONCE)
+
+    def __repr__(self) -> str:
+        return f"<ProviderChecks over {self._transport!r}>"
+
+    async def check(self, provider: Provider) -> Finding:
+        """Never raises for what a provider does, and never names a secret."""
+        if provider.protocol == "local":
+            verdict = await self._local(provider)
+        else:
+            verdict = await self._remote(provider)
+        return Finding(
+            name=f"provider {provider.name}",
+            status=verdict.status,
+            detail=_without_secrets(verdict.detail, provider),
+            advice=_without_secrets(verdict.advice, provider),
+        )
+
+    async def _remote(self, provider: Provider) -> _Verdict:
+        where = without_password(provider.base_url)
+        host = urlsplit(provider.base_url).hostname or ""
+        try:
+            async with asyncio.timeout(WHOLE_LIMIT):
+                await _resolve(host)
+                keys: Sequence[str | None] = provider.api_keys or (None,)
+                verdicts = await asyncio.gather(*(self._ask(provider, key) for key in keys))
+        except TimeoutError:
+            return _Verdict(
+                "error",
+                f"{where} said nothing useful within {WHOLE_LIMIT:g} s",
+                "Try again; if it lasts, ask the provider, or take it out.",
+            )
+        except socket.gaierror:
+            return _Verdict(
+                "error",
+                f"the name {host} leads nowhere (DNS)",
+                "See that base_url is spelt right and this machine can look up names.",
+            )
+        return _together(verdicts)
+
+    async def _ask(self, provider: Provider, key: str | None) -> _Verdict:
+        """Ask for the list of models with one key."""
+        headers = [("Accept", "application/json"), *provider.headers.items()]
+        if key is not None:
+            headers.append(("Authorization", f"Bearer {key}"))
+        try:
+            async with self._places:
+                begun = time.monotonic()
+                url = f"{provider.base_url}/models"
+                asked = self._transport.send("GET", url, headers, b"", LIMITS)
+                async with await asked as response:
+                    took = round((time.monotonic() - begun) * 1000)
+                    body = await response.body(_MAX_BODY)
+        except TransportError as error:
+            return _unreachable(error, provider)
+        location = response.headers.get("Location", "")
+        return _judged(_Answer(response.status, location, body, took), provider)
+
+    async def _local(self, provider: Provider) -> _Verdict:
+        """Start a child of our own, and ask it for one token."""
+        if (cure := local_child.missing()) is not None:
+            return _Verdict("error", "the embedded model is not installed", cure)
+        child = LocalModel()
+        asked = OpenAIProvider(provider, self._transport, address=child, api_keys=(child.api_key,))
+        body = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1}
+        limits = Limits(connect=LOCAL_LIMIT, headers=LOCAL_LIMIT, idle=LOCAL_LIMIT)
+        begun = time.monotonic()
+        child.start()
+        try:
+            async with asyncio.timeout(LOCAL_LIMIT):
+                await child.address(LOCAL_LIMIT)
+                started = time.monotonic() - begun
+                answered = await asked.chat(msgspec.json.encode(body), limits, stream=False)
+                async with answered as response:
+                    await response.body(_MAX_BODY)
+        except TimeoutError:
+            return _Verdict(
+                "error",
+                f"the embedded model did not answer within {LOCAL_LIMIT:g} s",
+                "See that this machine has memory and processor time left (about 300 MB).",
+            )
+        except ManywaysError as error:
+            return _Verdict("error", str(error), "Install it anew: make install")
+        finally:
+            await child.stop()
+        took = round((time.monotonic() - begun - started) * 1000)
+        return _Verdict("ok", f"starts in {started:.1f} s, answers in {took} ms")
+
+
+async def _resolve(host: str) -> None:
+    """Raises `socket.gaierror` where the name has no address."""
+    async with asyncio.timeout(LIMITS.connect):
+        await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
+
+
+def _unreachable(error: TransportError, provider: Provider) -> _Verdict:
+    where = without_password(provider.base_url)
+    match error:
+        case TlsFailed():
+            return _Verdict(
+                "error",
+                f"no secure connection to {where}: {_tls_words(error)}",
+                "See that the name in base_url is the certificate's, that this machine's clock and"
+                " its authorities (package ca-certificates) are right, and that the port speaks"
+                " TLS: else the address begins with http://",
+            )
+        case ConnectFailed():
+            return _Verdict(
+                "error",
+                f"{where} cannot be reached: {_os_words(error)}",
+                "See that it runs, that address and port in base_url are right, and that no"
+                " firewall is between.",
+            )
+        case TimedOut(phase="connect"):
+            return _Verdict(
+                "error",
+                f"{where} cannot be reached within {error.seconds:g} s",
+                "See that the address is right and that no firewall is between.",
+            )
+        case TimedOut():
+            return _Verdict(
+                "error",
+                f"{where} takes connections, but does not answer ({error})",
+                "Try again; if it lasts, ask the provider, or take it out.",
+            )
+        case _:
+            return _Verdict(
+                "error",
+                f"{where} breaks the connection off: {error}",
+                "See that base_url is the address of an API over HTTP.",
+            )
+
+
+def _judged(answer: _Answer, provider: Provider) -> _Verdict:
+    """What an answer to `GET /models` means."""
+    match answer.status:
+        case 200:
+            return _judged_list(answer, provider)
+        case 401 | 402 | 403:
+            return _unbelieved(answer.status, provider)
+        case 404 | 405 | 501:
+            return _without_list(answer, provider)
+        case 429:
+            return _Verdict(
+                "warning",
+                f"answers in {answer.took} ms, but wants fewer requests now (HTTP 429)",
+                "Wait, or give it several keys to use in turn: api_key = [...]",
+            )
+        case status if 300 <= status < 400:
+            return _Verdict(
+                "error",
+                f"sends us elsewhere (HTTP {status}), to {answer.location or 'nowhere'}",
+                "Put the address that it names into base_url, without /models.",
+            )
+    return _Verdict(
+        "error",
+        f"answers HTTP {answer.status}: {_excerpt(answer.body)}",
+        "The fault is the provider's if base_url is right; try again later.",
+    )
+
+
+def _unbelieved(status: int, provider: Provider) -> _Verdict:
+    if not provider.api_keys:
+        return _Verdict(
+            "error",
+            f"wants a key (HTTP {status}), and none is configured",
+            'Set api_key = "env:NAME" for it, and the key in that variable.',
+        )
+    what = "its credit is used up" if status == 402 else "does not accept the key"
+    return _Verdict(
+        "error",
+        f"{what} (HTTP {status})",
+        "See that the key is right, still valid and paid for; then set it as api_key.",
+    )
+
+
+def _without_list(answer: _Answer, provider: Provider) -> _Verdict:
+    where = f"{without_password(provider.base_url)}/models (HTTP {answer.status})"
+    if provider.models is None:
+        return _Verdict(
+            "error",
+            f"has no list of models at {where}",
+            "See that base_url is whole (most end in /v1); a provider without such a list needs"
+            " its models in the configuration: [[providers.models]]",
+        )
+    return _Verdict(
+        "warning",
+        f"answers in {answer.took} ms, but has no list of models at {where}: key and models are"
+        " not proven",
+        'Ask one of its models: manyways chat --model NAME "Hello"',
+    )
+
+
+def _judged_list(answer: _Answer, provider: Provider) -> _Verdict:
+    try:
+        found = parse(answer.body)
+    except BadModelList as error:
+        return _Verdict(
+            "error",
+            f"answers, but with no list of models: {error}",
+            "See that base_url is whole (most end in /v1), and that no login page or portal is"
+            " between.",
+        )
+    believed = ", accepts the key" if provider.api_keys else ""
+    count = f"{len(found)} model{'' if len(found) == 1 else 's'}"
+    reached = f"answers in {answer.took} ms{believed}, has {count}"
+    ids = {model.id for model in found}
+    wanted = [entry.upstream_id or entry.id for entry in provider.models or ()]
+    missing = [model for model in wanted if model not in ids]
+    if provider.models is None and not found:
+        return _Verdict("warning", reached, "Nothing can be asked of it until it has one.")
+    if missing:
+        named = ", ".join(missing[:_SHOWN_MODELS])
+        more = f" and {len(missing) - _SHOWN_MODELS} more" if len(missing) > _SHOWN_MODELS else ""
+        return _Verdict(
+            "warning",
+            f"{reached}, but does not list {named}{more}",
+            "See that these are the provider's own names; if not, add upstream_id.",
+        )
+    return _Verdict("ok", reached)
+
+
+def _together(verdicts: Sequence[_Verdict]) -> _Verdict:
+    """One verdict on a provider that was asked with each of its keys."""
+    bad = [(number, one) for number, one in enumerate(verdicts, 1) if one.status == "error"]
+    if len(verdicts) == 1 or not bad:
+        return max(verdicts, key=lambda one: ("ok", "warning", "error").index(one.status))
+    good = [one for one in verdicts if one.status != "error"]
+    if not good:
+        return bad[0][1]._replace(detail=f"{bad[0][1].detail}, with each of its {len(bad)} keys")
+    which = ", ".join(str(number) for number, _ in bad)
+    return _Verdict(
+        "warning",
+        f"{good[0].detail}; but with key {which} of {len(verdicts)}: {bad[0][1].detail}",
+        bad[0][1].advice,
+    )
+
+
+def _os_words(error: TransportError) -> str:
+    cause = error.__cause__
+    inner = getattr(cause, "os_error", cause)
+    if isinstance(inner, OSError) and inner.errno:
+        return os.strerror(inner.errno).lower()
+    return str(error)
+
+
+def _tls_words(error: TransportError) -> str:
+    cause = error.__cause__
+    for found in (
+        cause,
+        getattr(cause, "certificate_error", None),
+        getattr(cause, "os_error", None),
+    ):
+        if isinstance(found, ssl.SSLCertVerificationError):
+            return found.verify_message
+        if isinstance(found, ssl.SSLError) and found.reason:
+            return found.reason.lower().replace("_", " ")
+    return str(error)
+
+
+def _excerpt(body: bytes) -> str:
+    """The beginning of what was said, on one line."""
+    text = re.sub(r"\s+", " ", body[:4096].decode(errors="replace")).strip()
+    text = "".join(letter for letter in text if letter.isprintable())
+    if not text:
+        return "an empty answer"
+    return text if len(text) <= _SHOWN_WORDS else f"{text[:_SHOWN_WORDS]}…"
+
+
+def _without_secrets(text: str, provider: Provider) -> str:
+    """Providers like to quote the key they don't accept."""
+    for secret in sorted({*provider.api_keys, *provider.headers.values()}, key=len, reverse=True):
+        if len(secret) >= 4:
+            text = text.replace(secret, "***")
+    return text
