@@ -57,7 +57,10 @@ ENOUGH = 2**30
 Make = Callable[..., Transport]
 
 
-@pytest.fixture(params=[AiohttpTransport])
+IMPLEMENTATIONS: list[Make] = [AiohttpTransport]
+
+
+@pytest.fixture(params=IMPLEMENTATIONS)
 def implementation(request: pytest.FixtureRequest) -> Make:
     made: Make = request.param
     return made
@@ -255,24 +258,44 @@ async def test_a_request_of_megabytes_arrives_whole(transport: Transport, wall: 
     assert wall.requests[0].body == picture
 
 
-async def test_an_answer_that_does_not_wait_for_the_whole_request_is_taken(
-    transport: Transport,
-) -> None:
-    over = asyncio.Event()
+@asynccontextmanager
+async def reluctant(answer: bytes) -> AsyncIterator[tuple[str, "asyncio.Future[int]", Moment]]:
+    """A server that answers before it has read a request, and reads on when it is told to.
 
-    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
-        writer.write(head(413, length=3) + b"big")
-        await over.wait()
+    Gives its address, how many bytes came before the end in the end, and what to tell.
+    """
+    read: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    go_on = Moment()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        total = len(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(answer)
+        await go_on.wait()
+        try:
+            while data := await reader.read(2**20):
+                total += len(data)
+        except ConnectionError:
+            pass
+        read.set_result(total)
         writer.transport.abort()
 
-    async with await asyncio.start_server(refuse, "127.0.0.1", 0, limit=4096) as server:
-        port = server.sockets[0].getsockname()[1]
-        async with await ask(transport, f"http://127.0.0.1:{port}", b"x" * 2**25) as response:
+    async with await asyncio.start_server(serve, "127.0.0.1", 0, limit=4096) as server:
+        try:
+            yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", read, go_on
+        finally:
+            go_on.set()
+
+
+async def test_an_answer_to_half_a_request_is_taken_and_the_rest_is_not_sent(
+    transport: Transport,
+) -> None:
+    size = 2**26
+    async with reluctant(head(413, length=3) + b"big") as (url, read, go_on):
+        async with await ask(transport, url, bytes(size)) as response:
             assert (response.status, await response.body(ENOUGH)) == (413, b"big")
-        # Half of that request is still unsent: nothing else may follow on this connection.
         assert state(transport, in_use=0, idle=0)
-        over.set()
+        go_on.set()
+        assert await asyncio.wait_for(read, 5) < size // 2
 
 
 # Streams
@@ -411,9 +434,11 @@ async def test_a_slow_reader_gets_what_came_before_the_cut(
 async def test_a_slow_reader_gets_all_of_a_large_answer_whose_connection_is_gone(
     transport: Transport, wall: Wall
 ) -> None:
-    size = 2**21
+    size = 2**19
     wall.answer = (*whole(bytes(size)), Close())
     async with await ask(transport, wall.url) as response:
+        await until(lambda: wall.requests[0].sent > size)
+        await settle(transport)
         received = 0
         while part := await response.chunk():
             received += len(part)
@@ -705,32 +730,15 @@ async def test_who_leaves_inside_a_body_closes_the_connection(
 async def test_who_leaves_while_writing_closes_the_connection_at_once(
     transport: Transport,
 ) -> None:
-    gone = Moment()
-
-    async def never_read(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            await reader.readexactly(1)
-            writer.transport.pause_reading()  # type: ignore[attr-defined]  # it is a Transport
-            arrived.set()
-            await release.wait()
-            writer.transport.resume_reading()  # type: ignore[attr-defined]  # it is a Transport
-            while await reader.read(2**20):
-                pass
-        except ConnectionError:
-            pass
-        finally:
-            gone.set()
-            writer.transport.abort()
-
-    arrived, release = asyncio.Event(), asyncio.Event()
-    async with await asyncio.start_server(never_read, "127.0.0.1", 0, limit=4096) as server:
-        port = server.sockets[0].getsockname()[1]
-        task = asyncio.create_task(ask(transport, f"http://127.0.0.1:{port}", b"x" * 2**26))
-        await arrived.wait()
+    size = 2**26
+    async with reluctant(b"") as (url, read, go_on):
+        task = asyncio.create_task(ask(transport, url, bytes(size)))
+        await until(lambda: state(transport, in_use=1, idle=0))
+        await settle(transport)
         await cancelled(task)
-        assert state(transport, in_use=0, idle=0)
-        release.set()
-        await gone.wait()
+        assert "in_use=0" in repr(transport)
+        go_on.set()
+        assert await asyncio.wait_for(read, 5) < size // 2
 
 
 async def test_an_answer_left_before_its_end_is_closed_and_not_drained(
@@ -799,6 +807,22 @@ async def test_a_kept_connection_that_turns_out_closed_costs_no_answer(
     assert await answer(transport, wall.url, b"{}") == b"second"
     assert [request.body for request in wall.requests] == [b"{}"] * 3
     assert wall.connections == 2
+
+
+async def test_of_several_kept_connections_that_turn_out_closed_one_is_tried(
+    transport: Transport, wall: Wall
+) -> None:
+    both = Moment()
+    wall.then((WaitFor(both), *whole(b"first")), (WaitFor(both), *whole(b"second")))
+    tasks = [asyncio.create_task(answer(transport, wall.url, b"{}")) for _ in range(2)]
+    await until(lambda: len(wall.requests) == 2)
+    both.set()
+    assert await asyncio.gather(*tasks) == [b"first", b"second"]
+    old = [request.left for request in wall.requests]
+    wall.answer = lambda request: (Close(),) if request.left in old else whole(b"third")
+    assert await answer(transport, wall.url, b"{}") == b"third"
+    assert len(wall.requests) == 4
+    assert state(transport, in_use=0, idle=1)
 
 
 async def test_a_connection_closed_while_it_was_kept_is_not_used(
@@ -900,9 +924,11 @@ async def test_a_tls_request_goes_through_a_tunnel_that_is_kept(make: Make) -> N
 async def test_a_proxy_that_refuses_is_a_failure_to_connect(make: Make) -> None:
     refusal = head(407, length=0)
     async with Proxy(refusal=refusal) as proxy:
-        transport = make(proxy=proxy.url, ssl_context=AUTHORITY.client)
-        with pytest.raises(ConnectFailed):
+        proxied = proxy.url.replace("//", "//me:secret@")
+        transport = make(proxy=proxied, ssl_context=AUTHORITY.client)
+        with pytest.raises(ConnectFailed, match="407") as caught:
             await ask(transport, "https://127.0.0.1:1/")
+        assert "secret" not in str(caught.value)
         assert state(transport, in_use=0, idle=0)
 
 

@@ -19,6 +19,7 @@ from aiohttp import (
     ClientError,
     ClientPayloadError,
     ClientRequest,
+    ClientResponseError,
     ClientTimeout,
     ServerDisconnectedError,
     StreamReader,
@@ -71,9 +72,11 @@ class AiohttpTransport:
         pool_size: int = 0,
         keepalive: float = 15,
     ) -> None:
+        proxy_url = URL(proxy) if proxy else None
+        if proxy_url is not None and proxy_url.scheme not in {"http", "https"}:
+            raise ValueError("a proxy is an http:// or https:// URL")
         self._pool = _Pool(limit=pool_size, keepalive_timeout=keepalive, ssl=ssl_context or True)
-        address = partial(_Address, proxy=URL(proxy) if proxy else None)
-        self._address = lru_cache(_ADDRESSES)(address)
+        self._address = lru_cache(_ADDRESSES)(partial(_Address, proxy=proxy_url))
 
     def __repr__(self) -> str:
         return f"<AiohttpTransport in_use={self._pool.in_use} idle={self._pool.idle}>"
@@ -97,7 +100,8 @@ class AiohttpTransport:
             address = self._address(url)
         except ValueError:
             raise ConnectFailed("the provider's address is not an HTTP URL") from None
-        request = address.head(method, headers, len(body)) + body
+        head = address.head(method, headers, len(body))
+        request = (head + body,) if len(body) < _BUFFER else (head, body)
         limit = TimeLimit(limits.connect, "connect")
         try:
             with limit:
@@ -126,7 +130,7 @@ class AiohttpTransport:
         self,
         address: "_Address",
         method: str,
-        request: bytes,
+        request: tuple[bytes, ...],
         limits: Limits,
         limit: TimeLimit,
         *,
@@ -235,7 +239,7 @@ class _Wire(ResponseHandler):
         self._was_paused = False
 
     async def ask(
-        self, request: bytes, *, bodiless: bool
+        self, request: tuple[bytes, ...], *, bodiless: bool
     ) -> tuple[RawResponseMessage, StreamReader]:
         """Write a request, and wait for the headers of its final answer.
 
@@ -253,7 +257,8 @@ class _Wire(ResponseHandler):
         )
         try:
             if self.transport is not None:
-                self.transport.write(request)
+                for part in request:
+                    self.transport.write(part)
             while True:
                 message, content = await self.read()
                 if message.code >= 200 or message.code == 101:
@@ -318,7 +323,6 @@ class _Answer:
         "_idle",
         "_loop",
         "_received",
-        "_waiting",
         "_wire",
         "headers",
         "status",
@@ -342,7 +346,6 @@ class _Answer:
         self._idle = idle
         self._due = 0.0
         self._received = 0
-        self._waiting = False
         self._bell: asyncio.TimerHandle | None = None
 
     def __repr__(self) -> str:
@@ -371,7 +374,6 @@ class _Answer:
             else:
                 self._watch()
                 data = await content.readany()
-                self._waiting = False
         except _FOREIGN as error:
             return self._remainder(error)
         except BaseException:
@@ -431,14 +433,13 @@ class _Answer:
         """Begin to wait. The bell is hung once and looks, when it rings, what is due by then."""
         self._due = self._loop.time() + self._idle
         self._received = self._content.total_bytes
-        self._waiting = True
         if self._bell is None:
             self._bell = self._loop.call_at(self._due, self._ring)
 
     def _ring(self) -> None:
         self._bell = None
-        if not self._waiting or self._content.total_bytes != self._received:
-            return
+        if self._content.total_bytes != self._received:
+            return  # that wait is over
         if self._loop.time() < self._due:
             self._bell = self._loop.call_at(self._due, self._ring)
             return
@@ -447,7 +448,9 @@ class _Answer:
 
 
 def _unreachable(error: Exception) -> TransportError:
-    if isinstance(error, ClientConnectorError):
+    if isinstance(error, ClientResponseError):  # its own text holds the proxy's password
+        reason = f"the proxy answered {error.status} {error.message}"
+    elif isinstance(error, ClientConnectorError):
         reason = f"{error.host}:{error.port}: {error.os_error}"
     else:
         reason = str(error)
