@@ -1,18 +1,63 @@
-"""The transport's promises hold on both event loops: the library's own, and uvloop's."""
+"""The transport's promises hold for each implementation, on asyncio's loop and on uvloop's."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+import gc
+import ssl
+from collections.abc import AsyncIterator, Callable, Mapping
 
 import pytest
 import uvloop
 
+from manyways.upstream.aiohttp_transport import AiohttpTransport
+from manyways.upstream.transport import Transport
+from tests.support.wall import Wall
+from tests.upstream.exchange import AUTHORITY, Make
+
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
+IMPLEMENTATIONS: list[Make] = [AiohttpTransport]
 
 
 def pytest_asyncio_loop_factories(
     config: pytest.Config, item: pytest.Item
 ) -> Mapping[str, LoopFactory]:
     factories: dict[str, LoopFactory] = {"asyncio": asyncio.new_event_loop}
-    if item.path.name == "test_transport.py":
+    if item.path.name.startswith("test_transport"):
         factories["uvloop"] = uvloop.new_event_loop
     return factories
+
+
+@pytest.fixture(params=IMPLEMENTATIONS)
+def implementation(request: pytest.FixtureRequest) -> Make:
+    made: Make = request.param
+    return made
+
+
+@pytest.fixture
+async def make(implementation: Make) -> AsyncIterator[Make]:
+    """Makes transports that are closed in the end."""
+    made: list[Transport] = []
+
+    def build(**keywords: object) -> Transport:
+        made.append(implementation(**keywords))
+        return made[-1]
+
+    yield build
+    for transport in made:
+        await transport.aclose()
+    gc.collect(1)  # an unclosed connection warns here, in its own test
+
+
+@pytest.fixture
+async def transport(make: Make) -> Transport:
+    return make(ssl_context=AUTHORITY.client)
+
+
+@pytest.fixture(params=["plain", "tls"])
+def server_tls(request: pytest.FixtureRequest) -> ssl.SSLContext | None:
+    return AUTHORITY.server if request.param == "tls" else None
+
+
+@pytest.fixture
+async def wall(server_tls: ssl.SSLContext | None) -> AsyncIterator[Wall]:
+    async with Wall(tls=server_tls) as wall:
+        yield wall
