@@ -17,15 +17,13 @@ from manyways.config.reading import Reader
 from manyways.config.rules import near
 from manyways.config.settings import SECTIONS, Settings
 from manyways.types import ModelEntry, Provider
-
-LOCAL_CONTEXT: Final = 8192
-"""Tokens that the embedded model reads and writes together, for each of its callers."""
+from manyways.upstream import local_child
 
 LOCAL_MODELS: Final = (
     ModelEntry(
-        id="smollm2-135m-instruct",
+        id=local_child.MODEL,
         category="text",
-        context_window=LOCAL_CONTEXT,
+        context_window=local_child.CONTEXT,
         capabilities=("streaming",),
     ),
 )
