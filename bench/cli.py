@@ -1,7 +1,6 @@
 """The command line of the benchmark."""
 
 import argparse
-import contextlib
 import os
 import signal
 import sys
@@ -15,7 +14,6 @@ from bench.failures import BenchError, Missing
 
 WIDTH: Final = 140
 """Columns of the tables where there is no terminal to ask."""
-PRIORITY: Final = -15
 RESULTS: Final = install.HERE / "results.json"
 DOCS: Final = install.HERE.parent / "docs"
 
@@ -79,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 def _measure(options: argparse.Namespace, console: Console) -> int:
     settings = _settings(options)
-    _come_first(settings.load_core)
+    os.sched_setaffinity(0, {settings.load_core})
     found = run.Run(settings, lambda line: console.print(line, markup=False, highlight=False))
     measured = found.measure()
     report.show(measured, console)
@@ -115,7 +113,7 @@ def _report(options: argparse.Namespace, console: Console) -> int:
 def _profile(options: argparse.Namespace, console: Console) -> int:
     work = (options.work or ("unary",))[0]
     settings = _settings(options)
-    _come_first(settings.load_core)
+    os.sched_setaffinity(0, {settings.load_core})
     sampling.profile(work, settings, console)
     return 0
 
@@ -126,16 +124,6 @@ _COMMANDS: Final = {
     "report": _report,
     "profile": _profile,
 }
-
-
-def _come_first(core: int) -> None:
-    """Stay off the gateway's core; and go before strangers, where we are allowed to.
-
-    What we start inherits both, so all gateways have the same priority.
-    """
-    os.sched_setaffinity(0, {core})
-    with contextlib.suppress(PermissionError):
-        os.setpriority(os.PRIO_PROCESS, 0, PRIORITY)
 
 
 def _write_docs(measured: results.Results, console: Console) -> None:

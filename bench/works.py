@@ -1,6 +1,5 @@
 """The works: what is asked of a gateway, and what is read off it."""
 
-import subprocess
 import sys
 import threading
 import time
@@ -15,7 +14,7 @@ from bench.failures import Died, Unloaded, Wrong
 from bench.figures import percentile
 from bench.install import HERE
 from bench.openloop import DRAIN, Outcome, Plan
-from bench.process import Cores, Process, pinned
+from bench.process import Cores, Process, finished
 from bench.target import Target
 from bench.wrk import Sample, Wrk
 
@@ -136,18 +135,15 @@ def latency(subject: Subject, load: Load) -> Reading:
         seconds=load.seconds,
         warmup=WARMUP,
     )
-    with _usage(subject, load) as usage, pinned(load.core):
-        done = subprocess.run(
+    with _usage(subject, load) as usage:
+        said = finished(
             python_module("bench.openloop"),
-            input=msgspec.json.encode(plan),
-            capture_output=True,
-            timeout=load.seconds + WARMUP + DRAIN + 20,
-            check=False,
+            core=load.core,
+            limit=load.seconds + WARMUP + DRAIN + 20,
+            question=msgspec.json.encode(plan),
             cwd=HERE.parent,
         )
-    if done.returncode:
-        raise Unloaded(f"the open loop failed: {done.stderr.decode()[-300:]}")
-    outcome = msgspec.json.decode(done.stdout, type=Outcome)
+    outcome = msgspec.json.decode(said, type=Outcome)
     shares = {"p50": 0.50, "p90": 0.90, "p99": 0.99}
     figures = {name: percentile(outcome.latencies, share) / 1000 for name, share in shares.items()}
     return Reading(figures, usage(), outcome.unanswered + outcome.wrong)

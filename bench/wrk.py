@@ -1,14 +1,12 @@
 """The closed-loop load: wrk, with as many connections as asked, each waiting for its answer."""
 
-import os
-import subprocess
 from pathlib import Path
 
 import msgspec
 
 from bench import install
 from bench.failures import Unloaded
-from bench.process import pinned
+from bench.process import finished
 from bench.target import Target
 
 PACKAGES = ("wrk", "libluajit-5.1-2", "libluajit-5.1-common")
@@ -60,17 +58,13 @@ class Wrk:
         command += ["--timeout", "30s", "-s", str(SCRIPT)]
         for name, value in target.headers.items():
             command += ["-H", f"{name}: {value}"]
-        environment = os.environ | self._program.environment | {"BENCH_BODY": str(self._body)}
-        with pinned(self._core):
-            done = subprocess.run(
-                [*command, target.url],
-                capture_output=True,
-                text=True,
-                timeout=seconds + GRACE,
-                check=False,
-                env=environment,
-            )
-        lines = [line for line in done.stdout.splitlines() if line.startswith('{"requests"')]
-        if done.returncode or not lines:
-            raise Unloaded(f"wrk failed: {(done.stderr or done.stdout).strip()[-300:]}")
+        said = finished(
+            [*command, target.url],
+            core=self._core,
+            limit=seconds + GRACE,
+            environment={**self._program.environment, "BENCH_BODY": str(self._body)},
+        )
+        lines = [line for line in said.splitlines() if line.startswith(b'{"requests"')]
+        if not lines:
+            raise Unloaded(f"wrk told no figures: {said.decode().strip()[-300:]}")
         return msgspec.json.decode(lines[-1], type=Sample)
