@@ -10,6 +10,7 @@ from manyways.config.settings import Settings
 _NEVER_IDLE: Final = object()
 
 _SETTINGS: Final[tuple[tuple[str, str, object, str], ...]] = (
+    ("server", "public_url", None, "no answer names it yet"),
     ("cluster", "redis", "", "this is one process, and remembers by itself"),
     ("usage", "journal", "", "usage is not recorded yet"),
     ("routing", "order", _NEVER_IDLE, "there is no fallback yet"),
