@@ -46,6 +46,10 @@ class Provider(Struct, frozen=True, kw_only=True):
     headers: dict[str, str] = {}
     models: tuple[ModelEntry, ...] | None = None
 
+    def __repr__(self) -> str:
+        """Without keys and headers: whatever is printed ends in a log."""
+        return f"<Provider {self.name} {self.protocol} {self.base_url}>"
+
 
 class Model(Struct, frozen=True, kw_only=True):
     """One model at one provider: a row of the catalog, and what routing chooses between.

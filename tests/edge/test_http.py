@@ -403,6 +403,26 @@ def test_a_caller_that_does_not_read_is_given_up_with_bounded_memory(
         assert wall.requests[0].sent < 64 * 1024 * 1024, "the provider was made to wait"
 
 
+def test_a_large_whole_answer_arrives_whole_and_waits_for_nobody_for_ever(
+    gateway: Gateway, wall: ChatWall
+) -> None:
+    padding = "x" * 20_000_000
+    wall.answer = whole(
+        ANSWER.replace(b'"usage"', f'"padding": "{padding}", "usage"'.encode()), 200, JSON_TYPE
+    )
+    assert gateway.chat(CHAT).json()["padding"] == padding
+    logged = len(gateway.log)
+    with connect(gateway) as caller:
+        caller.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        caller.sendall(raw_request(gateway, CHAT))
+        assert b" 200 " in caller.recv(1024)
+        deadline = time.monotonic() + 10
+        while len(gateway.log) == logged:
+            assert time.monotonic() < deadline, "the slow caller is still waited for"
+            time.sleep(0.05)
+    assert '"status":499' in gateway.log[-1]
+
+
 # The end
 
 

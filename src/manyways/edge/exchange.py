@@ -23,6 +23,8 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 JSON = (b"content-type", b"application/json; charset=utf-8")
 _EVENTS = (b"content-type", b"text/event-stream; charset=utf-8")
 _STREAM_HEADERS = ((b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no"))
+_AT_ONCE = 256 * 1024
+"""Bytes of an answer that are handed to the server without asking whether the caller reads."""
 _LOOK_AFTER = 0.02
 """Seconds until somebody looks whether the caller has left: most answers are quicker."""
 
@@ -139,7 +141,22 @@ class Exchange:
         await self._send({"type": "http.response.start", "status": status, "headers": out})
         if self.method == "HEAD":
             body = b""
+        if len(body) > _AT_ONCE:
+            body = await self._send_parts(body)
         await self._send({"type": "http.response.body", "body": body})
+
+    async def _send_parts(self, body: bytes) -> bytes:
+        """All but the last part: a caller that does not read is given up. Raises `CallerLeft`."""
+        view = memoryview(body)
+        last = (len(body) - 1) // _AT_ONCE * _AT_ONCE
+        try:
+            with TimeLimit(self._settings.send_timeout, "the caller to read") as limit:
+                for start in range(0, last, _AT_ONCE):
+                    limit.restart(self._settings.send_timeout)
+                    await self.write(bytes(view[start : start + _AT_ONCE]))
+        except TimeoutError as error:
+            raise CallerLeft(str(error)) from error
+        return bytes(view[last:])
 
     async def refuse(self, refusal: Refusal, headers: Headers | None = None) -> None:
         """An error while the status is open, with `headers` of its own."""

@@ -101,6 +101,9 @@ def _server(api_key: str) -> Any:
     params.cpuparams.n_threads = max(1, min(4, _processors() // 2))
     params.cpuparams.poll = 0
     params.n_threads_http = _CONNECTIONS
+    # What the model's makers recommend; callers may say otherwise.
+    params.sampling.temp = 0.2
+    params.sampling.top_p = 0.9
     params.verbosity = _QUIET
     params.warmup = False
     params.fit_params = False

@@ -7,7 +7,7 @@ cancellation and honest ends is decided behind it.
       TlsFailed           TimedOut("headers")          TimedOut("body")
       TimedOut("connect")
 
-An implementation promises, and `tests/upstream/test_transport.py` holds every one to it:
+An implementation promises, and `tests/upstream/test_transport*.py` hold every one to it:
 - a chunk is handed on the moment it has arrived; chunks that came in one read may be joined;
 - a body that ended early, was reset or broke its framing is never a clean end;
 - cancelling the task that waits, at any await, closes the connection at once, so that the
@@ -74,7 +74,8 @@ class Transport(Protocol):
     ) -> Response:
         """Send one request and wait for the answer's headers, whatever its status.
 
-        Raises `ConnectFailed`, `TlsFailed`, `Reset`, `Garbled`, `TimedOut`.
+        Raises `ConnectFailed`, `TlsFailed`, `Reset`, `Garbled`, `TimedOut`, and `ValueError`
+        for headers that cannot be sent.
         A request that got no byte of answer on a reused connection that turned out to be
         closed may be sent again on a fresh one, once.
         """
