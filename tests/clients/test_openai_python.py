@@ -374,7 +374,7 @@ def test_a_wrong_key_is_an_authentication_error(client: OpenAI, key: str) -> Non
     assert key not in str(raised.value)
 
 
-def test_a_revoked_key_is_a_permission_error_within_a_second(
+def test_a_revoked_key_is_a_permission_error_of_a_running_server_too(
     client: OpenAI, gateway: Gateway
 ) -> None:
     made = json.loads(gateway.command("keys", "create", "--type", "full", "--json").stdout)

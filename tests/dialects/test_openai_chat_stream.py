@@ -135,10 +135,13 @@ def test_a_byte_order_mark_before_the_first_event_is_no_part_of_it() -> None:
     assert stream.complete
 
 
-def test_an_event_may_span_several_data_lines() -> None:
-    lines = b'data: {"choices": [{"delta":\ndata: {"content": "x"}}]}\n\n'
-    out, stream = carry([lines, STOP])
-    assert events(out)[0]["choices"][0]["delta"] == {"content": "x"}
+@pytest.mark.parametrize("space", [b"\ndata: ", b"\r\ndata: ", b"\ndata:", b"\r", b" \t "])
+def test_white_space_inside_an_event_does_not_break_the_callers_line(space: bytes) -> None:
+    """An event may span several `data:` lines; the caller gets it as one."""
+    event = b'data: {"choices": [{"delta":' + space + b'{"content": "x"}}]}\n\n'
+    out, stream = carry([event + STOP])
+    assert b"\r" not in out
+    assert [e["choices"][0]["delta"] for e in events(out)] == [{"content": "x"}, {}]
     assert stream.complete
 
 
