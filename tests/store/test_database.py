@@ -176,6 +176,16 @@ class TestFailures:
             other.close()
             impatient.close()
 
+    def test_a_database_that_is_locked_while_it_is_opened(self, path: Path) -> None:
+        other = sqlite3.connect(path, isolation_level=None)
+        other.execute("CREATE TABLE held (x)")
+        other.execute("BEGIN EXCLUSIVE")
+        try:
+            with pytest.raises(StoreError, match="is locked: another program"):
+                opened(path, busy_timeout=0.05)
+        finally:
+            other.close()
+
     def test_a_file_that_vanished_is_not_made_anew_and_empty(self, path: Path) -> None:
         database = opened(path)
         database.close()
@@ -265,6 +275,22 @@ class TestCalls:
             await waiting
         release.set()
         assert await database.call(count, limit=5.0) == 0
+
+    @pytest.mark.parametrize("steps", range(6))
+    async def test_a_cancellation_is_not_lost_when_the_answer_arrives_with_it(
+        self, database: Database, steps: int
+    ) -> None:
+        begun = threading.Event()
+        first = asyncio.create_task(database.call(lambda _: "answer", limit=5.0))
+        second = asyncio.create_task(database.call(lambda _: begun.set(), limit=5.0))
+        await asyncio.sleep(0)
+        begun.wait(10)  # one thread: now the first answer is on its way to the loop
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        late = first.done()
+        first.cancel()
+        await asyncio.wait({first, second})
+        assert first.cancelled() is not late
 
     async def test_too_many_calls_are_refused_at_once(self, database: Database) -> None:
         release = threading.Event()

@@ -43,7 +43,9 @@ def test_a_forked_child_does_not_repeat_its_parents_ids() -> None:
     # In a process of its own: forking the test runner, threads and all, would be asking for it.
     program = """
 import os
+from manyways.store import ids
 from manyways.store.ids import new_id
+ids._moment = 1 << 47  # a millisecond that parent and child share, as its end is far away
 reader, writer = os.pipe()
 new_id()
 if os.fork() == 0:

@@ -8,6 +8,7 @@ import logging
 import re
 import secrets
 import string
+import sys
 from collections import OrderedDict
 
 from msgspec import Struct, field
@@ -245,7 +246,7 @@ class KeyRing:
                     del self._unknown[next(iter(self._unknown))]
             return None
         found = _Known(
-            caller=Caller(key_id=row.id, key_type=row.type, last4=row.last4),
+            caller=Caller(key_id=row.id, key_type=sys.intern(row.type), last4=row.last4),
             expires_at=float("inf") if row.expires_at is None else float(row.expires_at),
             revoked=row.revoked_at is not None,
         )

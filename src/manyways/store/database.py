@@ -129,7 +129,10 @@ class Database:
         self._waiting += 1
         future = self._thread.submit(self.run, work, write=write)
         try:
-            return await asyncio.wait_for(asyncio.wrap_future(future), limit)
+            # Not asyncio.wait_for: up to Python 3.11 it loses a cancellation that comes together
+            # with the answer.
+            async with asyncio.timeout(limit):
+                return await asyncio.wrap_future(future)
         except TimeoutError:
             raise StoreError(
                 f"The database {self.path} did not answer within {limit:g} s."

@@ -2,6 +2,7 @@
 
 import os
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -43,10 +44,12 @@ class SqliteFile:
         self._busy_timeout = busy_timeout
         self._create()
         self._engine = create_engine("sqlite://", creator=self._connect, poolclass=QueuePool)
-        with self._failures(), self._engine.connect() as connection:
-            # The mode stays with the file; only changing it needs the file for oneself.
-            if connection.exec_driver_sql("PRAGMA journal_mode").scalar_one() != "wal":
-                connection.exec_driver_sql("PRAGMA journal_mode = WAL")
+        try:
+            with self._failures():
+                self._write_ahead()
+        except StoreError:
+            self.close()
+            raise
 
     def __repr__(self) -> str:
         return f"<SqliteFile {self.path}>"
@@ -84,6 +87,23 @@ class SqliteFile:
                 f"that this user may write to."
             ) from error
 
+    def _write_ahead(self) -> None:
+        """Switch to WAL, a mode that stays with the file.
+
+        Of two programs that switch at once, SQLite turns one away without letting it wait.
+        """
+        give_up = time.monotonic() + self._busy_timeout
+        with self._engine.connect() as connection:
+            while connection.exec_driver_sql("PRAGMA journal_mode").scalar_one() != "wal":
+                try:
+                    connection.exec_driver_sql("PRAGMA journal_mode = WAL")
+                except DBAPIError as error:
+                    if _code(error) != sqlite3.SQLITE_BUSY or time.monotonic() >= give_up:
+                        raise
+                    time.sleep(0.01)
+                else:
+                    return  # also where the file system cannot do it: the old mode works too
+
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(
             f"{self.path.as_uri()}?mode=rw",
@@ -105,6 +125,10 @@ class SqliteFile:
         try:
             yield
         except DBAPIError as error:
-            code = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF
-            cure = _CURES.get(code, f"cannot do what was asked of it: {error.orig}")
+            cure = _CURES.get(_code(error), f"cannot do what was asked of it: {error.orig}")
             raise StoreError(f"The database {self.path} {cure}") from error
+
+
+def _code(error: DBAPIError) -> int:
+    """SQLite's primary result code."""
+    return int(getattr(error.orig, "sqlite_errorcode", 0)) & 0xFF
