@@ -67,11 +67,13 @@ def test_one_id_one_created_one_model_and_one_provider_throughout(sample: Sample
     assert (model, provider, kind) == ("catalog-name", "Shop", "chat.completion.chunk")
 
 
-def test_id_and_created_are_the_providers_own_where_it_has_some() -> None:
-    out, _ = carry(
-        [chunk(id="", created=0), HELLO, chunk({"content": "b"}, id="b", created=9), STOP]
-    )
+def test_id_and_created_are_the_providers_first() -> None:
+    late = chunk({"content": "b"}, id="b", created=9)
+    out, _ = carry([chunk(id="", created=0) + HELLO + late + STOP])
     assert {(e["id"], e["created"]) for e in events(out)} == {("a", 7)}
+    waiting = chunk({"role": "assistant"}, id="first", created=5)
+    out, _ = carry([waiting + HELLO + late + STOP])
+    assert {(e["id"], e["created"]) for e in events(out)} == {("first", 5)}
 
 
 def test_id_and_created_are_ours_where_the_provider_has_none() -> None:
