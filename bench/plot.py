@@ -6,10 +6,12 @@ from xml.sax.saxutils import escape, quoteattr
 
 from bench.figures import Figure, readable
 from bench.goals import OURS
-from bench.results import METRICS, Metric, Results, Row
+from bench.results import DIRECT, METRICS, Metric, Results, Row
 
 WIDTH: Final = 880
 COLUMNS: Final = 2
+CUT: Final = 10
+"""How many times our bar another may be, before it is cut."""
 _MARGIN: Final = 16
 _GUTTER: Final = 32
 _NAMES: Final = 124
@@ -37,7 +39,7 @@ text { font: 12px system-ui, -apple-system, "Segoe UI", sans-serif; fill: #57606
 
 
 def svg(results: Results) -> str:
-    """One panel a metric, one bar a row that has it, the spread as a line across its end."""
+    """One panel a metric, one bar a gateway that has it, the spread as a line across its end."""
     panels = [(metric, _bars(results, metric)) for metric in METRICS]
     panels = [(metric, bars) for metric, bars in panels if bars]
     width = (WIDTH - 2 * _MARGIN - (COLUMNS - 1) * _GUTTER) / COLUMNS
@@ -59,14 +61,15 @@ def svg(results: Results) -> str:
 
 
 def _bars(results: Results, metric: Metric) -> list[tuple[Row, Figure]]:
-    return [(row, row.figures[metric.name]) for row in results.rows if metric.name in row.figures]
+    gateways = (row for row in results.rows if row.name != DIRECT)
+    return [(row, row.figures[metric.name]) for row in gateways if metric.name in row.figures]
 
 
 def _panel(metric: Metric, bars: Sequence[tuple[Row, Figure]], width: float) -> list[str]:
     better = "more is better" if metric.more_is_better else "less is better"
     title = f"{metric.title}, {metric.unit} ({better})"
     room = width - _NAMES - _VALUES
-    most = max(0.0, *(figure.median + figure.spread for _, figure in bars)) or 1.0
+    scale = room / _most(bars)
     bottom = _TITLE + _LINE * len(bars) - (_LINE - _BAR)
     parts = [
         f'<text class="title" y="14">{escape(title)}</text>',
@@ -75,20 +78,39 @@ def _panel(metric: Metric, bars: Sequence[tuple[Row, Figure]], width: float) -> 
     for index, (row, figure) in enumerate(bars):
         top = _TITLE + _LINE * index
         ours = " ours" if row.name == OURS else ""
-        length = room * max(0.0, figure.median) / most
-        end = room * max(0.0, figure.median + figure.spread) / most
-        begin = room * max(0.0, figure.median - figure.spread) / most
-        middle = top + _BAR / 2
+        least, median, most = (
+            _NAMES + scale * max(0.0, figure.median + sign * figure.spread) for sign in (-1, 0, 1)
+        )
         name, value = escape(_short(row)), escape(readable(figure.median))
         words = f'class="{ours.strip()}" y="{top + 11}"'
-        size = f'width="{length:.1f}" height="{_BAR}" rx="2"'
+        end = min(most, _NAMES + room)
         parts += [
             f'<text {words} x="{_NAMES - 8}" text-anchor="end">{name}</text>',
-            f'<rect class="bar{ours}" x="{_NAMES}" y="{top}" {size}/>',
-            f'<path class="spread" d="M{_NAMES + begin:.1f} {middle}H{_NAMES + end:.1f}"/>',
-            f'<text {words} x="{_NAMES + end + 6:.1f}">{value}</text>',
+            f'<path class="bar{ours}" d="{_bar(median, top, _NAMES + room)}"/>',
+            f'<text {words} x="{end + 6:.1f}">{value}</text>',
         ]
+        if least < most <= _NAMES + room:
+            line = f"M{least:.1f} {top + _BAR / 2}H{most:.1f}"
+            parts.append(f'<path class="spread" d="{line}"/>')
     return parts
+
+
+def _most(bars: Sequence[tuple[Row, Figure]]) -> float:
+    """What a bar of full length stands for: the longest, but not so much that ours vanishes."""
+    longest = max(0.0, *(figure.median + figure.spread for _, figure in bars)) or 1.0
+    ours = [figure.median for row, figure in bars if row.name == OURS and figure.median > 0]
+    return min(longest, CUT * ours[0]) if ours else longest
+
+
+def _bar(right: float, top: int, limit: float) -> str:
+    """The outline of a bar; in two pieces if it does not fit."""
+    if right <= limit:
+        return f"M{_NAMES} {top}H{right:.1f}v{_BAR}H{_NAMES}z"
+    gap, slant = limit - 20, 4
+    return (
+        f"M{_NAMES} {top}H{gap:.1f}l{-slant} {_BAR}H{_NAMES}z"
+        f"M{gap + 5:.1f} {top}H{limit:.1f}v{_BAR}H{gap + 5 - slant:.1f}z"
+    )
 
 
 def _short(row: Row) -> str:

@@ -43,6 +43,7 @@ def page(results: Results) -> str:
         "Median of the rounds, and half the distance between the best and the worst.",
         _markdown(_figures(results, metrics)),
         "![The same figures as bars](benchmark.svg)",
+        "A bar in two pieces is longer than there is room for.",
     ]
     if ratios:
         parts += ["## In ratios", _RATIOS, _markdown(ratios)]
@@ -84,8 +85,9 @@ def _method(results: Results) -> str:
 Every gateway stands before the same upstream, a provider that answers from memory at once, and is
 asked for the same model. The gateway has one core to itself, with all its threads and children;
 the load and the upstream share the other. The gateways take turns within each round, so that a
-busy moment of the machine meets all alike; those not measured are paused. Before a gateway is
-measured, a whole and a streamed answer through it are compared with the upstream's word by word.
+busy moment of the machine meets all alike; those not measured are paused, and where we may, the
+run goes before other programs. Before a gateway is measured, a whole and a streamed answer through
+it are compared with the upstream's word by word.
 
 - **whole answers**: {settings.unary_connections} connections, each asking again when its answer is
   there. Question and answer are 1 kB each.

@@ -3,6 +3,7 @@
 import datetime as dt
 import os
 import platform
+import re
 from pathlib import Path
 from typing import Final
 
@@ -71,6 +72,7 @@ class Row(msgspec.Struct):
 
     def remark(self, text: str) -> None:
         """Note something a reader must know; the same thing is noted once."""
+        text = discreet(text)
         if text not in self.remarks:
             self.remarks.append(text)
 
@@ -94,6 +96,12 @@ class Results(msgspec.Struct):
     def write(self, path: Path) -> None:
         """Keep it as JSON that can be compared line by line."""
         path.write_bytes(msgspec.json.format(msgspec.json.encode(self), indent=1) + b"\n")
+
+
+def discreet(text: str) -> str:
+    """The first line of a complaint, fit to be published: addresses and paths are taken out."""
+    line = text.strip().partition("\n")[0]
+    return re.sub(r"[a-z]+://[^\s'\"]+|(?<![\w.])/[\w.-]+/[^\s'\"]*", "[...]", line)[:200]
 
 
 def read(path: Path) -> Results:

@@ -83,7 +83,7 @@ class Run:
 
     def _leave_out(self, peer: Peer, reason: str) -> None:
         self._say(f"  {peer.label} is left out: {reason}")
-        self._absent[peer.label] = reason.partition("\n")[0][:200]
+        self._absent[peer.label] = results.discreet(reason)
 
     @contextmanager
     def upstream(self) -> Iterator[Subject]:
