@@ -89,6 +89,12 @@ class Conversation:
         say(f"You talk with [bold cyan]{escape(self.model)}[/bold cyan].")
         say("[dim]/help tells what else can be done, Ctrl-D leaves.[/dim]\n")
         prompt = _prompt(self._console, self._suggestions)
+        # What is typed ahead, a Ctrl-D too, waits for the next prompt as it was typed.
+        with _keyboard_without(termios.ICANON):
+            self._listen(prompt)
+
+    def _listen(self, prompt: str) -> None:
+        say = self._console.print
         warned = False
         while True:
             try:
@@ -148,7 +154,7 @@ class Conversation:
         )
         self._console.print()
         try:
-            with _silent_keyboard():
+            with _keyboard_without(termios.ECHO):
                 asyncio.run(self._show(question, answer))
         except KeyboardInterrupt:
             self._console.print()
@@ -368,13 +374,13 @@ def _prompt(console: Console, suggestions: Callable[[str], list[str]]) -> str:
 
 
 @contextmanager
-def _silent_keyboard() -> Iterator[None]:
-    """What is typed during an answer is kept for the prompt, and not echoed into the answer."""
+def _keyboard_without(flag: int) -> Iterator[None]:
+    """The terminal with one of its local modes off (termios(3))."""
     number = sys.stdin.fileno()
     before = termios.tcgetattr(number)
-    silent = before.copy()
-    silent[3] &= ~termios.ECHO
-    termios.tcsetattr(number, termios.TCSANOW, silent)
+    without = before.copy()
+    without[3] &= ~flag
+    termios.tcsetattr(number, termios.TCSANOW, without)
     try:
         yield
     finally:

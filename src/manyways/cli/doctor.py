@@ -154,7 +154,7 @@ def _teller(console: Console | None, names: Sequence[str]) -> Callable[[Finding]
     def tell(finding: Finding) -> None:
         mark, style = _MARKS[finding.status][not spelt], _MARKS[finding.status][2]
         table = Table.grid(padding=(0, 1, 0, 0))
-        table.add_column(width=2)
+        table.add_column(width=1)
         table.add_column(width=width, overflow="fold")
         table.add_column(overflow="fold")
         name = Text(finding.name, style="bold")

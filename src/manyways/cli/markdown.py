@@ -7,6 +7,7 @@ and copied; only the last one is drawn anew as it grows.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import re
 import time
 from types import TracebackType
@@ -34,14 +35,20 @@ def printable(text: str) -> str:
     return _CONTROLS.sub("", text)
 
 
+def blocks(text: str) -> list[str]:
+    """The text cut where its top-level blocks begin; joined, the pieces are the text."""
+    tokens = Markdown(text).parsed
+    starts = [token.map[0] for token in tokens if token.level == 0 and token.map is not None]
+    lines = text.split("\n")
+    edges = [0, *starts[1:], len(lines)]
+    pieces = ["\n".join(lines[start:end]) for start, end in itertools.pairwise(edges)]
+    return [*(f"{piece}\n" for piece in pieces[:-1]), pieces[-1]]
+
+
 def settled(text: str) -> int:
     """How many letters of a growing Markdown text belong to blocks that are over."""
     whole_lines = text[: text.rfind("\n") + 1]
-    tokens = Markdown(whole_lines).parsed
-    starts = [token.map[0] for token in tokens if token.level == 0 and token.map is not None]
-    if len(starts) < 2:
-        return 0
-    return sum(len(line) + 1 for line in whole_lines.split("\n")[: starts[-1]])
+    return sum(map(len, blocks(whole_lines)[:-1]))
 
 
 class LiveMarkdown:
@@ -89,14 +96,15 @@ class LiveMarkdown:
         """Draw frame after frame until cancelled, more seldom where drawing is slow."""
         while True:
             begun = time.monotonic()
-            self._frame()
+            self.frame()
             await asyncio.sleep(max(FRAME, 3 * (time.monotonic() - begun)))
 
-    def _frame(self) -> None:
+    def frame(self) -> None:
+        """Draw what there is now."""
         over = settled(self._pending)
         shown: RenderableType = self._spinner
         if rest := self._pending[over:].strip("\n"):
-            shown = _Tail(Markdown(rest, CODE_THEME), space_above=self._printed or over > 0)
+            shown = _Drawn(rest, growing=True, space_above=self._printed or over > 0)
         elif self._printed or over:
             shown = Text("")
         if over:
@@ -106,25 +114,46 @@ class LiveMarkdown:
 
     def _print(self, size: int) -> None:
         text, self._pending = self._pending[:size], self._pending[size:]
-        if text.strip():
-            if self._printed:
-                self._console.print()
-            self._console.print(Markdown(text, CODE_THEME))
-            self._printed = True
+        for block in blocks(text):
+            if block.strip():
+                if self._printed:
+                    self._console.print()
+                self._console.print(_Drawn(block))
+                self._printed = True
 
 
-class _Tail:
-    """As much of a text's end as fits on the screen."""
+class _Drawn:
+    """Markdown without the spaces that fill its lines up, so that it can be copied and the
+    window narrowed; of a growing text only as much of its end as fits on the screen."""
 
-    def __init__(self, markdown: Markdown, *, space_above: bool) -> None:
-        self._markdown = markdown
+    def __init__(self, text: str, *, growing: bool = False, space_above: bool = False) -> None:
+        self._markdown = Markdown(text, CODE_THEME)
+        self._growing = growing
         self._space_above = space_above
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        lines = console.render_lines(self._markdown, options.update(height=None), pad=False)
+        drawn = console.render_lines(self._markdown, options.update(height=None), pad=False)
+        lines = [_trimmed(line) for line in drawn]
+        while lines and not lines[0]:
+            del lines[0]
+        while lines and not lines[-1]:
+            del lines[-1]
         if self._space_above:
             lines.insert(0, [])
-        for index, line in enumerate(lines[-max(1, console.height - 1) :]):
-            if index:
-                yield Segment.line()
+        if self._growing:
+            del lines[: -max(1, console.height - 1)]
+        for line in lines:
             yield from line
+            yield Segment.line()
+
+
+def _trimmed(line: list[Segment]) -> list[Segment]:
+    """The line without the blank at its end, unless that has a colour."""
+    line = list(line)
+    while line:
+        text, style, _ = line.pop()
+        if style is not None and style.bgcolor is not None:
+            return [*line, Segment(text, style)]
+        if kept := text.rstrip(" "):
+            return [*line, Segment(kept, style)]
+    return []

@@ -305,16 +305,14 @@ def _os_words(error: TransportError) -> str:
 
 
 def _tls_words(error: TransportError) -> str:
+    """Why TLS failed; the client wraps what the TLS library said in errors of its own."""
     cause = error.__cause__
-    for found in (
-        cause,
-        getattr(cause, "certificate_error", None),
-        getattr(cause, "os_error", None),
-    ):
-        if isinstance(found, ssl.SSLCertVerificationError):
-            return found.verify_message
-        if isinstance(found, ssl.SSLError) and found.reason:
-            return found.reason.lower().replace("_", " ")
+    for name in ("certificate_error", "os_error"):
+        inner = getattr(cause, name, None)
+        if isinstance(inner, ssl.SSLCertVerificationError):
+            return f"the certificate is not trusted ({inner.verify_message})"
+        if isinstance(inner, ssl.SSLError) and inner.reason:
+            return inner.reason.lower().replace("_", " ")
     return str(error)
 
 
