@@ -1,0 +1,366 @@
+"""What is written is true: routes, errors, commands, examples and links, and nothing leaks."""
+
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import typer.main
+from typer.core import TyperCommand, TyperGroup
+
+from manyways import app as composition
+from manyways.access.keys import KeyRing
+from manyways.catalog.catalog import Catalog
+from manyways.cli.main import app as commands
+from manyways.config import Settings, load, show
+from manyways.edge.problems import TABLE
+from manyways.edge.routes import Routes
+from manyways.flow import Flow, Limits
+from manyways.store import database as store
+from manyways.types import Provider
+from manyways.upstream import failures
+from tests.support.chat_provider import TEXT, ChatProvider
+from tests.support.gateway import Gateway, provider, running_gateway
+from tests.support.wall import wall_in_thread
+
+ROOT = Path(__file__).parents[1]
+SOURCES = ROOT / "src" / "manyways"
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
+ENGLISH, RUSSIAN = ROOT / "README.md", ROOT / "README.ru.md"
+API, ERRORS = ROOT / "docs" / "api.md", ROOT / "docs" / "errors.md"
+OPERATING, CONTRIBUTING = ROOT / "docs" / "operating.md", ROOT / "CONTRIBUTING.md"
+
+EMBEDDED = "smollm2-135m-instruct"
+EVERYWHERE = {"--config", "--json", "--help"}
+"""Options that the page on commands tells of once for all."""
+WRITTEN_BY_MEASURING = {ROOT / "docs" / "benchmark.md"}
+"""Made by `make bench`, so a checkout may be without."""
+
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+HEADING = re.compile(r"^(#+) (.+)$", re.MULTILINE)
+ROUTE = re.compile(r"`(GET|POST) /v1(/[^`\s?]+)`|`GET (/(?!v1/)[^`\s?]+)`")
+LEAKS = {
+    "a path of somebody's machine": re.compile(
+        r"(?<![\w.])/(?:work|root|(?:home|Users)(?!/somebody))/\w"
+    ),
+    "a tracker's number": re.compile(
+        r"\b(?:issues?|tickets?|pull request|PR|GH|[Ff]ixes|[Cc]loses)[ -]#?\d"
+    ),
+    "a package host": re.compile(
+        r"https?://(?!example\.)[\w.:-]+/(?:[\w-]+/)*simple\b"
+        r"|index-url[ =]\S*://|trusted-host|\"resolved\": \""
+    ),
+}
+
+
+def text(page: Path) -> str:
+    return page.read_text(encoding="utf-8")
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return [code for kind, code in FENCE.findall(text(page)) if kind == language]
+
+
+def prose(page: Path) -> str:
+    return FENCE.sub("", text(page))
+
+
+def table(page: Path, first_heading: str) -> list[list[str]]:
+    """The cells of the table whose first column is called `first_heading`."""
+    _, _, rest = prose(page).partition(f"\n| {first_heading} |")
+    assert rest, f"{page.name} has no table {first_heading}"
+    lines = rest.partition("\n\n")[0].splitlines()[2:]
+    return [[cell.strip() for cell in line.strip("|").split(" |")] for line in lines]
+
+
+def examples(language: str) -> list[tuple[str, str]]:
+    return [(page.name, code) for page in PAGES for code in blocks(page, language)]
+
+
+def named(example: tuple[str, str]) -> str:
+    return f"{example[0]}: {example[1].splitlines()[0]}"
+
+
+# Routes
+
+
+@pytest.fixture
+def routes(tmp_path: Path) -> Iterator[Routes]:
+    """The routes as the gateway puts them together."""
+    settings = Settings()
+
+    async def nobody(_provider: Provider) -> bytes:
+        raise NotImplementedError
+
+    database = store.open_database(store.Settings(url=f"sqlite:///{tmp_path}/docs.db"))
+    catalog = Catalog(settings.catalog, settings.providers, nobody)
+    flow = Flow(
+        ring=KeyRing(database, settings.keys),
+        catalog=catalog,
+        providers={},
+        routing=settings.routing,
+        limits=Limits(send_timeout=1.0),
+        defaults={},
+    )
+    yield composition._routes(settings, flow, catalog)
+    database.close()
+
+
+def test_every_route_is_documented_and_every_documented_one_is_there(routes: Routes) -> None:
+    served = {
+        (method, path)
+        for path, route in routes._exact.items()
+        for method in route.endpoints
+        if not path.startswith("/webhook/")
+    }
+    served |= {(method, "/v1/models/{id}") for method in routes.find("/v1/models/x").endpoints}
+    told = {
+        (method or "GET", f"/v1{mounted}" if mounted else rooted)
+        for method, mounted, rooted in ROUTE.findall(text(API))
+    }
+
+    assert told == {(method, path) for method, path in served if method != "HEAD"}
+    assert {path for method, path in served if method == "GET"} == {
+        path for method, path in served if method == "HEAD"
+    }
+
+
+def test_every_limit_is_told_with_its_true_default() -> None:
+    in_effect = tomllib.loads(show(Settings()))
+    told = [(row[1], row[2].strip("`")) for row in table(API, "what | default | setting")]
+    steered = [(default, name) for default, name in told if name]
+
+    assert len(steered) >= 10
+    for default, name in steered:
+        section, _, key = name.partition(".")
+        assert str(in_effect[section][key]) == default, name
+
+
+# Errors
+
+
+def test_the_table_of_errors_is_the_true_one() -> None:
+    told = {row[0]: (row[1], row[2]) for row in table(ERRORS, "code | `object`")}
+
+    assert told == {
+        f"`{code}`": (
+            f"{row.status} `{row.type}`",
+            f"{row.string_status} `{row.string_code}`",
+        )
+        for code, row in TABLE.items()
+    }
+
+
+def test_every_reason_in_details_is_documented() -> None:
+    raised = set(failures._TRANSPORT_CODES.values())
+    for file in SOURCES.rglob("*.py"):
+        found = re.findall(r'\bAttemptFailed\(\s*"(\w+)"(?: if .+? else "(\w+)")?', text(file))
+        raised.update(code for pair in found for code in pair if code)
+
+    assert {row[0].strip("`") for row in table(ERRORS, "code | what happened")} == raised
+
+
+# Commands
+
+
+def leaves(group: TyperGroup, *path: str) -> Iterator[tuple[str, TyperCommand]]:
+    """Every command that does something, by its whole name."""
+    for name, command in group.commands.items():
+        if isinstance(command, TyperGroup):
+            yield from leaves(command, *path, name)
+        elif isinstance(command, TyperCommand):
+            yield " ".join((*path, name)), command
+
+
+COMMANDS = dict(leaves(typer.main.get_group(commands)))
+
+
+def test_every_command_is_documented_with_its_options() -> None:
+    told = {
+        row[0].strip("`").removeprefix("manyways "): set(re.findall(r"--[\w-]+", row[1]))
+        for row in table(OPERATING, "command | options")
+    }
+
+    assert told == {
+        name: {option for one in command.params for option in one.opts if option[:2] == "--"}
+        - EVERYWHERE
+        for name, command in COMMANDS.items()
+    }
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_can_be_told_its_configuration(name: str) -> None:
+    assert "--config" in {option for one in COMMANDS[name].params for option in one.opts}
+
+
+def test_every_command_in_an_example_is_one_with_these_options() -> None:
+    seen = 0
+    for page, code in examples("sh"):
+        for line in re.findall(r"(?:^|\(|/)manyways (?!\n)([^)\n#]+)", code, re.MULTILINE):
+            words = shlex.split(line)
+            name = next((one for one in (" ".join(words[:2]), words[0]) if one in COMMANDS), None)
+            assert name is not None, f"{page}: manyways {line}"
+            options = {option for one in COMMANDS[name].params for option in one.opts}
+            used = {word for word in words if word.startswith("--")}
+            assert used <= options, f"{page}: manyways {line}"
+            seen += 1
+
+    assert seen >= 10
+
+
+def test_every_verb_of_the_makefile_that_is_told_of_is_there() -> None:
+    verbs = set(re.findall(r"^([a-z-]+):", text(ROOT / "Makefile"), re.MULTILINE))
+    told = {row[0].strip("`") for row in table(CONTRIBUTING, "command | what it does")}
+
+    assert told >= {f"make {verb}" for verb in ("run", "test", "lint", "bench", "lock")}
+    assert {verb.removeprefix("make ") for verb in told} <= verbs
+
+
+# Examples
+
+
+@pytest.mark.parametrize("example", examples("toml"), ids=named)
+def test_every_configuration_shown_loads(example: tuple[str, str], tmp_path: Path) -> None:
+    file = tmp_path / "manyways.toml"
+    file.write_text(example[1], encoding="utf-8")
+    variables = dict.fromkeys(re.findall(r'"env:(\w+)"', example[1]), "1234")
+
+    assert load(file, variables).file == str(file)
+
+
+@pytest.mark.parametrize("example", examples("python"), ids=named)
+def test_every_program_shown_compiles(example: tuple[str, str]) -> None:
+    compile(example[1], example[0], "exec")
+
+
+@pytest.mark.parametrize("example", examples("json"), ids=named)
+def test_every_document_shown_is_json(example: tuple[str, str]) -> None:
+    for line in [example[1]] if "\n  " in example[1] else example[1].splitlines():
+        assert isinstance(json.loads(line), dict)
+
+
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    """A running gateway whose one provider stands in for the embedded model."""
+    directory = tmp_path_factory.mktemp("docs")
+    with (
+        wall_in_thread(ChatProvider()) as wall,
+        running_gateway(directory, provider(wall.url, EMBEDDED)) as gateway,
+    ):
+        yield gateway
+
+
+@pytest.mark.process
+def test_the_program_in_the_readme_runs(
+    gateway: Gateway, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (program,) = blocks(ENGLISH, "python")
+    program = program.replace("http://127.0.0.1:8080/v1", gateway.base_url)
+    program = program.replace("rvf_...", gateway.key)
+
+    exec(compile(program, "README.md", "exec"), {})  # noqa: S102  (it is what is to be shown)
+
+    assert capsys.readouterr().out == f"{TEXT}\n{TEXT}"
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("example", [one for one in examples("sh") if "curl " in one[1]], ids=named)
+def test_every_curl_line_gets_an_answer(gateway: Gateway, example: tuple[str, str]) -> None:
+    if shutil.which("curl") is None:
+        pytest.skip("curl is not installed")
+    done = subprocess.run(
+        ["bash", "-ec", example[1].replace("http://127.0.0.1:8080", gateway.root)],
+        env={"KEY": gateway.key, "PATH": "/usr/local/bin:/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(("{", "data: {"))
+    assert not done.stdout.startswith('{"error"')
+    assert ('"stream": true' in example[1]) == done.stdout.endswith("data: [DONE]\n\n")
+
+
+@pytest.mark.process
+def test_the_first_words_of_the_gateway_are_those_in_the_readme(gateway: Gateway) -> None:
+    (told,) = blocks(ENGLISH, "text")
+    said = gateway.welcome.replace(gateway.root, "http://127.0.0.1:8080")
+
+    assert said.replace(gateway.key, "rvf_...").startswith(told)
+
+
+# Pages
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_leads_somewhere(page: Path) -> None:
+    for link in LINK.findall(prose(page)):
+        if "://" in link:
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        if target in WRITTEN_BY_MEASURING:
+            continue
+        assert target.exists(), link
+        assert ROOT in target.parents, link
+        if anchor:
+            assert anchor in {slug(title) for _, title in HEADING.findall(prose(target))}, link
+
+
+def slug(title: str) -> str:
+    """A heading as the address of its place in a page."""
+    return re.sub(r"[^\w\- ]", "", title).strip().lower().replace(" ", "-")
+
+
+def test_every_page_can_be_reached_from_the_readme() -> None:
+    linked = {(ROOT / link.partition("#")[0]).resolve() for link in LINK.findall(prose(ENGLISH))}
+
+    assert set(PAGES) - {ENGLISH} <= linked
+
+
+def test_both_readmes_say_the_same() -> None:
+    english, russian = prose(ENGLISH), prose(RUSSIAN)
+
+    assert FENCE.findall(text(ENGLISH)) == FENCE.findall(text(RUSSIAN))
+    assert [level for level, _ in HEADING.findall(english)] == [
+        level for level, _ in HEADING.findall(russian)
+    ]
+    assert set(re.findall("`([^`\n]+)`", english)) == set(re.findall("`([^`\n]+)`", russian))
+    own = {ENGLISH.name, RUSSIAN.name}
+    assert [one for one in LINK.findall(english) if one not in own] == [
+        one for one in LINK.findall(russian) if one not in own
+    ]
+
+
+def tracked() -> list[Path]:
+    """Every file that is part of the project, where git can tell."""
+    if shutil.which("git") is None or not (ROOT / ".git").exists():
+        pytest.skip("this is no git checkout")
+    listed = subprocess.run(
+        ["git", "-C", str(ROOT), "ls-files", "-z"], capture_output=True, text=True, check=True
+    )
+    return [ROOT / name for name in listed.stdout.split("\0") if name]
+
+
+@pytest.mark.parametrize("what", LEAKS)
+def test_no_file_tells(what: str) -> None:
+    found = []
+    for file in tracked():
+        if not file.is_file():  # removed, and git not told yet
+            continue
+        lines = file.read_bytes().decode("utf-8", "replace").splitlines()
+        found += [
+            f"{file.relative_to(ROOT)}:{number}: {line.strip()[:120]}"
+            for number, line in enumerate(lines, 1)
+            if LEAKS[what].search(line)
+        ]
+
+    assert found == []
