@@ -25,7 +25,14 @@ $(BIN)/python:
 
 install: .venv/.runtime ## put everything the gateway needs into .venv
 
-install-dev: .venv/.dev ## the same, and what tests and checks need
+# The tests with Node.js are skipped, and say so, where there is no npm.
+NODE_PACKAGES := $(if $(shell command -v npm),tests/node/node_modules/.package-lock.json)
+
+tests/node/node_modules/.package-lock.json: tests/node/package.json tests/node/package-lock.json
+	cd tests/node && npm ci --silent --no-audit --no-fund
+	@touch $@
+
+install-dev: .venv/.dev $(NODE_PACKAGES) ## the same, and what tests and checks need
 
 run: install ## install, then serve on 127.0.0.1:8080
 	@$(BIN)/manyways serve

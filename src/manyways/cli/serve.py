@@ -63,12 +63,13 @@ def serve(
         database = open_database(settings.database)
         try:
             database.lock_for_serving()
-            first_key = operations.ensure_admin_key(database, settings.keys, time.time())
             model = next((m.id for p in settings.providers for m in p.models or ()), "auto")
 
             def ready(url: str) -> None:
+                # Made when it can be shown, and not before: it is shown only once.
+                first = operations.ensure_admin_key(database, settings.keys, time.time())
                 mount = settings.server.mounts[0].path
-                _welcome(url + mount, model, first_key.key if first_key else None)
+                _welcome(url + mount, model, first.key if first else None)
 
             uvloop.run(app.serve(settings, database, ready))
         finally:
@@ -82,7 +83,7 @@ def _welcome(base_url: str, model: str, key: str | None) -> None:
     """Plain text, unboxed: the line is there to be pasted."""
     body = (
         f'{{"model": "{model}",'
-        ' "messages": [{"role": "user", "content": "What is the capital of France?"}]}'
+        ' "messages": [{"role": "user", "content": "Tell me the capital of France."}]}'
     )
     lines = [f"Manyways is listening on {base_url}"]
     if key:

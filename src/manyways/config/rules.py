@@ -92,6 +92,8 @@ def _web_address(value: str) -> str:
         good, parts = False, urlsplit("")
     if not good or re.search(r"\s", value):
         raise Wrong('should be an address like "https://api.example.com/v1"')
+    if parts.username is not None or parts.password is not None:
+        raise Wrong("cannot have a user or a password in it; use api_key, or headers")
     if parts.query or parts.fragment or "?" in value or "#" in value:
         raise Wrong("cannot have a query or a fragment (from ? or # on)")
     return value.rstrip("/")

@@ -87,6 +87,6 @@ def raw(value: object) -> Raw:
 def _syntax_error(text: str) -> str:
     found = re.search(r"byte (\d+)", text)
     where = f" at byte {found.group(1)}" if found else ""
-    if "truncated" in text:
+    if "truncated" in text or "surrogate" in text:
         return "the JSON is cut short, or holds an unpaired surrogate (\\ud800 to \\udfff)"
     return f"the JSON is malformed{where}"

@@ -10,6 +10,7 @@ from typing import NamedTuple
 DONE = b"[DONE]"
 DONE_EVENT = b"data: [DONE]\n\n"
 KEEP_ALIVE = b": keep-alive\n\n"
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 class Event(NamedTuple):
@@ -29,7 +30,7 @@ class EventReader:
     `limit` is the longest event in bytes: what is held back is never more than that.
     """
 
-    __slots__ = ("_data", "_held", "_limit", "_name", "_pieces")
+    __slots__ = ("_begun", "_data", "_held", "_limit", "_name", "_pieces")
 
     def __init__(self, limit: int = 64 * 1024 * 1024) -> None:
         self._limit = limit
@@ -37,6 +38,7 @@ class EventReader:
         self._data: list[bytes] = []  # the data lines of an event whose end has not come
         self._name = b""
         self._held = 0
+        self._begun = False  # the first line has been read
 
     def __repr__(self) -> str:
         return f"<EventReader holding {self._held} bytes>"
@@ -51,6 +53,9 @@ class EventReader:
             self._pieces.append(chunk)
             chunk = b"".join(self._pieces)
             self._pieces.clear()
+        if not self._begun:
+            self._begun = True
+            chunk = chunk.removeprefix(_BYTE_ORDER_MARK)
         lines = chunk.split(b"\n")
         rest = lines.pop()
         data = self._data

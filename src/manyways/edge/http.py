@@ -10,7 +10,7 @@ import structlog
 from manyways.edge.exchange import Exchange, Headers, Receive, Send
 from manyways.edge.routes import Route, Routes
 from manyways.edge.settings import Settings
-from manyways.errors import CallerLeft, Refusal
+from manyways.errors import CallerLeft, Refusal, StoreError
 from manyways.store.ids import new_id
 
 _OURS = b", ".join(
@@ -85,6 +85,9 @@ class Edge:
                 if not self._draining:
                     raise
                 await self._cut(exchange)
+        except StoreError as error:
+            log.warning("the database cannot answer", id=exchange.id, reason=str(error))
+            await self._sorry(exchange)
         except Exception:  # one of the two places that must not die
             log.exception("unexpected error", id=exchange.id, path=exchange.path)
             await self._sorry(exchange)

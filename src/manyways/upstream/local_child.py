@@ -22,6 +22,9 @@ MODEL: Final = "smollm2-135m-instruct"
 CONTEXT: Final = 8192
 """Tokens that one caller's prompt and answer may have together: as many as the model knows."""
 
+ANSWER: Final = 1024
+"""Tokens of an answer at most, where the caller sets no limit."""
+
 SLOTS: Final = 2
 """Callers that are answered at once; the others wait."""
 
@@ -101,9 +104,10 @@ def _server(api_key: str) -> Any:
     params.cpuparams.n_threads = max(1, min(4, _processors() // 2))
     params.cpuparams.poll = 0
     params.n_threads_http = _CONNECTIONS
-    # What the model's makers recommend; callers may say otherwise.
-    params.sampling.temp = 0.2
-    params.sampling.top_p = 0.9
+    # A model this small wanders when left to chance, and repeats itself up to the end of its
+    # context. Callers may say otherwise.
+    params.sampling.temp = 0.0
+    params.n_predict = ANSWER
     params.verbosity = _QUIET
     params.warmup = False
     params.fit_params = False

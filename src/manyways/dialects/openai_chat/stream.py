@@ -14,7 +14,13 @@ from msgspec import Raw, Struct
 
 from manyways.dialects import json_text
 from manyways.dialects.json_text import Fields
-from manyways.dialects.openai_chat.whole import AnswerLabel, error_words, labelled, what_it_is
+from manyways.dialects.openai_chat.whole import (
+    AnswerLabel,
+    error_words,
+    labelled,
+    tells_when,
+    what_it_is,
+)
 from manyways.dialects.sse import DONE, Event, EventReader, EventTooLong
 from manyways.errors import AttemptFailed
 
@@ -106,18 +112,7 @@ class ChatStream:
         return out[0] if len(out) == 1 else b"".join(out)
 
     def _one(self, event: Event, out: list[bytes]) -> None:
-        data = event.data
-        try:
-            fields = json_text.decode_object(data)
-            choices = _decode_chunk(data).choices
-        except json_text.NotJson as error:
-            raise AttemptFailed("garbled", f"sent {what_it_is(data, error)}") from None
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise AttemptFailed("garbled", f"sent a malformed event: {error}") from None
-        if "error" in fields and json_text.means_something(fields["error"]):
-            raise AttemptFailed("error_inside", error_words(fields["error"]))
-        if event.name == b"error":
-            raise AttemptFailed("error_inside", error_words(Raw(data)))
+        fields, choices = _read(event)
         content = False
         for choice in choices or ():
             if choice.finish_reason:  # some send "" until the end
@@ -147,9 +142,8 @@ class ChatStream:
         for fields in reversed(self._held):
             if json_text.means_something(fields.get("id")):
                 self._id = fields["id"]
-            created = fields.get("created")
-            if created is not None and json_text.means_something(created) and created != _ZERO:
-                self._created = created
+            if tells_when(fields.get("created")):
+                self._created = fields["created"]
 
     def _event(self, fields: Fields) -> bytes:
         out = labelled(fields, self._label, "chat.completion.chunk")
@@ -158,7 +152,23 @@ class ChatStream:
         return b"data: " + json_text.encode(out) + b"\n\n"
 
 
-_ZERO = Raw(b"0")
+def _read(event: Event) -> tuple[Fields, list[_Choice] | None]:
+    """An event's fields and choices. Raises `AttemptFailed` where it is an error, or no JSON."""
+    data = event.data
+    try:
+        if b"\n" in data or b"\r" in data:
+            data = msgspec.json.format(data, indent=-1)  # one line an event
+        fields = json_text.decode_object(data)
+        choices = _decode_chunk(data).choices
+    except json_text.NotJson as error:
+        raise AttemptFailed("garbled", f"sent {what_it_is(data, error)}") from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise AttemptFailed("garbled", f"sent a malformed event: {error}") from None
+    if "error" in fields and json_text.means_something(fields["error"]):
+        raise AttemptFailed("error_inside", error_words(fields["error"]))
+    if event.name == b"error":
+        raise AttemptFailed("error_inside", error_words(Raw(data)))
+    return fields, choices
 
 
 def _has_content(delta: dict[str, Raw]) -> bool:

@@ -68,12 +68,17 @@ def labelled(fields: Fields, label: AnswerLabel, kind: str) -> dict[str, Any]:
         out["id"] = label.id
     if not json_text.means_something(fields.get("object")):
         out["object"] = kind
-    if not json_text.means_something(fields.get("created")):
+    if not tells_when(fields.get("created")):
         out["created"] = label.created
     if "model" not in out:
         out["model"] = label.model
         out["provider"] = label.provider
     return out
+
+
+def tells_when(created: Raw | None) -> bool:
+    """Whether a `created` is a moment: some send null or 0."""
+    return json_text.means_something(created) and created != Raw(b"0")
 
 
 def error_words(error: Raw) -> str:
