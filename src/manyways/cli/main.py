@@ -6,6 +6,8 @@ import typer
 
 from manyways import __version__
 from manyways.cli import config, keys, models
+from manyways.cli.chat import chat
+from manyways.cli.doctor import doctor
 from manyways.cli.serve import serve
 
 app = typer.Typer(
@@ -22,9 +24,11 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(serve)
+app.command()(chat)
 app.add_typer(keys.app, name="keys")
 app.add_typer(models.app, name="models")
 app.add_typer(config.app, name="config")
+app.command()(doctor)
 
 
 def _version(wanted: bool) -> None:

@@ -32,10 +32,14 @@ def serve(
 ) -> None:
     """Serve the API until SIGTERM or Ctrl-C.
 
-    Without a configuration: SQLite in the current folder, the embedded model as the only
-    provider, 127.0.0.1:8080. On the first start an admin key is made and shown once, with a
-    [bold]curl[/bold] line to paste. On a stop, new requests are refused and running streams
-    have `server.drain` to finish.
+    Without a configuration: SQLite in this folder, the embedded model as the
+    only provider, 127.0.0.1:8080.
+
+    On the first start an admin key is made and shown once, with a
+    [bold]curl[/bold] line to paste.
+
+    On a stop, new requests are refused, and running streams have
+    server.drain to finish; what is left then is cut, and says so.
     """
     import uvloop
     from msgspec.structs import replace
