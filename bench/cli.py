@@ -25,7 +25,7 @@ commands
   profile   run Manyways under a sampling profiler and name its dearest functions
 
 examples
-  python -m bench                                          all of it, some ten minutes
+  python -m bench                                          all of it, a quarter of an hour
   python -m bench --only manyways,tensorzero --work unary --seconds 3 --rounds 1
   python -m bench profile --work paced --seconds 8
 

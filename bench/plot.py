@@ -89,15 +89,16 @@ def _panel(metric: Metric, bars: Sequence[tuple[Row, Figure]], width: float) -> 
             f'<path class="bar{ours}" d="{_bar(median, top, _NAMES + room)}"/>',
             f'<text {words} x="{end + 6:.1f}">{value}</text>',
         ]
-        if least < most <= _NAMES + room:
-            line = f"M{least:.1f} {top + _BAR / 2}H{most:.1f}"
+        if least < most and median <= _NAMES + room:
+            line = f"M{least:.1f} {top + _BAR / 2}H{end:.1f}"
             parts.append(f'<path class="spread" d="{line}"/>')
     return parts
 
 
 def _most(bars: Sequence[tuple[Row, Figure]]) -> float:
     """What a bar of full length stands for: the longest, but not so much that ours vanishes."""
-    longest = max(0.0, *(figure.median + figure.spread for _, figure in bars)) or 1.0
+    reaches = (figure.median + min(figure.spread, figure.median) for _, figure in bars)
+    longest = max(0.0, *reaches) or 1.0
     ours = [figure.median for row, figure in bars if row.name == OURS and figure.median > 0]
     return min(longest, CUT * ours[0]) if ours else longest
 

@@ -174,16 +174,20 @@ class Process:
     def resume(self) -> None:
         self._signal(signal.SIGCONT)
 
-    def settle(self, limit: float = 8.0) -> None:
-        """Wait until it has worked off what was left to do, `limit` seconds at most."""
+    def settle(self, limit: float = 60.0) -> bool:
+        """Wait until it has worked off what was left to do; whether it did within `limit` s.
+
+        Some go on for long with what nobody waits for any more.
+        """
         deadline = time.monotonic() + limit
         before = self.cpu()
         while time.monotonic() < deadline:
             time.sleep(0.25)
             now = self.cpu()
             if now - before <= 0.03:
-                return
+                return True
             before = now
+        return False
 
     def stop(self) -> None:
         """End the whole tree: asked first, then made to. Never raises, may be called again."""

@@ -59,7 +59,8 @@ _INTRODUCTION: Final = """\
 # Benchmark
 
 This page is written by `make bench`, which installs the peers into `bench/.peers`, measures all of
-them in one run, and takes some ten minutes. `python -m bench --help` tells how to measure less."""
+them in one run, and takes a quarter of an hour. `python -m bench --help` tells how to measure
+less."""
 
 
 _RATIOS: Final = """\

@@ -180,19 +180,24 @@ class Run:
             subjects = [direct]
             for peer in [peer for peer in peers if peer.name in self._rows]:
                 try:
-                    subject, _ = stack.enter_context(self.gateway(peer, WORK_FOLDER / peer.name))
-                    self._check(subject)
+                    subjects.append(self._ready(peer, stack))
                 except _BEFALLS_ONE as error:
                     self._rows.pop(peer.name)
                     self._leave_out(peer, str(error))
-                    continue
-                _rest(subject)
-                subjects.append(subject)
             for number in range(1, self._settings.rounds + 1):
                 for work in self._settings.works:
                     if work not in COLD:
                         self._say(f"round {number} of {self._settings.rounds}: {work}")
                         self._warm_round(work, subjects, load)
+
+    def _ready(self, peer: Peer, stack: ExitStack) -> Subject:
+        """A gateway that was seen to answer right and rests now; `stack` will stop it."""
+        with ExitStack() as attempt:
+            subject, _ = attempt.enter_context(self.gateway(peer, WORK_FOLDER / peer.name))
+            self._check(subject)
+            self._rest(subject)
+            stack.push(attempt.pop_all())
+        return subject
 
     def _warm_round(self, work: str, subjects: Sequence[Subject], load: Load) -> None:
         base: Reading | None = None
@@ -201,16 +206,35 @@ class Run:
                 continue
             if work == "latency" and self._too_slow(subject):
                 continue
-            with _awake(subject):
-                try:
+            try:
+                with self._awake(subject):
                     reading = _WARM[work](subject, load)
-                except _BEFALLS_ONE as error:
-                    self._rows[subject.name].remark(f"{work}: {error}")
-                    continue
-            if work == "latency":
-                base = base or reading
+            except _BEFALLS_ONE as error:
+                self._rows[subject.name].remark(f"{work}: {error}")
+                continue
+            if subject.name == results.DIRECT:
+                base = reading
+            elif work == "latency" and base is not None:
                 reading = _with_added(reading, base)
             self._keep(subject, work, reading)
+
+    @contextmanager
+    def _awake(self, subject: Subject) -> Iterator[None]:
+        """Let it run, alone; afterwards let it finish what was left half done, and rest again."""
+        if subject.process is not None:
+            subject.process.resume()
+            subject.process.check()
+        try:
+            yield
+        finally:
+            self._rest(subject)
+
+    def _rest(self, subject: Subject) -> None:
+        if subject.process is None:
+            return
+        if not subject.process.settle():
+            self._rows[subject.name].remark("still busy a minute after everyone had left")
+        subject.process.pause()
 
     def _too_slow(self, subject: Subject) -> bool:
         """Whether it was seen to answer fewer than the fixed rate asks for."""
@@ -271,8 +295,7 @@ def _shares(reading: Reading) -> str:
 
 def _with_added(reading: Reading, base: Reading) -> Reading:
     added = {f"added_{name}": value - base.figures[name] for name, value in reading.figures.items()}
-    figures = reading.figures if reading is base else reading.figures | added
-    return Reading(figures, reading.usage, reading.errors)
+    return Reading(reading.figures | added, reading.usage, reading.errors)
 
 
 def _picked_port(launch: Launch, process: Process) -> int:
@@ -284,21 +307,3 @@ def _picked_port(launch: Launch, process: Process) -> int:
             raise Died(f"no port named within {START_LIMIT:.0f} s")
         time.sleep(0.003)
     return int(launch.port_file.read_text())
-
-
-@contextmanager
-def _awake(subject: Subject) -> Iterator[None]:
-    """Let it run, alone; afterwards let it finish what was left half done, and rest again."""
-    if subject.process is not None:
-        subject.process.resume()
-        subject.process.check()
-    try:
-        yield
-    finally:
-        _rest(subject)
-
-
-def _rest(subject: Subject) -> None:
-    if subject.process is not None:
-        subject.process.settle()
-        subject.process.pause()
