@@ -33,7 +33,8 @@ class Exchange:
     """Made for each request. `secret` is the key that came with it; no log shows it."""
 
     __slots__ = (
-        "_common", "_handle", "_receive", "_send", "_settings", "_task", "_watcher", "began",
+        "_common", "_handle", "_loop", "_receive", "_send", "_settings", "_task", "_watcher",
+        "began",
         "caller", "error_code", "error_format", "headers", "id", "left", "method", "model",
         "over", "path", "query", "started", "status",
     )  # fmt: skip
@@ -44,6 +45,7 @@ class Exchange:
         receive: Receive,
         send: Send,
         *,
+        task: asyncio.Task[Any],
         request_id: str,
         common: Headers,
         settings: Settings,
@@ -67,7 +69,8 @@ class Exchange:
         self._send = send
         self._settings = settings
         self._common = common
-        self._task: asyncio.Task[Any] | None = None
+        self._task = task
+        self._loop = task.get_loop()
         self._handle: asyncio.TimerHandle | None = None
         self._watcher: asyncio.Task[None] | None = None
 
@@ -206,17 +209,15 @@ class Exchange:
         self._stop_looking()
 
     def _look_for_leaving(self) -> None:
-        self._task = asyncio.current_task()
-        loop = asyncio.get_running_loop()
-        self._handle = loop.call_later(_LOOK_AFTER, self._look)
+        self._handle = self._loop.call_later(_LOOK_AFTER, self._look)
 
     def _look(self) -> None:
-        self._watcher = asyncio.ensure_future(self._wait_for_leaving())
+        self._watcher = self._loop.create_task(self._wait_for_leaving())
 
     async def _wait_for_leaving(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
             pass
-        if not self.over and self._task is not None:
+        if not self.over:
             self.left = True
             self._task.cancel()
 

@@ -56,6 +56,9 @@ class Edge:
     async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
+        task = asyncio.current_task()
+        if task is None:
+            raise RuntimeError("the server runs each request in a task")
         route = self._routes.find(scope["path"])
         request_id = new_id()
         common: Headers = [*_EVERY_ANSWER, (b"x-request-id", request_id.encode())]
@@ -63,6 +66,7 @@ class Edge:
             scope,
             receive,
             send,
+            task=task,
             request_id=request_id,
             common=common,
             settings=self._settings,
@@ -73,9 +77,7 @@ class Edge:
         )
         if client_id and _sane(client_id):
             common.append((b"x-client-request-id", client_id))
-        task = asyncio.current_task()
-        if task is not None:
-            self.active[exchange] = task
+        self.active[exchange] = task
         try:
             await self._serve(route, exchange)
         except CallerLeft:

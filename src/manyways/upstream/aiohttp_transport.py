@@ -49,6 +49,7 @@ from manyways.watch import TimeLimit
 # A stream pauses its socket at twice as many unread bytes, and goes on below that many.
 _BUFFER = 64 * 1024
 _ADDRESSES = 1024
+_HEADS = 64  # beginnings of requests kept for each address
 _BODILESS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "DELETE"})
 _FRAMING = frozenset({"content-length", "transfer-encoding"})
 _FOREIGN = (ClientError, HttpProcessingError, OSError)
@@ -176,6 +177,7 @@ class _Address(ClientRequest):
                 opening += f"Proxy-Authorization: {credentials}\r\n"
         self._opening = f" {target} HTTP/1.1\r\n{opening}"
         self._lines = self._opening.count("\n")
+        self._head = lru_cache(_HEADS)(self._beginning)
 
     @cached_property
     def connection_key(self) -> ConnectionKey:
@@ -183,6 +185,13 @@ class _Address(ClientRequest):
 
     def head(self, method: str, headers: Sequence[tuple[str, str]], size: int) -> bytes:
         """The request's first bytes, up to a body of `size` bytes."""
+        beginning = self._head(method, tuple(headers))
+        if size or method not in _BODILESS:
+            return b"%sContent-Length: %d\r\n\r\n" % (beginning, size)
+        return beginning + b"\r\n"
+
+    def _beginning(self, method: str, headers: tuple[tuple[str, str], ...]) -> bytes:
+        """All but the length: the same for each request with the same headers."""
         text = method + self._opening
         for name, value in headers:
             text += f"{name}: {value}\r\n"
@@ -194,9 +203,7 @@ class _Address(ClientRequest):
             raise ValueError("the length of the body is not the caller's to say")
         if "accept-encoding" not in names:
             text += "Accept-Encoding: identity\r\n"
-        if size or method not in _BODILESS:
-            text += f"Content-Length: {size}\r\n"
-        return f"{text}\r\n".encode()
+        return text.encode()
 
 
 class _Pool(TCPConnector):
@@ -234,6 +241,7 @@ class _Wire(ResponseHandler):
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop)
+        self.loop = loop
         self.uses = 0
         self.heard = False
         self._was_paused = False
@@ -342,7 +350,7 @@ class _Answer:
         self._wire = wire
         self._content = content
         self._failure: TransportError | None = None  # what is raised once the bytes are gone
-        self._loop = asyncio.get_running_loop()
+        self._loop = wire.loop
         self._idle = idle
         self._due = 0.0
         self._received = 0
