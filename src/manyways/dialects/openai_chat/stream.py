@@ -17,7 +17,6 @@ from manyways.dialects.json_text import Fields
 from manyways.dialects.openai_chat.whole import (
     AnswerLabel,
     error_words,
-    labelled,
     tells_when,
     what_it_is,
 )
@@ -49,18 +48,20 @@ class ChatStream:
     """
 
     __slots__ = (
-        "_choices", "_created", "_finished", "_held", "_id", "_label", "_reader",
-        "done", "failure", "started",
+        "_choices", "_created", "_finished", "_held", "_id", "_model", "_provider",
+        "_reader", "done", "failure", "started",
     )  # fmt: skip
 
     def __init__(self, label: AnswerLabel, choices: int = 1) -> None:
-        self._label = label
         self._choices = choices
         self._reader = EventReader()
         self._held: list[Fields] = []
         self._finished: set[int] = set()
-        self._id: Raw | None = None
-        self._created: Raw | None = None
+        # One id and one moment throughout: known once the answer starts.
+        self._id = json_text.raw(label.id)
+        self._created = json_text.raw(label.created)
+        self._model = json_text.raw(label.model)
+        self._provider = json_text.raw(label.provider)
         self.started = False
         """An event with content has been handed out: the answer belongs to the caller now."""
         self.done = False
@@ -136,9 +137,6 @@ class ChatStream:
     def _start(self) -> None:
         """One `id` and one `created` from here on: the first that mean something."""
         self.started = True
-        label = self._label
-        self._id = json_text.raw(label.id)
-        self._created = json_text.raw(label.created)
         for fields in reversed(self._held):
             if json_text.means_something(fields.get("id")):
                 self._id = fields["id"]
@@ -146,10 +144,15 @@ class ChatStream:
                 self._created = fields["created"]
 
     def _event(self, fields: Fields) -> bytes:
-        out = labelled(fields, self._label, "chat.completion.chunk")
-        out["id"] = self._id
-        out["created"] = self._created
-        return b"data: " + json_text.encode(out) + b"\n\n"
+        fields["id"] = self._id
+        fields["created"] = self._created
+        fields["model"] = self._model
+        fields["provider"] = self._provider
+        fields["object"] = _OBJECT
+        return b"data: %s\n\n" % json_text.encode(fields)
+
+
+_OBJECT = Raw(b'"chat.completion.chunk"')
 
 
 def _read(event: Event) -> tuple[Fields, list[_Choice] | None]:

@@ -1,12 +1,9 @@
 """OpenAI's Chat Completions, the whole answer."""
 
-from typing import Any
-
 import msgspec
 from msgspec import Raw, Struct
 
 from manyways.dialects import json_text
-from manyways.dialects.json_text import Fields
 from manyways.errors import AttemptFailed
 
 
@@ -28,6 +25,10 @@ class _Choice(Struct):
 class _Answer(Struct):
     choices: list[_Choice] = []
 
+
+_OBJECT = Raw(b'"chat.completion"')
+_FIRST = ("id", "object", "created", "model", "provider")
+"""What an answer begins with, whatever the provider's order: people read it, too."""
 
 _decode_answer = msgspec.json.Decoder(_Answer).decode
 
@@ -52,28 +53,14 @@ def edit_answer(body: bytes, label: AnswerLabel) -> bytes:
         raise AttemptFailed("no_answer", "answered 200 without any choice")
     if any(choice.finish_reason == "error" for choice in choices):
         raise AttemptFailed("error_inside", "reports that it failed while answering", status=200)
-    return json_text.encode(labelled(fields, label, "chat.completion"))
-
-
-def labelled(fields: Fields, label: AnswerLabel, kind: str) -> dict[str, Any]:
-    """`fields` with our label on them; `provider` stands beside `model`."""
-    out: dict[str, Any] = {}
-    for name, value in fields.items():
-        if name == "model":
-            out["model"] = label.model
-            out["provider"] = label.provider
-        elif name != "provider":
-            out[name] = value
     if not json_text.means_something(fields.get("id")):
-        out["id"] = label.id
-    if not json_text.means_something(fields.get("object")):
-        out["object"] = kind
+        fields["id"] = json_text.raw(label.id)
     if not tells_when(fields.get("created")):
-        out["created"] = label.created
-    if "model" not in out:
-        out["model"] = label.model
-        out["provider"] = label.provider
-    return out
+        fields["created"] = json_text.raw(label.created)
+    fields["object"] = _OBJECT
+    fields["model"] = json_text.raw(label.model)
+    fields["provider"] = json_text.raw(label.provider)
+    return json_text.encode({name: fields.pop(name) for name in _FIRST} | fields)
 
 
 def tells_when(created: Raw | None) -> bool:
