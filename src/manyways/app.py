@@ -148,7 +148,7 @@ def _routes(settings: Settings, flow: Flow, catalog: Catalog) -> Routes:
             await flow.authenticate(exchange)
             raise Refusal(
                 "not_supported",
-                f"{what[:1].upper()}{what[1:]} is not served yet; POST /v1/chat/completions is.",
+                f"There is no way to {what} yet; POST /v1/chat/completions is served.",
             )
 
         return refuse

@@ -5,15 +5,29 @@ streamed answer is `complete` only with every word and `[DONE]`; `broken` means 
 error event and no `[DONE]`; everything else is an HTTP error with its code.
 """
 
-import contextlib
 import json
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
 
+from tests.support.chat_wall import (
+    ANSWER,
+    FINISH,
+    GOOD_STREAM,
+    GOOD_WHOLE,
+    JSON_TYPE,
+    ROLE,
+    SSE_TYPE,
+    TOKENS,
+    WORDS,
+    ChatWall,
+    chat_wall,
+    chunk,
+    event,
+)
 from tests.support.gateway import Answer, Gateway, provider, running_gateway
 from tests.support.wall import (
     END,
@@ -21,20 +35,17 @@ from tests.support.wall import (
     Close,
     Headers,
     Pause,
-    Request,
     Reset,
     Script,
     Send,
     Stall,
     Step,
-    Wall,
     chunked,
     head,
     html,
     piece,
     recut,
     sse,
-    wall_in_thread,
     whole,
 )
 
@@ -51,54 +62,6 @@ deadline = "5s"
 ENOUGH = 8.0
 """Seconds in which every fault must be over: the limits above, generously."""
 
-WORDS = ["Neither", " rain", " nor", " snow", " stays", " these", " bytes"]
-JSON_TYPE = [("Content-Type", "application/json")]
-SSE_TYPE = [("Content-Type", "text/event-stream; charset=utf-8")]
-
-
-def chunk(content: str | None = None, finish: str | None = None, **extra: object) -> str:
-    delta = {} if content is None else {"content": content}
-    choice = {"index": 0, "delta": delta, "finish_reason": finish}
-    return json.dumps(
-        {
-            "id": "chatcmpl-1",
-            "object": "chat.completion.chunk",
-            "created": 1731654208,
-            "model": "upstream-name",
-            "choices": [choice],
-            **extra,
-        }
-    )
-
-
-ROLE = json.dumps(
-    {
-        "id": "chatcmpl-1",
-        "object": "chat.completion.chunk",
-        "created": 1731654208,
-        "model": "upstream-name",
-        "choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}}],
-    }
-)
-TOKENS = [chunk(word) for word in WORDS]
-FINISH = chunk(finish="stop")
-ANSWER = json.dumps(
-    {
-        "id": "chatcmpl-1",
-        "object": "chat.completion",
-        "created": 1731654208,
-        "model": "upstream-name",
-        "choices": [
-            {
-                "index": 0,
-                "message": {"role": "assistant", "content": "".join(WORDS)},
-                "finish_reason": "stop",
-            }
-        ],
-        "usage": {"prompt_tokens": 3, "completion_tokens": 7, "total_tokens": 10},
-    }
-).encode()
-
 
 def error(status: int, message: str = "no", headers: Headers = (), **fields: object) -> Script:
     body = json.dumps({"error": {"message": message, **fields}}).encode()
@@ -112,10 +75,6 @@ def begun(*after: Step) -> Script:
     return (*opening, *sent, *after)
 
 
-def event(data: str) -> Send:
-    return Send(piece(f"data: {data}\n\n".encode()))
-
-
 @dataclass(frozen=True)
 class Fault:
     """What the provider does to a streamed and a whole request, and what the caller gets."""
@@ -125,10 +84,6 @@ class Fault:
     whole: Script | None
     streamed: str
     at_once: str
-
-
-GOOD_STREAM = sse(ROLE, *TOKENS, FINISH, "[DONE]")
-GOOD_WHOLE = whole(ANSWER, 200, JSON_TYPE)
 
 
 def both(name: str, script: Script, verdict: str) -> Fault:
@@ -349,31 +304,6 @@ FAULTS = [
     ),
     streamed("one byte at a time", recut(GOOD_STREAM), "complete"),
 ]
-
-
-class ChatWall:
-    """A wall whose script is for chat requests; the list of models is asked for in between."""
-
-    def __init__(self, wall: Wall) -> None:
-        self.wall = wall
-        self.answer: Script | Callable[[Request], Script] = ()
-
-    @property
-    def requests(self) -> list[Request]:
-        """The chat requests so far."""
-        return [request for request in self.wall.requests if request.method == "POST"]
-
-    def __call__(self, request: Request) -> Script:
-        if request.method == "GET":
-            return whole(b'{"object": "list", "data": [{"id": "m"}]}', 200, JSON_TYPE)
-        return self.answer(request) if callable(self.answer) else self.answer
-
-
-@contextlib.contextmanager
-def chat_wall() -> Iterator[ChatWall]:
-    with wall_in_thread() as standing:
-        standing.answer = chats = ChatWall(standing)
-        yield chats
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.attempts.test_faults import (
+from tests.support.chat_wall import (
     ANSWER,
     FINISH,
     JSON_TYPE,

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 import msgspec
 import typer
 
+from manyways.cli.options import ConfigFile
 from manyways.errors import ManywaysError, StoreError
 
 if TYPE_CHECKING:
@@ -65,15 +66,7 @@ def chat(
     system: Annotated[
         str | None, typer.Option(metavar="TEXT", help="A system message to begin with.")
     ] = None,
-    config: Annotated[
-        Path | None,
-        typer.Option(
-            "--config",
-            "-c",
-            metavar="FILE",
-            help="TOML file; else $MANYWAYS_CONFIG, else ./manyways.toml, else built-in defaults.",
-        ),
-    ] = None,
+    config: ConfigFile = None,
     json: Annotated[
         bool,
         typer.Option("--json", help="One JSON document on standard output, failed or not."),

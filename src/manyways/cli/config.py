@@ -1,29 +1,18 @@
 """`manyways config`: is the configuration right, and what is in effect?"""
 
 import tomllib
-from pathlib import Path
-from typing import Annotated
 
 import msgspec
 import typer
 
+from manyways.cli.options import AsJson, ConfigFile
 from manyways.config import ConfigProblems, Problem, Settings, load, show
 
 app = typer.Typer(no_args_is_help=True, help="Check the configuration, or show what is in effect.")
 
-File = Annotated[
-    Path | None,
-    typer.Option(
-        "--config",
-        metavar="FILE",
-        help="The file to read. Default: $MANYWAYS_CONFIG, ./manyways.toml, built-in defaults.",
-    ),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
-
 
 @app.command()
-def check(*, config: File = None, json: AsJson = False) -> None:
+def check(*, config: ConfigFile = None, json: AsJson = False) -> None:
     """Say whether the configuration can be used, or everything that is wrong with it.
 
     Nothing is started and no provider is asked. Exit status 0: fine; 1: it has problems.
@@ -51,7 +40,7 @@ def check(*, config: File = None, json: AsJson = False) -> None:
 
 
 @app.command(name="show")
-def show_(*, config: File = None, json: AsJson = False) -> None:
+def show_(*, config: ConfigFile = None, json: AsJson = False) -> None:
     """Print the configuration in effect as TOML, defaults included and secrets masked.
 
     A comment beside each setting that was given says where.

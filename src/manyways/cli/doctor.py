@@ -7,10 +7,12 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import msgspec
 import typer
+
+from manyways.cli.options import AsJson, ConfigFile
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -29,18 +31,8 @@ _WIDEST: Final = 28  # of the names' column
 
 def doctor(
     *,
-    config: Annotated[
-        Path | None,
-        typer.Option(
-            "--config",
-            "-c",
-            metavar="FILE",
-            help="TOML file; else $MANYWAYS_CONFIG, else ./manyways.toml, else built-in defaults.",
-        ),
-    ] = None,
-    json: Annotated[
-        bool, typer.Option("--json", help="One JSON document on standard output.")
-    ] = False,
+    config: ConfigFile = None,
+    json: AsJson = False,
 ) -> None:
     """Find what is wrong, and say what to do about it.
 

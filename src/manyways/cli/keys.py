@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 import typer
 
+from manyways.cli.options import AsJson, ConfigFile
 from manyways.errors import ManywaysError
 
 if TYPE_CHECKING:
@@ -26,16 +27,6 @@ app = typer.Typer(
     " a second.",
 )
 
-File = Annotated[
-    Path | None,
-    typer.Option(
-        "--config",
-        "-c",
-        metavar="FILE",
-        help="TOML file; else $MANYWAYS_CONFIG, else ./manyways.toml, else built-in defaults.",
-    ),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 Which = Annotated[
     str,
     typer.Argument(metavar="KEY", help="The key's id, its last four characters, or the whole key."),
@@ -54,7 +45,7 @@ def create(
     note: Annotated[
         str | None, typer.Option(metavar="TEXT", help="Whose key it is, or what for.")
     ] = None,
-    config: File = None,
+    config: ConfigFile = None,
     json: AsJson = False,
 ) -> None:
     """Make a key and show it, this once.
@@ -100,7 +91,7 @@ def list_(
     everything: Annotated[
         bool, typer.Option("--all", help="Also the keys that have expired or were revoked.")
     ] = False,
-    config: File = None,
+    config: ConfigFile = None,
     json: AsJson = False,
 ) -> None:
     """List the keys that work, oldest first.
@@ -131,7 +122,7 @@ def list_(
 
 
 @app.command()
-def show(key: Which, *, config: File = None, json: AsJson = False) -> None:
+def show(key: Which, *, config: ConfigFile = None, json: AsJson = False) -> None:
     """Show everything that is kept about one key."""
     now = time.time()
     with _database(config) as (database, _):
@@ -144,7 +135,7 @@ def revoke(
     key: Which,
     *,
     reason: Annotated[str, typer.Option(metavar="TEXT", help="Why; kept with the key.")],
-    config: File = None,
+    config: ConfigFile = None,
     json: AsJson = False,
 ) -> None:
     """End a key for good.

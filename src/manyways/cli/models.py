@@ -5,13 +5,13 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 from urllib.parse import SplitResult, urlencode, urlsplit
 
 import msgspec
 import typer
 
+from manyways.cli.options import AsJson, ConfigFile
 from manyways.errors import ManywaysError
 from manyways.types import Category
 
@@ -67,18 +67,8 @@ def list_(
             " configuration describes.",
         ),
     ] = None,
-    config: Annotated[
-        Path | None,
-        typer.Option(
-            "--config",
-            "-c",
-            metavar="FILE",
-            help="TOML file; else $MANYWAYS_CONFIG, else ./manyways.toml, else built-in defaults.",
-        ),
-    ] = None,
-    json: Annotated[
-        bool, typer.Option("--json", help="One JSON document on standard output.")
-    ] = False,
+    config: ConfigFile = None,
+    json: AsJson = False,
 ) -> None:
     """List the models that can be asked for now.
 

@@ -2,24 +2,15 @@
 
 import sys
 import time
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-ConfigOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--config",
-        "-c",
-        metavar="FILE",
-        help="TOML file; else $MANYWAYS_CONFIG, else ./manyways.toml, else built-in defaults.",
-    ),
-]
+from manyways.cli.options import ConfigFile
 
 
 def serve(
-    config: ConfigOption = None,
+    config: ConfigFile = None,
     host: Annotated[
         str | None, typer.Option(help="Listen here instead of where the config says.")
     ] = None,

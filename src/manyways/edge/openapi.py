@@ -27,6 +27,7 @@ def document(mounts: Iterable[str]) -> bytes:
     for mount in mounts:
         for path, operation in _mounted().items():
             paths[mount + path] = operation
+    paths["/openapi.json"] = {"get": _operation("This description", "health", {}, "OpenAPI")}
     paths["/healthz"] = {"get": _operation("Whether the gateway is alive", "health", {}, "Alive")}
     paths["/readyz"] = {"get": _operation("Whether it can answer", "health", {}, "Ready")}
     return json_text.encode(

@@ -13,18 +13,18 @@ from manyways.errors import Refusal
 Endpoint = Callable[[Exchange], Awaitable[None]]
 
 NOT_YET = {
-    "/completions": "legacy completions",
-    "/responses": "the Responses API",
-    "/messages": "Anthropic's Messages API",
-    "/embeddings": "embeddings",
-    "/images/generations": "image generation",
-    "/images/edits": "image editing",
-    "/audio/speech": "speech",
-    "/audio/transcriptions": "transcription",
-    "/audio/translations": "translation of speech",
-    "/videos": "video",
-    "/moderations": "moderation",
-    "/rerank": "reranking",
+    "/completions": "complete a bare prompt",
+    "/responses": "use the Responses API",
+    "/messages": "use Anthropic's Messages API",
+    "/embeddings": "get embeddings",
+    "/images/generations": "make images",
+    "/images/edits": "edit images",
+    "/audio/speech": "make speech",
+    "/audio/transcriptions": "transcribe speech",
+    "/audio/translations": "translate speech",
+    "/videos": "make videos",
+    "/moderations": "moderate texts",
+    "/rerank": "rerank documents",
 }
 """What callers ask such gateways for and we do not serve yet: they are told so."""
 
