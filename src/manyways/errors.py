@@ -3,6 +3,9 @@
     ManywaysError
     ├── Refusal             the caller is told: a code of the error table, in plain words
     ├── ConfigError         the configuration is wrong: where, why, and the cure
+    │   └── ConfigProblems  (config) everything that is wrong with it, at once
+    ├── CannotListen        (app) the address is taken, or not ours
+    ├── BadModelList        (catalog) a provider's list of models cannot be read
     ├── StoreError          the database cannot do what was asked
     ├── CallerLeft          nobody is there to be answered any more
     ├── AttemptFailed       one provider did not answer; another might
