@@ -1,6 +1,7 @@
 """The caller's side of a request, as attempts see it, and what keeps it alive in silence."""
 
 import asyncio
+import math
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -28,32 +29,46 @@ class Reply(Protocol):
         ...
 
 
+_MARGIN = 1.0
+"""Seconds in which a first token that is late is told so, with a status of its own."""
+
+
 class PatientReply:
     """Writes to a `Reply`, and says `: keep-alive` whenever nothing was written for a while.
 
-    The first such comment commits the status: from then on a failure is an error event.
+    The first such comment commits the status: from then on a failure is an error event. So it
+    does not come before a first token that may take `first` seconds is told to be late.
     One write is under way at a time; a comment never stands inside an event.
     """
 
-    __slots__ = ("_comment", "_handle", "_interval", "_last", "_loop", "_reply", "_send_timeout")
+    __slots__ = (
+        "_comment", "_first", "_handle", "_interval", "_last", "_loop", "_reply", "_send_timeout",
+        "_writing",
+    )  # fmt: skip
 
-    def __init__(self, reply: Reply, interval: float, send_timeout: float) -> None:
+    def __init__(
+        self, reply: Reply, interval: float, send_timeout: float, first: float = math.inf
+    ) -> None:
         self._reply = reply
         self._interval = interval
+        self._first = interval if first > interval + _MARGIN else max(interval, first + _MARGIN)
         self._send_timeout = send_timeout
         self._loop = asyncio.get_running_loop()
         self._last = 0.0
         self._handle: asyncio.TimerHandle | None = None
         self._comment: asyncio.Task[None] | None = None
+        self._writing = False  # a comment never stands inside an event
 
     async def write(self, data: bytes) -> None:
         """Hand on complete events, at once. Raises `CallerLeft`."""
         if self._comment is not None:
             await self._comment
         self._last = self._loop.time()
+        self._writing = True
         if not self._reply.started:
             await self._reply.start()
         await self._reply.write(data)
+        self._writing = False
 
     async def settle(self) -> None:
         """No more comments; the one under way is out. Raises `CallerLeft`."""
@@ -63,7 +78,7 @@ class PatientReply:
 
     def __enter__(self) -> Self:
         self._last = self._loop.time()
-        self._handle = self._loop.call_at(self._last + self._interval, self._ring)
+        self._handle = self._loop.call_at(self._last + self._first, self._ring)
         return self
 
     def __exit__(
@@ -84,7 +99,7 @@ class PatientReply:
     def _ring(self) -> None:
         due = self._last + self._interval
         if self._loop.time() >= due:
-            if self._comment is None:
+            if self._comment is None and not self._writing:
                 self._comment = self._loop.create_task(self._say())
             due = self._loop.time() + self._interval
         self._handle = self._loop.call_at(due, self._ring)

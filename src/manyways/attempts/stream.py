@@ -3,6 +3,7 @@
 import asyncio
 
 from manyways.attempts.reply import PatientReply, Reply
+from manyways.dialects import openai_chat
 from manyways.dialects.openai_chat import ChatStream
 from manyways.dialects.sse import DONE_EVENT
 from manyways.errors import AttemptFailed, CallerLeft, TransportError
@@ -17,10 +18,15 @@ KEEP_ALIVE_INTERVAL = 10.0
 TAIL = 1.0
 """Seconds a complete answer waits for what may still come: usage, `[DONE]`, the body's end."""
 
+_WRONG_ANSWER = 1024 * 1024
+"""Bytes of a whole answer that are read where a stream was asked for, to find out why."""
+
 _FIRST = "the first token"
 _NEXT = "the next token"
 _CALLER = "the caller to read"
 _END = "the end of a complete answer"
+_DEADLINE = "the whole request"
+_TOO_LATE = "the deadline of the whole request has passed"
 
 
 class StreamedAttempt:
@@ -59,11 +65,11 @@ class StreamedAttempt:
             headers=first,
             idle=max(self._settings.idle_timeout, first),
         )
-        with PatientReply(reply, KEEP_ALIVE_INTERVAL, self._send_timeout) as patient:
+        with PatientReply(reply, KEEP_ALIVE_INTERVAL, self._send_timeout, first) as patient:
             try:
                 with self._limit:
                     async with await provider.chat(body, limits, stream=True) as response:
-                        _expect_events(response)
+                        await _expect_events(response)
                         await self._pass_on(response, patient)
                         if self._events.complete:
                             await self._end(patient, reply)
@@ -91,6 +97,8 @@ class StreamedAttempt:
             if out:
                 limit.restart(self._send_timeout, _CALLER)
                 await patient.write(out)
+                if self._now() > self._deadline and not events.complete:
+                    raise AttemptFailed("timeout", _TOO_LATE)
             if events.failure and not events.complete:
                 raise events.failure
             if not data or events.done or events.failure:
@@ -98,9 +106,11 @@ class StreamedAttempt:
             left = self._deadline - self._now()
             if events.complete:
                 if limit.why != _END:
-                    limit.restart(min(TAIL, left), _END)
+                    limit.restart(TAIL, _END)
+            elif out and left < self._settings.idle_timeout:
+                limit.restart(left, _DEADLINE)
             elif out:
-                limit.restart(min(self._settings.idle_timeout, left), _NEXT)
+                limit.restart(self._settings.idle_timeout, _NEXT)
 
     async def _end(self, patient: PatientReply, reply: Reply) -> None:
         self._ended = True
@@ -118,10 +128,17 @@ class StreamedAttempt:
         if self._limit.why == _CALLER:
             raise CallerLeft(str(error)) from error
         if not self._events.complete:
-            raise AttemptFailed("timeout", str(error)) from error
+            late = self._limit.why == _DEADLINE
+            raise AttemptFailed("timeout", _TOO_LATE if late else str(error)) from error
 
 
-def _expect_events(response: Response) -> None:
-    kind = response.headers.get("Content-Type", "text/event-stream")
-    if kind.startswith(("text/html", "application/json")):
-        raise AttemptFailed("no_answer", f"answered a stream with {kind.partition(';')[0]}")
+async def _expect_events(response: Response) -> None:
+    """Raises `AttemptFailed` for what says of itself that it is no stream of events."""
+    kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    encoding = response.headers.get("Content-Encoding", "identity").lower()
+    if encoding != "identity":
+        raise AttemptFailed("no_answer", f"answered in {encoding}, which was not asked for")
+    if kind == "application/json":
+        raise openai_chat.no_stream(await response.body(_WRONG_ANSWER))
+    if kind == "text/html":
+        raise AttemptFailed("no_answer", "answered a stream with an HTML page")

@@ -56,6 +56,10 @@ def duplicate_key(data: bytes, fields: Fields) -> str | None:
     # Only what differs is worth the slower look.
     if encode(fields) == data:
         return None
+    if b"\\u" not in data and all(
+        data.count(b'"%s"' % key.encode()) == 1 and "/" not in key for key in fields
+    ):
+        return None  # each key stands there once, and no escapes could hide another
     pairs: list[tuple[str, object]] = []
 
     def keep(found: list[tuple[str, object]]) -> None:

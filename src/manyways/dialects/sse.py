@@ -47,7 +47,7 @@ class EventReader:
 
     def feed(self, chunk: bytes) -> list[Event]:
         """The events that `chunk` completes, in order. Raises `EventTooLong`."""
-        if not self._held and not self._name and _ONE_EVENT.fullmatch(chunk):
+        if not (self._pieces or self._data or self._name) and _ONE_EVENT.fullmatch(chunk):
             return [Event(chunk[6:-2], b"")]  # as most come: one event, one line, one read
         if b"\n" not in chunk:
             self._pieces.append(chunk)

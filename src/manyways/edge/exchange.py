@@ -25,6 +25,8 @@ _EVENTS = (b"content-type", b"text/event-stream; charset=utf-8")
 _STREAM_HEADERS = ((b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no"))
 _AT_ONCE = 256 * 1024
 """Bytes of an answer that are handed to the server without asking whether the caller reads."""
+_DIGITS = 15
+"""A length with more of them is too large, whatever the limit."""
 _LOOK_AFTER = 0.02
 """Seconds until somebody looks whether the caller has left: most answers are quicker."""
 
@@ -90,8 +92,8 @@ class Exchange:
 
     def check_size(self) -> None:
         """Refuse by `Content-Length`, before anything is read. Raises `Refusal`."""
-        length = self.headers.get(b"content-length")
-        if length is not None and length.isdigit() and int(length) > self._settings.max_body:
+        length = self.headers.get(b"content-length", b"").lstrip(b"0")
+        if length.isdigit() and (len(length) > _DIGITS or int(length) > self._settings.max_body):
             raise self._too_large()
 
     async def body(self) -> bytes:

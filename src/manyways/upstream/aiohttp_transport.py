@@ -49,6 +49,7 @@ from manyways.watch import TimeLimit
 # A stream pauses its socket at twice as many unread bytes, and goes on below that many.
 _BUFFER = 64 * 1024
 _ADDRESSES = 1024
+_DIGITS = 16  # of a length that is believed beforehand
 _HEADS = 64  # beginnings of requests kept for each address
 _BODILESS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "DELETE"})
 _FRAMING = frozenset({"content-length", "transfer-encoding"})
@@ -395,7 +396,7 @@ class _Answer:
     async def body(self, limit: int) -> bytes:
         """As `transport.Response.body` promises."""
         claimed = self.headers.get("Content-Length", "")
-        size = int(claimed) if claimed.isdecimal() else 0
+        size = int(claimed) if claimed.isdecimal() and len(claimed) < _DIGITS else 0
         chunks = []
         if size <= limit:
             size = 0

@@ -115,8 +115,16 @@ _TRANSPORT_CODES: dict[type[TransportError], str] = {
 
 
 def from_transport(error: TransportError) -> AttemptFailed:
-    """What a failure to exchange bytes means."""
-    return AttemptFailed(_TRANSPORT_CODES.get(type(error), "connect"), str(error))
+    """What a failure to exchange bytes means. Addresses are for the log, not for callers."""
+    code = _TRANSPORT_CODES.get(type(error), "connect")
+    return AttemptFailed(code, _FOR_CALLERS.get(code, str(error)))
+
+
+_FOR_CALLERS = {
+    "connect": "cannot be reached",
+    "tls": "its certificate is not accepted",
+    "reset": "closed the connection before it answered",
+}
 
 
 def retry_after(value: str | None, now: float) -> float | None:
@@ -130,11 +138,11 @@ def retry_after(value: str | None, now: float) -> float | None:
         pass
     try:
         moment = parsedate_to_datetime(value)
-    except ValueError:
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=UTC)
+        return max(0.0, moment.timestamp() - now)
+    except (ValueError, TypeError, IndexError, OverflowError):
         return None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    return max(0.0, moment.timestamp() - now)
 
 
 def _read(body: bytes) -> _Error:

@@ -6,7 +6,7 @@ it, bytes pass through and only named edits are made.
 
 from manyways.dialects.openai_chat.request import ChatRequest, ProviderChoice, decode_request
 from manyways.dialects.openai_chat.stream import ChatStream
-from manyways.dialects.openai_chat.whole import AnswerLabel, edit_answer
+from manyways.dialects.openai_chat.whole import AnswerLabel, edit_answer, no_stream
 
 __all__ = [
     "AnswerLabel",
@@ -15,4 +15,5 @@ __all__ = [
     "ProviderChoice",
     "decode_request",
     "edit_answer",
+    "no_stream",
 ]

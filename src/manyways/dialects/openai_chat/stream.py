@@ -28,7 +28,7 @@ _HELD_AT_MOST = 256
 
 
 class _Choice(Struct):
-    index: int = 0
+    index: int | None = None
     delta: dict[str, Raw] | None = None
     finish_reason: str | None = None
 
@@ -49,13 +49,14 @@ class ChatStream:
 
     __slots__ = (
         "_choices", "_created", "_finished", "_held", "_id", "_model", "_provider",
-        "_reader", "done", "failure", "started",
+        "_reader", "_seen", "done", "failure", "started",
     )  # fmt: skip
 
     def __init__(self, label: AnswerLabel, choices: int = 1) -> None:
         self._choices = choices
         self._reader = EventReader()
         self._held: list[Fields] = []
+        self._seen: set[int] = set()
         self._finished: set[int] = set()
         # One id and one moment throughout: known once the answer starts.
         self._id = json_text.raw(label.id)
@@ -80,8 +81,8 @@ class ChatStream:
 
     @property
     def complete(self) -> bool:
-        """Every choice has told why it ended: the answer is whole."""
-        return len(self._finished) >= self._choices
+        """Every choice, asked for or seen, has told why it ended: the answer is whole."""
+        return len(self._finished) >= max(self._choices, len(self._seen))
 
     def feed(self, chunk: bytes) -> bytes:
         """What the caller gets for these bytes. A failure is kept, behind what came before."""
@@ -116,10 +117,11 @@ class ChatStream:
         fields, choices = _read(event)
         content = False
         for choice in choices or ():
+            self._seen.add(choice.index or 0)
             if choice.finish_reason:  # some send "" until the end
                 if choice.finish_reason == "error":
                     raise AttemptFailed("error_inside", "reports that it failed while answering")
-                self._finished.add(choice.index)
+                self._finished.add(choice.index or 0)
                 content = True
             elif not self.started and choice.delta:
                 content = content or _has_content(choice.delta)
@@ -165,7 +167,7 @@ def _read(event: Event) -> tuple[Fields, list[_Choice] | None]:
         choices = _decode_chunk(data).choices
     except json_text.NotJson as error:
         raise AttemptFailed("garbled", f"sent {what_it_is(data, error)}") from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise AttemptFailed("garbled", f"sent a malformed event: {error}") from None
     if "error" in fields and json_text.means_something(fields["error"]):
         raise AttemptFailed("error_inside", error_words(fields["error"]))

@@ -1,5 +1,7 @@
 """OpenAI's Chat Completions, the whole answer."""
 
+import contextlib
+
 import msgspec
 from msgspec import Raw, Struct
 
@@ -47,7 +49,7 @@ def edit_answer(body: bytes, label: AnswerLabel) -> bytes:
         raise AttemptFailed("error_inside", error_words(fields["error"]), status=200)
     try:
         choices = _decode_answer(body).choices
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise AttemptFailed("no_answer", f"its answer is malformed: {error}") from None
     if not choices:
         raise AttemptFailed("no_answer", "answered 200 without any choice")
@@ -63,6 +65,15 @@ def edit_answer(body: bytes, label: AnswerLabel) -> bytes:
     return json_text.encode({name: fields.pop(name) for name in _FIRST} | fields)
 
 
+def no_stream(body: bytes) -> AttemptFailed:
+    """What a whole answer means that came where a stream was asked for."""
+    with contextlib.suppress(json_text.NotJson):
+        fields = json_text.decode_object(body)
+        if json_text.means_something(fields.get("error")):
+            return AttemptFailed("error_inside", error_words(fields["error"]), status=200)
+    return AttemptFailed("no_answer", "answered whole where a stream was asked for")
+
+
 def tells_when(created: Raw | None) -> bool:
     """Whether a `created` is a moment: some send null or 0."""
     return json_text.means_something(created) and created != Raw(b"0")
@@ -70,10 +81,14 @@ def tells_when(created: Raw | None) -> bool:
 
 def error_words(error: Raw) -> str:
     """The message of a provider's error value, whatever its shape, 500 characters at most."""
-    value = msgspec.json.decode(error)
-    if isinstance(value, dict):
-        value = value.get("message") or value.get("detail") or value.get("code") or value
-    text = value if isinstance(value, str) else str(json_text.encode(value), "utf-8")
+    text = str(bytes(error), "utf-8", "replace")
+    try:
+        fields = json_text.decode_object(bytes(error))
+        named = [fields[name] for name in ("message", "detail", "code") if name in fields]
+        text = msgspec.json.decode(next(filter(json_text.means_something, named)), type=str)
+    except (json_text.NotJson, StopIteration, msgspec.DecodeError, UnicodeDecodeError):
+        with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
+            text = msgspec.json.decode(error, type=str)
     return text[:500]
 
 
