@@ -8,7 +8,7 @@ import structlog
 from structlog.testing import capture_logs
 
 from manyways.catalog.catalog import AT_ONCE, FIRST_RETRY, Catalog, Settings
-from manyways.errors import AttemptFailed, ManywaysError, Refusal
+from manyways.errors import AttemptFailed, Refusal
 from manyways.types import Model, ModelEntry, Provider
 
 CAPI = Provider(name="Capi", protocol="openai", base_url="http://capi/v1")
@@ -32,7 +32,7 @@ class Providers:
     A provider in `held` does not answer until it is let go.
     """
 
-    def __init__(self, **scripts: list[bytes | ManywaysError]) -> None:
+    def __init__(self, **scripts: list[bytes | Exception]) -> None:
         self.scripts = scripts
         self.held: dict[str, asyncio.Event] = {}
         self.asked: list[str] = []
@@ -50,7 +50,7 @@ class Providers:
             self.at_once -= 1
         script = self.scripts[provider.name]
         said = script.pop(0) if len(script) > 1 else script[0]
-        if isinstance(said, ManywaysError):
+        if isinstance(said, Exception):
             raise said
         return said
 
@@ -103,7 +103,7 @@ class World:
         interval: float = 900.0,
         jitter: Callable[[float, float], float] = middle,
         known: tuple[Model, ...] = (),
-        **scripts: list[bytes | ManywaysError],
+        **scripts: list[bytes | Exception],
     ) -> None:
         self.clock = Clock()
         self.providers = Providers(**scripts)
@@ -248,6 +248,31 @@ async def test_an_earlier_answer_never_replaces_a_later_one() -> None:
     gate.set()
     await asyncio.gather(first, second)
     assert world.ids("Capi") == ["new"]
+
+
+async def test_what_nobody_expected_of_one_provider_costs_the_others_nothing() -> None:
+    odd = ZeroDivisionError("odd")
+    world = World([CAPI, SPACE], Capi=[odd, listing("late")], Space=[listing("a"), listing("b")])
+    with capture_logs() as logs:
+        async with world.running():
+            await world.clock.advance(0)
+            assert (world.ids("Capi"), world.ids("Space")) == ([], ["a"])
+            await world.clock.advance(FIRST_RETRY)
+            assert world.ids("Capi") == ["late"]
+            await world.clock.advance(900)
+            assert world.ids("Space") == ["b"]
+    assert [line["exc_info"] for line in logs if "exc_info" in line] == [odd]
+    assert (await World([CAPI], Capi=[odd]).catalog.refresh())[0].error is not None
+
+
+async def test_those_that_hang_do_not_keep_others_waiting() -> None:
+    many = [Provider(name=f"P{n}", protocol="openai") for n in range(40)]
+    world = World(many)
+    world.providers.scripts = {p.name: [listing("m")] for p in many}
+    world.providers.held = {p.name: asyncio.Event() for p in many[:-1]}
+    async with world.running():
+        await calm()
+        assert world.ids("P39") == ["m"]
 
 
 async def test_only_so_many_providers_are_asked_at_once() -> None:

@@ -301,6 +301,42 @@ def test_any_json_gives_models_that_make_sense_or_the_one_error(value: object) -
     check(models)
 
 
+digits = st.text("0123456789", min_size=1, max_size=8)
+numbers = st.builds(
+    "".join,
+    st.tuples(st.sampled_from(["", "-"]), digits, st.sampled_from([".", "e", "e-"]), digits),
+)
+
+
+@given(numbers, st.sampled_from(["input", "output", "prompt", "image"]), st.booleans())
+def test_any_number_as_it_is_written_gives_sense_or_the_one_error(
+    number: str, price: str, hourly: bool
+) -> None:
+    written = f'"{price}":{number}' + (',"input":1,"hourly":0' if hourly else "")
+    body = f'[{{"id":"a","created":{number},"context_length":{number},"pricing":{{{written}}}}}]'
+    try:
+        check(parse(body.encode()))
+    except BadModelList:
+        return
+
+
+@pytest.mark.parametrize("number", ["1e9999999", "1e-9999999", "1e" + "9" * 30, "9" * 5000])
+def test_a_number_beyond_all_sense_counts_as_not_given(number: str) -> None:
+    pricing = f'{{"input":{number},"output":1,"hourly":0}}'
+    body = f'[{{"id":"a"}},{{"id":"b","context_length":{number},"pricing":{pricing}}}]'
+    first, second = parse(body.encode())
+    assert (first.id, second.id, second.context_window) == ("a", "b", None)
+    assert second.pricing == {"completion": 1e-6}
+
+
+@pytest.mark.parametrize("letter", [b"\\ud800", b"\xff"])
+def test_an_id_that_is_no_text_costs_its_own_entry_only(letter: bytes) -> None:
+    models = parse(
+        b'{"data":[{"id":"a","modalities":["%b","text"]},{"id":"%b"}]}' % (letter, letter)
+    )
+    assert [(model.id, model.modalities) for model in models] == [("a", ("text",))]
+
+
 @given(st.binary(max_size=200), st.sampled_from(sorted(SHAPES)), st.integers(0, 2000))
 def test_any_bytes_in_an_answer_give_sense_or_the_one_error(
     noise: bytes, shape: str, place: int

@@ -25,8 +25,8 @@ Ask = Callable[[Provider], Awaitable[bytes]]
 """Gets the body of the provider's `GET /models`, within time limits of its own. Raises
 `ManywaysError` where there is none to be had."""
 
-AT_ONCE: Final = 8
-"""How many providers are asked at the same time."""
+AT_ONCE: Final = 64
+"""How many providers are asked at the same time: those that hang keep few others waiting."""
 
 FIRST_RETRY: Final = 5.0
 """Seconds until a provider that failed is asked again; doubled each time it fails again,
@@ -204,31 +204,40 @@ class Catalog:
             try:
                 async with self._places:
                     body = await self._ask(source.provider)
-                discovered = parse(body)
+                self._succeeded(source, parse(body))
             except ManywaysError as error:
                 problem = str(error) or type(error).__name__
                 self._failed(source, problem)
-            else:
-                self._succeeded(source, discovered)
+            except Exception as error:  # noqa: BLE001 - the other providers are to live on
+                problem = f"unexpected {type(error).__name__}: {error}"
+                self._failed(source, problem, exc_info=error)
             source.settled.set()
             return problem
 
-    def _failed(self, source: _Source, reason: str) -> None:
+    def _failed(
+        self, source: _Source, reason: str, *, exc_info: BaseException | None = None
+    ) -> None:
         name = source.provider.name
         source.failures += 1
         # Once is news; that it is still so is not.
         tell = _log.warning if source.failures == 1 else _log.debug
         kept = len(self.snapshot.of_provider(name))
-        tell(f"{name} does not tell its models", provider=name, reason=reason, kept=kept)
+        tell(
+            f"{name} does not tell its models",
+            provider=name,
+            reason=reason,
+            kept=kept,
+            **({"exc_info": exc_info} if exc_info else {}),
+        )
 
     def _succeeded(self, source: _Source, discovered: Iterable[Discovered]) -> None:
         name = source.provider.name
-        if source.failures:
-            _log.info(f"{name} tells its models again", provider=name, failures=source.failures)
-            source.failures = 0
         before = self.snapshot.of_provider(name)
         now = self._clock()
         after = merge(source.provider, discovered, now=now, known=(*self._known, *before))
+        if source.failures:
+            _log.info(f"{name} tells its models again", provider=name, failures=source.failures)
+            source.failures = 0
         if after == before:
             return
         self.snapshot = self.snapshot.with_provider(name, after, now)

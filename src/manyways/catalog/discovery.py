@@ -18,6 +18,7 @@ tokens, for one piece otherwise. A price that is negative, which is how "it depe
 written, or whose unit is not certain, is left out.
 """
 
+import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal, InvalidOperation
@@ -50,6 +51,7 @@ _MAX_ID: Final = 256
 _MAX_TOKENS: Final = 10**9
 _MAX_MOMENT: Final = 253_402_300_799  # the last second of the year 9999
 _MILLION: Final = 1_000_000
+_EXPONENT: Final = 300
 
 _CONTEXT: Final = ("context_window", "context_length", "max_context_length", "max_model_len")
 _OUTPUT: Final = ("max_output_tokens", "max_completion_tokens", "max_output_length")
@@ -99,8 +101,24 @@ def parse(body: bytes) -> tuple[Discovered, ...]:
     serve (rerankers, models marked inactive). Values that make no sense count as not given.
     Raises `BadModelList`, and nothing else, where the answer as a whole is no list of models.
     """
+    text = body.removeprefix(b"\xef\xbb\xbf").strip()
+    if not text:
+        raise BadModelList("the answer is empty")
+    if text.startswith(b"<"):
+        raise BadModelList("the answer is a web page, not a list of models")
+    try:
+        return _models(_DECODER.decode(text))
+    except (ValueError, RecursionError) as error:
+        # One letter or number that cannot be need not cost all the other models.
+        models = _models(_decoded_leniently(text))
+        if not models:
+            raise BadModelList(f"the answer is not JSON: {error}") from error
+        return models
+
+
+def _models(answer: object) -> tuple[Discovered, ...]:
     found: dict[str, Discovered] = {}
-    for entry in _entries(_decoded(body)):
+    for entry in _entries(answer):
         model = _model({"id": entry} if isinstance(entry, str) else entry)
         if model is not None:
             found.setdefault(model.id, model)
@@ -191,14 +209,12 @@ def _decimal(text: str) -> Decimal:
 _DECODER: Final = msgspec.json.Decoder(float_hook=_decimal)
 
 
-def _decoded(body: bytes) -> Any:
-    text = body.removeprefix(b"\xef\xbb\xbf").strip()
-    if not text:
-        raise BadModelList("the answer is empty")
-    if text.startswith(b"<"):
-        raise BadModelList("the answer is a web page, not a list of models")
+def _decoded_leniently(text: bytes) -> Any:
+    """JSON in which texts may hold surrogates, and numbers any count of digits."""
     try:
-        return _DECODER.decode(text)
+        return json.loads(
+            text.decode(errors="surrogateescape"), parse_int=_decimal, parse_float=_decimal
+        )
     except (ValueError, RecursionError) as error:
         raise BadModelList(f"the answer is not JSON: {error}") from error
 
@@ -262,7 +278,9 @@ def _table(entry: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 def _words(value: object) -> Iterator[str]:
     if isinstance(value, list):
-        yield from (word.casefold() for word in value if isinstance(word, str))
+        yield from (
+            word.casefold() for word in value if isinstance(word, str) and word.isprintable()
+        )
 
 
 def _count(value: object) -> int | None:
@@ -280,7 +298,7 @@ def _first_count(entry: Mapping[str, Any], names: Iterable[str]) -> int | None:
 def _moment(value: object) -> int | None:
     """Unix seconds, if it can be a moment; 0 is how some say that they do not know."""
     number = _number(value)
-    return int(number) if number is not None and 0 < number <= _MAX_MOMENT else None
+    return int(number) if number is not None and 1 <= number <= _MAX_MOMENT else None
 
 
 def _number(value: object) -> Decimal | None:
@@ -289,7 +307,8 @@ def _number(value: object) -> Decimal | None:
     if isinstance(value, str) and len(value) > 64:
         return None
     number = _decimal(value) if isinstance(value, str) else Decimal(value)
-    return number if number.is_finite() else None
+    # Beyond these exponents lies no price and no size, but what arithmetic cannot hold.
+    return number if number.is_finite() and abs(number.adjusted()) <= _EXPONENT else None
 
 
 def _modalities(entry: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -300,7 +319,9 @@ def _modalities(entry: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[str, .
         for way in ("input", "output")
     )
     arrow = table.get("modality")
-    if not inputs and not outputs and isinstance(arrow, str) and arrow.count("->") == 1:
+    if inputs or outputs or not isinstance(arrow, str) or not arrow.isprintable():
+        return inputs[:16], outputs[:16]
+    if arrow.count("->") == 1:
         inputs, outputs = (
             tuple(word for word in side.casefold().split("+") if word) for side in arrow.split("->")
         )

@@ -8,7 +8,6 @@ from manyways.catalog.selection import not_one_of
 
 Language = Literal["ru", "en"]
 LANGUAGES: Final[tuple[Language, ...]] = ("ru", "en")
-DEFAULT: Final[Language] = "ru"
 
 _FORMS: Final[dict[Language, dict[str, str]]] = {
     "ru": {"one": "модель", "few": "модели", "many": "моделей"},
