@@ -24,7 +24,7 @@ from manyways.operations import CreatedKey, create_key, revoke_key
 from manyways.store.database import Database, open_database
 from manyways.store.database import Settings as DatabaseSettings
 from manyways.store.ids import new_id
-from manyways.store.keys import KeyRow, add
+from manyways.store.keys import KeyRow, add, changed
 from manyways.types import Caller
 
 SETTINGS = Settings()
@@ -352,3 +352,33 @@ class TestFollowing:
         following.cancel()
         with pytest.raises(asyncio.CancelledError):
             await following
+
+    async def test_a_failure_nobody_foresaw_empties_the_memory_and_does_not_end_the_following(
+        self, ring: KeyRing, database: Database, made: CreatedKey, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        await ring.poll()
+        await ring.authenticate(made.key, NOW)
+        database._thread.shutdown()  # from here on, asking is a RuntimeError
+        following = asyncio.create_task(ring.follow(interval=0.0))
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert len(caplog.records) > 1
+        assert not following.done()
+        assert ring.known(made.key, NOW) is None
+        assert "RuntimeError" in caplog.text
+        following.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await following
+
+    async def test_without_its_count_the_database_is_as_good_as_away(
+        self, ring: KeyRing, database: Database, made: CreatedKey
+    ) -> None:
+        await ring.authenticate(made.key, NOW)
+        database.run(
+            lambda connection: connection.exec_driver_sql("DELETE FROM changes"), write=True
+        )
+        with pytest.raises(StoreError, match="its count of changes is gone"):
+            database.run(changed)
+        with pytest.raises(StoreError, match="its count of changes is gone"):
+            revoke_key(database, made.id, reason="lost", now=NOW)
+        assert await ring.poll() is False

@@ -76,12 +76,9 @@ def digest(secret: str) -> bytes:
 
 def well_formed(secret: str, settings: Settings) -> bool:
     """Whether this could be a key at all: only then is the database worth asking."""
-    return _shape(settings).fullmatch(secret) is not None
-
-
-def _shape(settings: Settings) -> re.Pattern[str]:
     count = settings.length - len(settings.prefix)
-    return re.compile(f"{re.escape(settings.prefix)}[A-Za-z0-9]{{{count}}}")
+    shape = f"{re.escape(settings.prefix)}[A-Za-z0-9]{{{count}}}"
+    return re.fullmatch(shape, secret) is not None
 
 
 class _Known(Struct, frozen=True):
@@ -114,7 +111,7 @@ class KeyRing:
         self._by_digest = keys.by_digest
         self._changes = keys.changed
         self._database = database
-        self._shape = _shape(settings)
+        self._settings = settings
         self._length = settings.length
         self._max_known = max_known
         self._max_unknown = max_unknown
@@ -159,7 +156,7 @@ class KeyRing:
                 "invalid_api_key",
                 "No API key was sent. Send yours in the header 'Authorization: Bearer <key>'.",
             )
-        found = await self._find(secret, now) if self._shape.fullmatch(secret) else None
+        found = await self._find(secret, now) if well_formed(secret, self._settings) else None
         if found is None:
             raise Refusal("invalid_api_key", "This API key is not known here. Check it for typos.")
         last4 = found.caller.last4
@@ -198,9 +195,17 @@ class KeyRing:
         return True
 
     async def follow(self, interval: float = 0.5) -> None:
-        """Poll every `interval` seconds until cancelled."""
+        """Poll every `interval` seconds until cancelled.
+
+        A failure that nobody foresaw is logged and empties the memory: a key must not go on
+        working because nobody looks any more.
+        """
         while True:
-            await self.poll()
+            try:
+                await self.poll()
+            except Exception:
+                log.exception("Following the keys failed; all are asked for anew.")
+                self.forget()
             await asyncio.sleep(interval)
 
     def _is_unknown(self, key: bytes, now: float) -> bool:

@@ -1,7 +1,7 @@
 """The rows of `api_keys`: each write is counted in `changes`, in the same transaction."""
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import Final, Literal
 
 from msgspec import Struct
 from sqlalchemy import (
@@ -17,7 +17,12 @@ from sqlalchemy import (
     update,
 )
 
+from manyways.errors import StoreError
 from manyways.store.tables import api_keys, changes
+
+_NO_COUNTER: Final = (
+    "The database is damaged: its count of changes is gone. Restore it from a backup."
+)
 
 Standing = Literal["active", "expired", "revoked"]
 
@@ -108,14 +113,19 @@ def revoke(connection: Connection, id: str, *, reason: str, at: int) -> KeyRow |
 
 
 def changed(connection: Connection) -> int:
-    """How often keys have changed since the database was made."""
-    return int(connection.execute(_counter).scalar_one())
+    """How often keys have changed since the database was made. Raises `StoreError`."""
+    counter = connection.execute(_counter).scalar_one_or_none()
+    if counter is None:
+        raise StoreError(_NO_COUNTER)
+    return int(counter)
 
 
 def _count(connection: Connection) -> None:
-    connection.execute(
+    counted = connection.execute(
         update(changes).where(changes.c.name == "keys").values(counter=changes.c.counter + 1)
     )
+    if counted.rowcount != 1:  # running servers would never hear of it
+        raise StoreError(_NO_COUNTER)
 
 
 def _rows(connection: Connection, query: Select[tuple[object, ...]]) -> Iterator[KeyRow]:
