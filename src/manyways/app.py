@@ -10,7 +10,7 @@ import gc
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import cast
 
 import structlog
@@ -23,7 +23,7 @@ from manyways.catalog.catalog import Catalog
 from manyways.config import Settings
 from manyways.dialects import json_text
 from manyways.edge.catalog import CatalogPages
-from manyways.edge.exchange import Exchange
+from manyways.edge.exchange import JSON, Exchange
 from manyways.edge.http import Edge
 from manyways.edge.routes import NOT_YET, Endpoint, Routes
 from manyways.errors import ManywaysError, Refusal
@@ -37,6 +37,8 @@ from manyways.upstream.openai import OpenAIProvider
 log = structlog.get_logger("manyways")
 
 
+RESTART_PAUSE = 1.0
+"""Seconds before work in the background that failed is begun again."""
 START_LIMIT = 10.0
 """Seconds in which the HTTP server must listen."""
 
@@ -95,7 +97,7 @@ async def _gateway(settings: Settings, database: Database) -> AsyncIterator[Edge
             providers[provider.name] = OpenAIProvider(provider, carrier)
     routing = settings.routing
     asking = transport.Limits(
-        connect=routing.connect_timeout, headers=30.0, idle=routing.idle_timeout
+        connect=routing.connect_timeout, headers=10.0, idle=routing.idle_timeout
     )
 
     async def ask(provider: Provider) -> bytes:
@@ -116,7 +118,7 @@ async def _gateway(settings: Settings, database: Database) -> AsyncIterator[Edge
         },
     )
     edge = Edge(_routes(settings, flow, catalog), settings.server)
-    async with _background(catalog.run(), ring.follow()):
+    async with _background(catalog.run, ring.follow):
         try:
             yield edge
         finally:
@@ -136,7 +138,10 @@ def _routes(settings: Settings, flow: Flow, catalog: Catalog) -> Routes:
     async def ready(exchange: Exchange) -> None:
         count = len(catalog.snapshot.models)
         body = json_text.encode({"status": "ready" if count else "no models", "models": count})
-        await exchange.answer(body, 200 if count else 503)
+        if count:
+            await exchange.answer(body)
+        else:
+            await exchange.answer(body, 503, [JSON, (b"retry-after", b"1")])
 
     async def described(exchange: Exchange) -> None:
         from manyways.edge import openapi
@@ -244,9 +249,9 @@ def _url(address: tuple[str, int]) -> str:
 
 
 @contextlib.asynccontextmanager
-async def _background(*works: Coroutine[None, None, None]) -> AsyncIterator[None]:
-    """Work that goes on beside requests. One that dies is told of; the others go on."""
-    tasks = [asyncio.create_task(_told(work)) for work in works]
+async def _background(*works: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
+    """Work that goes on beside requests. What dies is told of, and begun again."""
+    tasks = [asyncio.create_task(_going_on(work)) for work in works]
     try:
         yield
     finally:
@@ -255,12 +260,13 @@ async def _background(*works: Coroutine[None, None, None]) -> AsyncIterator[None
         await asyncio.wait(tasks, timeout=5.0)
 
 
-async def _told(work: Coroutine[None, None, None]) -> None:
-    try:
-        await work
-    except Exception:
-        log.exception("background work ended", work=repr(work))
-        raise
+async def _going_on(work: Callable[[], Awaitable[None]]) -> None:
+    while True:
+        try:
+            return await work()
+        except Exception:  # one of the two places that must not die
+            log.exception("background work failed, and is begun again", work=repr(work))
+            await asyncio.sleep(RESTART_PAUSE)
 
 
 @contextlib.contextmanager

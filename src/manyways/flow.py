@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
+import structlog
 from msgspec import Struct
 
 from manyways import attempts
@@ -26,6 +27,8 @@ from manyways.routing.resolve import Offers, resolve
 from manyways.routing.settings import Settings
 from manyways.types import Caller, Model
 from manyways.upstream.openai import OpenAIProvider
+
+log = structlog.get_logger("manyways.flow")
 
 
 class Exchange(attempts.Reply, Protocol):
@@ -113,9 +116,19 @@ class Flow:
         exchange.answered_by(model, attempts=1)
         run = self._stream if request.stream else self._whole
         try:
-            await run(exchange, request, model, self._routing.deadline)
+            await run(exchange, request, model, began + self._routing.deadline - time.monotonic())
         except AttemptFailed as failure:
             elapsed = time.monotonic() - began
+            log.warning(
+                "attempt failed",
+                id=exchange.id,
+                model=model.id,
+                provider=model.provider,
+                code=failure.code,
+                status=failure.status,
+                reason=self._providers[model.provider].redact(str(failure.__cause__ or failure)),
+                ms=round(elapsed * 1000),
+            )
             refusal = self._exhausted(model, failure, elapsed)
             if not exchange.started:
                 raise refusal from failure
@@ -126,27 +139,33 @@ class Flow:
             await exchange.fail(refusal)
 
     async def _resolve(self, request: ChatRequest) -> tuple[Model, ...]:
-        wish = request.provider
         try:
-            return resolve(
-                self._catalog.snapshot,
-                request.model,
-                begin=wish.order,
-                only=wish.only,
-                ignore=wish.ignore,
-            )
+            return self._look_up(request)
         except Refusal as refusal:
             if refusal.code != "model_not_found":
                 raise
+            missing = refusal
         # A provider may not have told its models yet: right after the start that is no 404.
         names = self._catalog.snapshot.provider_names
-        await self._catalog.settled(names, self._limits.discovery_wait)
+        if await self._catalog.settled(names, self._limits.discovery_wait):
+            return self._look_up(request)
+        try:
+            return self._look_up(request)
+        except Refusal:
+            raise Refusal(
+                "all_models_failed",
+                f"{missing.message} But not every provider has told its models yet; ask again.",
+                retry_after=5,
+            ) from None
+
+    def _look_up(self, request: ChatRequest) -> tuple[Model, ...]:
+        wish = request.provider
         return resolve(
             self._catalog.snapshot,
             request.model,
-            begin=wish.order,
+            begin=wish.order or (),
             only=wish.only,
-            ignore=wish.ignore,
+            ignore=wish.ignore or (),
         )
 
     async def _whole(
@@ -186,7 +205,7 @@ class Flow:
                     "provider": model.provider,
                     "status": failure.status,
                     "code": failure.code,
-                    "message": failure.message,
+                    "message": self._providers[model.provider].redact(failure.message),
                     "latency_ms": round(elapsed * 1000),
                     "started_at": _iso(time.time() - elapsed),
                 }

@@ -4,10 +4,11 @@ Everybody else's logging (asyncio, the HTTP server, the database) comes out the 
 Nothing here ever sees a request's headers or body, so no secret is in a log.
 """
 
+import contextlib
 import logging
 import sys
 import time
-from typing import Any, Literal, TextIO
+from typing import Any, Literal, TextIO, cast
 
 import structlog
 from msgspec import Struct, json
@@ -35,7 +36,7 @@ def configure(settings: Settings, stream: TextIO | None = None) -> None:
     structlog.configure(
         processors=[*shared, *last],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.WriteLoggerFactory(out),
+        logger_factory=structlog.WriteLoggerFactory(cast("TextIO", _Patient(out))),
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(out)
@@ -48,6 +49,21 @@ def configure(settings: Settings, stream: TextIO | None = None) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(max(level, logging.WARNING))
+
+
+class _Patient:
+    """Where nobody reads the log any more, requests are still served."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+
+    def write(self, text: str) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            self._out.write(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            self._out.flush()
 
 
 _second = 0

@@ -222,7 +222,6 @@ def test_defaults_fill_in_only_what_the_caller_left_open() -> None:
         ({"model": 5}, "model"),
         ({"model": ["m"]}, "model"),
         ({"provider": 5}, "provider"),
-        ({"provider": ""}, "provider"),
         ({"provider": ["Capi"]}, "provider"),
         ({"provider": {"order": "Capi"}}, "provider.order"),
         ({"provider": {"only": [5]}}, "provider.only[0]"),

@@ -1,6 +1,7 @@
 """The ASGI callable: routes a request, and turns whatever happens to it into an answer."""
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -80,8 +81,8 @@ class Edge:
         self.active[exchange] = task
         try:
             await self._serve(route, exchange)
-        except CallerLeft:
-            exchange.left = True
+        except CallerLeft as error:
+            await self._left(exchange, error)
         except asyncio.CancelledError:
             if not exchange.left:
                 if not self._draining:
@@ -116,12 +117,12 @@ class Edge:
         try:
             if self._draining:
                 raise Refusal("shutting_down", "The gateway is stopping; ask again.", retry_after=5)
-            if exchange.method == "OPTIONS":
+            if exchange.method == "OPTIONS" and route.endpoints:
                 await exchange.answer(b"", 204, _preflight(route.methods))
                 return
             endpoint = route.endpoints.get(exchange.method)
             if endpoint is None:
-                allow = [(b"allow", route.methods.encode())]
+                allow = [(b"allow", route.methods.encode())] if route.endpoints else []
                 raise route.refusal(exchange.method)
             exchange.check_size()
             await endpoint(exchange)
@@ -130,18 +131,29 @@ class Edge:
                 raise
             await exchange.refuse(refusal, allow)
 
+    async def _left(self, exchange: Exchange, error: CallerLeft) -> None:
+        """Gone, or out of step: broken framing looks like leaving, and is told where possible."""
+        exchange.left = True
+        if not exchange.started:
+            refusal = Refusal("invalid_request", f"The request is not complete: {error}.")
+            with contextlib.suppress(CallerLeft):
+                await exchange.refuse(refusal)
+
     async def _cut(self, exchange: Exchange) -> None:
         """The gateway stops before the answer is complete, and says so."""
-        await self._give_up(exchange, "shutting_down", "The gateway stopped; ask again.")
+        await self._give_up(
+            exchange, Refusal("shutting_down", "The gateway stopped; ask again.", retry_after=5)
+        )
 
     async def _sorry(self, exchange: Exchange) -> None:
         """Our own fault: no inner text leaks."""
-        await self._give_up(exchange, "server_error", "Something went wrong inside the gateway.")
+        await self._give_up(
+            exchange, Refusal("server_error", "Something went wrong inside the gateway.")
+        )
 
-    async def _give_up(self, exchange: Exchange, code: str, message: str) -> None:
+    async def _give_up(self, exchange: Exchange, refusal: Refusal) -> None:
         if exchange.over:
             return
-        refusal = Refusal(code, message)
         try:
             await (exchange.fail if exchange.started else exchange.refuse)(refusal)
         except CallerLeft:

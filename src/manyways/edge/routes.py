@@ -92,6 +92,6 @@ class Routes:
 
                 return Route({"GET": one, "HEAD": one}, error_format)
         for prefix, error_format in self._mounts:
-            if path.startswith(prefix):
+            if path.startswith(prefix) or path == prefix[:-1]:
                 return Route({}, error_format)
         return Route({}, self._error_format)

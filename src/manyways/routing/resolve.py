@@ -8,6 +8,9 @@ from manyways.errors import Refusal
 from manyways.types import Model
 
 AUTO = "auto"
+# Comparing names takes time, and the event loop waits: some milliseconds at the most.
+_WORTH_COMPARING = 300
+_A_NAME = 100
 
 
 class Offers(Protocol):
@@ -90,7 +93,9 @@ def _check_providers(offers: Offers, names: Sequence[str]) -> None:
 
 def _unknown(offers: Offers, name: str) -> Refusal:
     ids = list(dict.fromkeys(m.id for m in offers.models))
-    close = get_close_matches(name, ids, n=3, cutoff=0.6) if len(ids) <= 1_000 else []
+    close = []
+    if len(ids) <= _WORTH_COMPARING and len(name) <= _A_NAME:
+        close = get_close_matches(name, ids, n=3, cutoff=0.6)
     hint = f" Did you mean {_listed(close)}?" if close else " GET /v1/models lists what there is."
     return Refusal("model_not_found", f"There is no model {name}.{hint}", param="model")
 

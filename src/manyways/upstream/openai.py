@@ -4,13 +4,15 @@ import itertools
 import time
 from typing import Protocol
 
-from manyways.errors import AttemptFailed, TransportError
+from manyways.errors import AttemptFailed, Refusal, TransportError
 from manyways.types import Provider
 from manyways.upstream import failures
 from manyways.upstream.transport import Limits, Response, Transport
 from manyways.watch import TimeLimit
 
 _ERROR_BODY = 256 * 1024
+_NO_SECRET = 3
+"""Keys of so few letters are placeholders, and parts of ordinary words."""
 _LIST_BODY = 32 * 1024 * 1024
 _LIST_LIMIT = 60.0
 """Seconds for a whole list of models, however lively it trickles."""
@@ -51,6 +53,7 @@ class OpenAIProvider:
         self._address = address or FixedAddress(provider.base_url)
         shared = tuple(provider.headers.items())
         keys = provider.api_keys if api_keys is None else api_keys
+        self._keys = tuple(key for key in keys if len(key) > _NO_SECRET)
         self._headers = itertools.cycle(
             [(*shared, ("Authorization", f"Bearer {key}")) for key in keys] or [shared]
         )
@@ -78,7 +81,16 @@ class OpenAIProvider:
                 found = await response.body(_ERROR_BODY)
         except TransportError:
             found = b""  # the status alone says enough
-        raise failures.from_status(response.status, response.headers, found, time.time())
+        failure = failures.from_status(response.status, response.headers, found, time.time())
+        if isinstance(failure, Refusal):
+            failure.message = self.redact(failure.message)
+        raise failure
+
+    def redact(self, text: str) -> str:
+        """`text` without this provider's keys, whoever repeats them."""
+        for key in self._keys:
+            text = text.replace(key, "***")
+        return text
 
     async def list_models(self, limits: Limits) -> bytes:
         """The provider's own list, `/models`. Raises `AttemptFailed`, `Refusal`."""

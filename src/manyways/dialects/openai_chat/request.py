@@ -78,21 +78,25 @@ class _StreamOptions(Struct):
     include_usage: bool | None = None
 
 
-class ProviderChoice(Struct, frozen=True):
+_Name = Annotated[str, Meta(max_length=512)]
+_Names = Annotated[list[_Name], Meta(max_length=100)]
+
+
+class ProviderChoice(Struct, frozen=True, forbid_unknown_fields=True):
     """The caller's wishes about providers: where to begin, and what is not to be used."""
 
-    order: list[str] = []
-    only: list[str] | None = None
-    ignore: list[str] = []
-    allow_fallbacks: bool = True
+    order: _Names | None = None
+    only: _Names | None = None
+    ignore: _Names | None = None
+    allow_fallbacks: bool | None = None
 
 
 class ChatBody(Struct):
     """What is checked of a body; everything else passes through unseen."""
 
     messages: Annotated[list[_Message], Meta(min_length=1)]
-    model: str | None = None
-    provider: str | ProviderChoice | None = None
+    model: _Name | None = None
+    provider: _Name | ProviderChoice | None = None
     models: list[str] | None = None
     web_search: bool | dict[str, Raw] | None = None
     transforms: list[str] | None = None
@@ -115,6 +119,7 @@ class ChatBody(Struct):
     parallel_tool_calls: bool | None = None
     response_format: _ResponseFormat | None = None
     user: str | None = None
+    modalities: list[str] | None = None
 
 
 _decode_body = msgspec.json.Decoder(ChatBody).decode
@@ -149,8 +154,13 @@ def decode_request(body: bytes, defaults: Mapping[str, float] = {}) -> ChatReque
         raise Refusal(
             "invalid_request", f"{twice}: the field stands twice; send it once.", param=twice
         )
+    nothing = [
+        name for name in _OURS if name in fields and not json_text.means_something(fields[name])
+    ]
+    for name in nothing:
+        del fields[name]
     try:
-        checked = _decode_body(body)
+        checked = _decode_body(json_text.encode(fields) if nothing else body)
     except msgspec.ValidationError as error:
         raise _wrong_field(str(error)) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -172,7 +182,7 @@ def decode_request(body: bytes, defaults: Mapping[str, float] = {}) -> ChatReque
         model=checked.model,
         provider=provider
         if isinstance(provider, ProviderChoice)
-        else ProviderChoice(order=[provider] if provider else []),
+        else ProviderChoice(order=[provider] if provider else None),
         stream=bool(checked.stream),
         choices=checked.n or 1,
     )
@@ -203,20 +213,13 @@ def _check_not_yet(body: ChatBody, fields: Fields) -> None:
         ("web_search", "web search"),
         ("transforms", "shortening of long conversations"),
     ):
-        if json_text.means_something(fields.get(name)):
+        if name in fields:
             raise Refusal(
                 "not_supported", f"{name}: {what} is not served yet; leave it out.", param=name
             )
-    modalities = fields.get("modalities")
-    if modalities is not None and b'"audio"' in bytes(modalities):
+    if "audio" in (body.modalities or ()):
         raise Refusal(
             "not_supported", "modalities: audio answers are not served yet.", param="modalities"
-        )
-    if body.provider == "":
-        raise Refusal(
-            "invalid_request",
-            "provider: must name a provider; leave it out for any.",
-            param="provider",
         )
 
 
@@ -231,6 +234,7 @@ def _fill(fields: Fields, defaults: Mapping[str, float]) -> None:
 _AT = re.compile(r" - at `(?:key in )?\$\.?(.*)`$", re.DOTALL)
 _EXPECTED_GOT = re.compile(r"^Expected `(.+?)`(.*?)(?:, got `(.+?)`)?$", re.DOTALL)
 _MISSING = re.compile(r"^Object missing required field `(.+)`$", re.DOTALL)
+_UNKNOWN = re.compile(r"^Object contains unknown field `(.+)`$", re.DOTALL)
 _WORDS = {
     "str": "a string",
     "int": "an integer",
@@ -248,6 +252,10 @@ def _wrong_field(text: str) -> Refusal:
     param = at.group(1).replace("[...]", "") if at else ""
     reason = text[: at.start()] if at else text
     missing = _MISSING.match(reason)
+    unknown = _UNKNOWN.match(reason)
+    if unknown:
+        param = f"{param}.{unknown.group(1)}" if param else unknown.group(1)
+        return Refusal("not_supported", f"{param}: is not served; leave it out.", param=param)
     if missing:
         param = f"{param}.{missing.group(1)}" if param else missing.group(1)
         words = "the field is required."
@@ -260,7 +268,12 @@ def _wrong_field(text: str) -> Refusal:
 def _in_words(match: re.Match[str]) -> str:
     kinds = [_WORDS.get(kind.strip(), kind.strip()) for kind in match.group(1).split("|")]
     wanted = " or ".join(kind for kind in kinds if kind != "null") or "null"
-    bound = match.group(2).replace(" of length >= 1", " that is not empty").strip()
+    bound = (
+        match.group(2)
+        .replace(" of length >= 1", " that is not empty")
+        .replace(" of length <=", " of length up to")
+        .strip()
+    )
     got = match.group(3)
     text = f"must be {wanted}{' ' + bound if bound else ''}"
     return f"{text}, not {_WORDS.get(got, got)}" if got else text
