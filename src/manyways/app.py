@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import cast
 
 import structlog
+from granian._granian import SocketHolder
 from granian.constants import HTTPModes, Interfaces
 from granian.http import HTTP1Settings
 from granian.server.embed import Server
@@ -39,8 +40,6 @@ log = structlog.get_logger("manyways")
 
 RESTART_PAUSE = 1.0
 """Seconds before work in the background that failed is begun again."""
-START_LIMIT = 10.0
-"""Seconds in which the HTTP server must listen."""
 
 
 class CannotListen(ManywaysError):
@@ -52,16 +51,16 @@ async def serve(settings: Settings, database: Database, ready: Callable[[str], N
 
     Raises `CannotListen`. The database stays open: it belongs to the caller.
     """
-    address = _free_address(settings)
+    listener = _listen(settings)
+    host, port = listener.getsockname()[:2]
     stop = asyncio.Event()
     _do_not_interrupt()
     async with _gateway(settings, database) as edge:
-        server = _server(edge, settings, address)
+        server = _Server(edge, settings, listener)
         serving = asyncio.create_task(server.serve())
         with _signals(stop):
-            await _listening(address, serving)
             _spare_what_stays()
-            ready(_url(address))
+            ready(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
             stopping = asyncio.create_task(stop.wait())
             await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
             if serving.done():
@@ -176,53 +175,60 @@ def _routes(settings: Settings, flow: Flow, catalog: Catalog) -> Routes:
     )
 
 
-def _server(edge: Edge, settings: Settings, address: tuple[str, int]) -> Server:
+class _Server(Server):
+    """Granian on a socket of ours, which it closes when it stops."""
+
+    def __init__(self, edge: Edge, settings: Settings, listener: socket.socket) -> None:
+        server = settings.server
+        super().__init__(
+            edge,
+            interface=Interfaces.ASGINL,
+            http=HTTPModes.http1,
+            websockets=False,
+            log_enabled=False,
+            backlog=server.backlog,
+            backpressure=server.max_connections,
+            http1_settings=HTTP1Settings(
+                header_read_timeout=int(server.header_timeout * 1000), max_buffer_size=64 * 1024
+            ),
+        )
+        self._listener = listener
+
+    def _init_shared_socket(self) -> None:
+        # Its type information knows neither the constructor's arguments nor what this holds.
+        held = cast("Callable[[int, bool, int], object]", SocketHolder)
+        vars(self)["_shd"] = held(self._listener.detach(), False, self.backlog)
+
+
+def _listen(settings: Settings) -> socket.socket:
+    """The socket that callers connect to. Raises `CannotListen`."""
     server = settings.server
-    return Server(
-        edge,
-        address=address[0],
-        port=address[1],
-        interface=Interfaces.ASGINL,
-        http=HTTPModes.http1,
-        websockets=False,
-        log_enabled=False,
-        backlog=server.backlog,
-        backpressure=server.max_connections,
-        http1_settings=HTTP1Settings(
-            header_read_timeout=int(server.header_timeout * 1000), max_buffer_size=64 * 1024
-        ),
-    )
-
-
-def _free_address(settings: Settings) -> tuple[str, int]:
-    """Where to listen, tried beforehand: the server's own failure would be told by nobody."""
-    host, port = settings.server.host, settings.server.port
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        found = socket.getaddrinfo(
+            server.host, server.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
         family, kind, protocol, _, where = found[0]
-        with socket.socket(family, kind, protocol) as trial:
-            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            trial.bind(where)
-            chosen = trial.getsockname()
-            return chosen[0], chosen[1]
+        listener = socket.socket(family, kind, protocol)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if hasattr(socket, "TCP_USER_TIMEOUT"):
+                # Connections inherit it: the system ends one whose caller reads nothing, which
+                # the HTTP server would keep, place and all, for as long as the caller likes.
+                limit = int(server.send_timeout * 1000)
+                listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, limit)
+            listener.bind(where)
+            listener.listen(server.backlog)
+            listener.setblocking(False)
+        except BaseException:
+            listener.close()
+            raise
     except OSError as error:
         raise CannotListen(
-            f"Cannot listen on {host}:{port}: {error.strerror or error}. Another program may be"
-            " using the port; choose one with --port, or in the config under [server] port."
+            f"Cannot listen on {server.host}:{server.port}: {error.strerror or error}. Another"
+            " program may be using the port; choose one with --port, or in the config under"
+            " [server] port."
         ) from error
-
-
-async def _listening(address: tuple[str, int], serving: asyncio.Task[None]) -> None:
-    """Until the server accepts connections: it says nothing itself. Raises `CannotListen`."""
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(START_LIMIT):
-            while not serving.done():
-                with contextlib.suppress(OSError):
-                    _, writer = await asyncio.open_connection(*address)
-                    writer.close()
-                    return
-                await asyncio.sleep(0.005)
-    raise CannotListen(f"The HTTP server does not listen on {address[0]}:{address[1]}.")
+    return listener
 
 
 def _do_not_interrupt() -> None:
@@ -241,11 +247,6 @@ def _spare_what_stays() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 50)
-
-
-def _url(address: tuple[str, int]) -> str:
-    host = f"[{address[0]}]" if ":" in address[0] else address[0]
-    return f"http://{host}:{address[1]}"
 
 
 @contextlib.asynccontextmanager

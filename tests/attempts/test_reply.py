@@ -54,6 +54,18 @@ def test_silence_commits_the_status_and_brings_a_comment_every_ten_seconds() -> 
         assert run(live()).lines == [(10.0, COMMENT), (20.0, COMMENT), (30.0, COMMENT)]
 
 
+def test_no_comment_comes_before_a_late_first_token_is_told_so() -> None:
+    async def live(first: float) -> Paper:
+        paper = Paper()
+        with PatientReply(paper, 10.0, 60.0, first):
+            await asyncio.sleep(15)
+        return paper
+
+    with virtual_time() as run:
+        assert run(live(first=10.0)).lines == [(11.0, COMMENT)]
+        assert run(live(first=30.0)).lines == [(10.0, COMMENT)]
+
+
 def test_what_is_written_puts_the_next_comment_off() -> None:
     async def live() -> Paper:
         paper = Paper()

@@ -347,3 +347,29 @@ def test_any_json_at_all_gives_events_or_a_failure(odd: list[Any]) -> None:
     assert len({json.dumps([e["id"], e["created"]]) for e in found}) <= 1
     assert all((e["model"], e["provider"]) == ("catalog-name", "Shop") for e in found)
     assert stream.failure is None or len(found) < len(odd)
+
+
+def test_a_choice_that_was_seen_must_have_ended_too() -> None:
+    def said(index: int | None, finish: str | None) -> bytes:
+        choice = {"index": index, "delta": {"content": "x"}, "finish_reason": finish}
+        return b"data: " + json.dumps({"choices": [choice]}).encode() + b"\n\n"
+
+    stream = ChatStream(LABEL)
+    stream.feed(said(None, None) + said(1, None) + said(0, "stop"))
+    assert not stream.complete
+    stream.feed(said(1, "stop"))
+    assert stream.complete
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        b'data: {"error": {"message": "x", "n": 1e400}}\n\n',
+        b'data: {"choices":\ndata: ' + b"[" * 100_000 + b"\n\n",
+        b'data: {"error": ' + b"[" * 500 + b"]" * 500 + b"}\n\n",
+    ],
+)
+def test_odd_events_are_failures_and_no_accidents(event: bytes) -> None:
+    stream = ChatStream(LABEL)
+    assert stream.feed(event) == b""
+    assert stream.failure is not None

@@ -118,3 +118,11 @@ def test_a_long_event_in_small_pieces_costs_no_more_than_its_length() -> None:
     (event,) = reader.feed(b"\n\n")
     assert len(event.data) == 10_000_000
     assert repr(reader) == "<EventReader holding 0 bytes>"
+
+
+def test_an_empty_data_line_counts_however_it_was_split() -> None:
+    whole, parts = EventReader(), EventReader()
+    assert whole.feed(b"data:\ndata: [DONE]\n\n") == [
+        *parts.feed(b"data:\n"),
+        *parts.feed(b"data: [DONE]\n\n"),
+    ]

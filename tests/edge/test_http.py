@@ -1,5 +1,6 @@
 """The edge from outside: what callers may do wrong, and what they can rely on."""
 
+import contextlib
 import http.client
 import json
 import signal
@@ -268,9 +269,11 @@ def test_bad_input_is_a_400_that_names_the_field(
 
 
 def test_what_means_nothing_is_no_request_for_it(gateway: Gateway, wall: ChatWall) -> None:
-    quiet = {"web_search": False, "models": [], "transforms": None, "provider": None}
-    assert gateway.chat({**CHAT, **quiet}).status == 200
-    assert set(json.loads(wall.requests[0].body)) == {"model", "messages"}
+    nothings: tuple[object, ...] = (False, None, [], {}, "")
+    for nothing in nothings:
+        quiet = dict.fromkeys(("web_search", "models", "transforms", "provider"), nothing)
+        assert gateway.chat({**CHAT, **quiet}).status == 200
+        assert set(json.loads(wall.requests[-1].body)) == {"model", "messages"}
 
 
 def test_a_picture_of_10_mb_passes_byte_for_byte(gateway: Gateway, wall: ChatWall) -> None:
@@ -308,6 +311,38 @@ def test_headers_that_do_not_come_or_do_not_end_are_cut_off(gateway: Gateway) ->
     with connect(gateway) as caller:
         caller.sendall(b"GET /healthz HTTP/1.1\r\nX: " + b"y" * 200_000)
         assert b" 431 " in caller.recv(65536).split(b"\r\n")[0]
+
+
+def test_broken_framing_is_a_400_of_ours(gateway: Gateway) -> None:
+    with connect(gateway) as caller:
+        caller.sendall(
+            f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {gateway.key}"
+            "\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n".encode()
+        )
+        answer = caller.recv(65536)
+        assert b" 400 " in answer.split(b"\r\n")[0]
+        assert b"x-request-id" in answer
+
+
+def test_a_length_with_thousands_of_zeros_is_a_length(gateway: Gateway) -> None:
+    with connect(gateway) as caller:
+        request = raw_request(gateway, b"{}").replace(
+            b"Content-Length: 2", b"Content-Length: " + b"0" * 5000 + b"2"
+        )
+        caller.sendall(request)
+        assert b" 400 " in caller.recv(65536).split(b"\r\n")[0]
+
+
+def test_a_name_that_is_too_long_is_refused_at_once(gateway: Gateway) -> None:
+    answer = gateway.chat({**CHAT, "model": "x" * 5_000_000})
+    assert (answer.status, answer.json()["error"]["param"]) == (400, "model")
+    assert len(answer.body) < 1000
+
+
+def test_a_wish_about_providers_that_we_do_not_know_is_refused(gateway: Gateway) -> None:
+    answer = gateway.chat({**CHAT, "provider": {"data_collection": "deny"}})
+    assert (answer.status, code(answer)) == (400, "not_supported")
+    assert answer.json()["error"]["param"] == "provider.data_collection"
 
 
 def test_garbage_is_a_400(gateway: Gateway) -> None:
@@ -421,6 +456,25 @@ def test_a_large_whole_answer_arrives_whole_and_waits_for_nobody_for_ever(
             assert time.monotonic() < deadline, "the slow caller is still waited for"
             time.sleep(0.05)
     assert '"status":499' in gateway.log[-1]
+
+
+def test_callers_who_read_nothing_do_not_keep_others_out(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    config = '[server]\nmax_connections = 4\nsend_timeout = "1s"\nheader_timeout = "1s"\n'
+    config += provider("http://127.0.0.1:9")
+    with running_gateway(tmp_path_factory.mktemp("slots"), config) as gateway:
+        strangers = [socket.socket() for _ in range(4)]
+        for stranger in strangers:
+            stranger.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+            stranger.connect(address(gateway))
+            stranger.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                for _ in range(3000):
+                    stranger.send(b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert gateway.ask("/healthz", timeout=15).status == 200
+        for stranger in strangers:
+            stranger.close()
 
 
 # The end
