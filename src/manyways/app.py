@@ -38,6 +38,8 @@ from manyways.upstream.openai import OpenAIProvider
 log = structlog.get_logger("manyways")
 
 
+ONE_SIGNAL = 0.5
+"""Seconds in which several signals are one: `make` passes on what the whole group got."""
 RESTART_PAUSE = 1.0
 """Seconds before work in the background that failed is begun again."""
 
@@ -225,8 +227,8 @@ def _listen(settings: Settings) -> socket.socket:
     except OSError as error:
         raise CannotListen(
             f"Cannot listen on {server.host}:{server.port}: {error.strerror or error}. Another"
-            " program may be using the port; choose one with --port, or in the config under"
-            " [server] port."
+            " program may be using the port; choose one with --port, in the config under [server]"
+            " port, or as MANYWAYS__SERVER__PORT."
         ) from error
     return listener
 
@@ -272,13 +274,17 @@ async def _going_on(work: Callable[[], Awaitable[None]]) -> None:
 
 @contextlib.contextmanager
 def _signals(stop: asyncio.Event) -> Iterator[None]:
-    """A first signal asks for a clean stop, a second one ends the process."""
+    """A first signal asks for a clean stop, a later one ends the process."""
     loop = asyncio.get_running_loop()
+    first = 0.0
 
     def heard() -> None:
-        if stop.is_set():
+        nonlocal first
+        if not stop.is_set():
+            first = loop.time()
+            stop.set()
+        elif loop.time() - first > ONE_SIGNAL:
             os._exit(1)
-        stop.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, heard)

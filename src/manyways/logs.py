@@ -31,7 +31,9 @@ def configure(settings: Settings, stream: TextIO | None = None) -> None:
     text = settings.format == "text" or (settings.format == "auto" and out.isatty())
     level = logging.getLevelNamesMapping()[settings.level.upper()]
     shared: list[Processor] = [_stamp]
-    pretty: list[Processor] = [structlog.dev.ConsoleRenderer(colors=out.isatty())]
+    pretty: list[Processor] = [
+        structlog.dev.ConsoleRenderer(colors=out.isatty(), sort_keys=False, pad_event_to=0)
+    ]
     last: list[Processor] = pretty if text else [_exception, _to_json]
     structlog.configure(
         processors=[*shared, *last],

@@ -35,6 +35,7 @@ _ALLOWED_HEADERS = (
     b" X-Stainless-Timeout, X-Stainless-Helper-Method, X-Stainless-Async, User-Agent"
 )
 _CLIENT_ID_LENGTH = 128
+_PATH_LENGTH = 200
 
 log = structlog.get_logger("manyways.edge")
 
@@ -160,19 +161,20 @@ class Edge:
             exchange.left = True
 
     def _write_log(self, exchange: Exchange) -> None:
-        model, caller = exchange.model, exchange.caller
-        log.info(
-            "request",
-            id=exchange.id,
-            method=exchange.method,
-            path=exchange.path,
-            status=499 if exchange.left else exchange.status,
-            ms=round((time.perf_counter() - exchange.began) * 1000, 1),
-            key=caller.last4 if caller else None,
-            model=model.id if model else None,
-            provider=model.provider if model else None,
-            error=exchange.error_code,
-        )
+        facts: dict[str, Any] = {
+            "method": exchange.method,
+            "path": exchange.path[:_PATH_LENGTH],
+            "status": 499 if exchange.left else exchange.status,
+            "ms": round((time.perf_counter() - exchange.began) * 1000, 1),
+        }
+        if exchange.model is not None:
+            facts["model"] = exchange.model.id
+            facts["provider"] = exchange.model.provider
+        if exchange.error_code is not None:
+            facts["error"] = exchange.error_code
+        if exchange.caller is not None:
+            facts["key"] = exchange.caller.last4
+        log.info("request", **facts, id=exchange.id)
 
 
 def _preflight(methods: str) -> Headers:

@@ -95,9 +95,18 @@ def _unknown(offers: Offers, name: str) -> Refusal:
     ids = list(dict.fromkeys(m.id for m in offers.models))
     close = []
     if len(ids) <= _WORTH_COMPARING and len(name) <= _A_NAME:
-        close = get_close_matches(name, ids, n=3, cutoff=0.6)
+        close = _alike(name.rpartition("/")[2], ids)
     hint = f" Did you mean {_listed(close)}?" if close else " GET /v1/models lists what there is."
     return Refusal("model_not_found", f"There is no model {name}.{hint}", param="model")
+
+
+def _alike(name: str, ids: Sequence[str]) -> list[str]:
+    """Up to three ids that begin alike or are spelled alike, whatever the case."""
+    wanted = name.casefold()
+    folded = {model_id.casefold(): model_id for model_id in ids}
+    begin = [model_id for low, model_id in folded.items() if wanted and low.startswith(wanted)]
+    close = [folded[low] for low in get_close_matches(wanted, folded, n=3, cutoff=0.6)]
+    return list(dict.fromkeys([*begin, *close]))[:3]
 
 
 def _who(models: Sequence[Model]) -> str:
