@@ -146,24 +146,43 @@ class TestFirstKey:
     def test_the_first_start_makes_an_admin_key_and_no_later_one_does(
         self, database: Database
     ) -> None:
-        made = operations.ensure_admin_key(database, SETTINGS, NOW)
+        made = operations.ensure_admin_key(database, SETTINGS, NOW, show=print)
         assert made is not None
         assert (made.type, made.expires_at) == ("admin", None)
-        assert operations.ensure_admin_key(database, SETTINGS, NOW) is None
+        assert operations.ensure_admin_key(database, SETTINGS, NOW, show=print) is None
         operations.revoke_key(database, made.id, reason="lost", now=NOW)
-        assert operations.ensure_admin_key(database, SETTINGS, NOW) is None
+        assert operations.ensure_admin_key(database, SETTINGS, NOW, show=print) is None
 
     def test_not_where_an_operator_was_first(self, database: Database) -> None:
+        operations.create_key(database, SETTINGS, "admin", now=NOW)
+        assert operations.ensure_admin_key(database, SETTINGS, NOW, show=print) is None
+
+    def test_also_where_there_are_keys_of_callers_only(self, database: Database) -> None:
         operations.create_key(database, SETTINGS, "test", now=NOW)
-        assert operations.ensure_admin_key(database, SETTINGS, NOW) is None
+        assert operations.ensure_admin_key(database, SETTINGS, NOW, show=print) is not None
+
+    def test_one_that_could_not_be_shown_is_not_there_and_the_next_start_makes_another(
+        self, database: Database
+    ) -> None:
+        def fail(_made: operations.CreatedKey) -> None:
+            raise OSError("no paper")
+
+        with pytest.raises(OSError, match="no paper"):
+            operations.ensure_admin_key(database, SETTINGS, NOW, show=fail)
+        with pytest.raises(OSError, match="no paper"):
+            operations.create_key(database, SETTINGS, "full", now=NOW, show=fail)
+        assert operations.list_keys(database) == ()
+        shown: list[operations.CreatedKey] = []
+        made = operations.ensure_admin_key(database, SETTINGS, NOW, show=shown.append)
+        assert shown == [made]
 
     def test_its_type_is_whichever_the_configuration_gives_the_right(
         self, database: Database
     ) -> None:
         none = Settings(types={"full": KeyType()})
-        assert operations.ensure_admin_key(database, none, NOW) is None
+        assert operations.ensure_admin_key(database, none, NOW, show=print) is None
         boss = Settings(types={"full": KeyType(), "boss": KeyType(admin=True)})
-        made = operations.ensure_admin_key(database, boss, NOW)
+        made = operations.ensure_admin_key(database, boss, NOW, show=print)
         assert made is not None
         assert made.type == "boss"
 
@@ -176,7 +195,8 @@ class TestFirstKey:
             "database = open_database(DatabaseSettings(url=sys.argv[1]))\n"
             "print('ready', flush=True)\n"
             "sys.stdin.readline()\n"
-            "print(bool(operations.ensure_admin_key(database, Settings(), 1.0)))\n"
+            "show = lambda made: print('shown')\n"
+            "print(bool(operations.ensure_admin_key(database, Settings(), 1.0, show=show)))\n"
             "database.close()\n"
         )
         processes = [
@@ -197,5 +217,5 @@ class TestFirstKey:
             process.stdin.write("go\n")
             process.stdin.flush()
         told = [process.communicate(timeout=60)[0] for process in processes]
-        assert sorted(told) == ["False\n", "False\n", "True\n"]
+        assert sorted(told) == ["False\n", "False\n", "shown\nTrue\n"]
         assert len(operations.list_keys(database)) == 1

@@ -3,9 +3,10 @@
 
 def main() -> None:
     """Run the command line."""
-    from manyways.cli import app
+    from manyways.cli import app, output
 
-    app()
+    with output.guarded():
+        app()
 
 
 if __name__ == "__main__":

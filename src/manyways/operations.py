@@ -3,6 +3,8 @@
 Moments (`now`) are Unix seconds. Everything may raise `StoreError`.
 """
 
+from collections.abc import Callable
+
 from msgspec import Struct
 from sqlalchemy import Connection
 
@@ -29,31 +31,47 @@ class CreatedKey(Struct, frozen=True, kw_only=True):
         return f"<CreatedKey {self.id} {self.type} …{self.last4}>"
 
 
+Show = Callable[[CreatedKey], None]
+"""Shows a new key before it is kept: where this raises, there is no key."""
+
+
+def _unshown(_created: CreatedKey) -> None:
+    pass
+
+
 def create_key(
-    database: Database, settings: Settings, key_type: str, *, note: str | None = None, now: float
+    database: Database,
+    settings: Settings,
+    key_type: str,
+    *,
+    note: str | None = None,
+    now: float,
+    show: Show = _unshown,
 ) -> CreatedKey:
     """A new key of a type that the configuration has. Raises `ConfigError` for another type."""
     created, row = _new_key(settings, key_type, note=note, now=now)
-    database.run(lambda connection: _add(connection, created, row), write=True)
+    database.run(lambda connection: _add(connection, created, row, show), write=True)
     return created
 
 
-def ensure_admin_key(database: Database, settings: Settings, now: float) -> CreatedKey | None:
-    """The first key of all, an admin's; `None` where any key was ever made.
+def ensure_admin_key(
+    database: Database, settings: Settings, now: float, *, show: Show
+) -> CreatedKey | None:
+    """The first admin's key; `None` where one was ever made.
 
     However many processes ask at once, one of them gets a key. `None` as well where the
     configuration has no type with `admin = true`.
     """
     admin_types = [name for name, key_type in settings.types.items() if key_type.admin]
-    if not admin_types or database.run(keys.any_made):
+    if not admin_types or database.run(lambda connection: keys.any_made(connection, admin_types)):
         return None
     name = "admin" if "admin" in admin_types else admin_types[0]
     created, row = _new_key(settings, name, note="made on the first start", now=now)
 
     def add_first(connection: Connection) -> CreatedKey | None:
-        if keys.any_made(connection):
+        if keys.any_made(connection, admin_types):
             return None
-        return _add(connection, created, row)
+        return _add(connection, created, row, show)
 
     return database.run(add_first, write=True)
 
@@ -73,14 +91,16 @@ def find_keys(database: Database, wanted: str) -> tuple[KeyRow, ...]:
     )
 
 
-def revoke_key(database: Database, key_id: str, *, reason: str, now: float) -> KeyRow | None:
+def revoke_key(
+    database: Database, key_id: str, *, reason: str | None = None, now: float
+) -> KeyRow | None:
     """The key with this id, revoked from now on; `None` where there is none.
 
     A key that was revoked before keeps its first moment and reason.
     """
     if not key_id.isascii():
         return None
-    reason = _one_line(reason)
+    reason = None if reason is None else _one_line(reason)
     return database.run(
         lambda connection: keys.revoke(connection, key_id, reason=reason, at=int(now)), write=True
     )
@@ -118,8 +138,9 @@ def _new_key(
     return created, row
 
 
-def _add(connection: Connection, created: CreatedKey, row: KeyRow) -> CreatedKey:
+def _add(connection: Connection, created: CreatedKey, row: KeyRow, show: Show) -> CreatedKey:
     keys.add(connection, row, digest(created.key))
+    show(created)
     return created
 
 

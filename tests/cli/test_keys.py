@@ -188,11 +188,10 @@ class TestRevoke:
         assert "revoked before" in again.stderr
         assert "revoked reason  first" in again.stdout.splitlines()
 
-    def test_a_reason_is_asked_for_by_misuse_not_by_a_question(self, keys: Command) -> None:
+    def test_a_reason_can_be_left_out(self, keys: Command) -> None:
         made = document(keys("create", "--json"))
-        silent = keys("revoke", made["id"])
-        assert (silent.exit_code, silent.stdout) == (2, "")
-        assert "--reason" in silent.stderr
+        revoked = document(keys("revoke", made["id"], "--json"))
+        assert (revoked["status"], revoked["revoked_reason"]) == ("revoked", None)
 
     def test_an_unknown_key_fails(self, keys: Command) -> None:
         wrong = keys("revoke", "nobody", "--reason", "why not", "--json")
@@ -221,3 +220,71 @@ class TestTrouble:
         assert told.exit_code == 0
         assert "--json" in told.stdout
         assert "--config" in told.stdout
+
+
+class TestOutput:
+    """Standard output that fails ends a command with one plain line, and loses no key."""
+
+    @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+    @pytest.mark.parametrize(
+        "words", ["create", "create --json", "list --json", "list", "show {id}", "revoke {id}"]
+    )
+    def test_on_a_full_disk(self, config: Path, keys: Command, words: str) -> None:
+        made = document(keys("create", "--json"))
+        with Path("/dev/full").open("w") as full:
+            ended = run(config, words.format(id=made["id"]), stdout=full)
+        assert ended.returncode == 1
+        assert "Standard output cannot be written: No space left on device." in ended.stderr
+        assert "Traceback" not in ended.stderr
+        assert "Exception" not in ended.stderr
+        assert len(document(keys("list", "--all", "--json"))) == 1
+
+    @pytest.mark.parametrize("words", ["create", "create --json"])
+    def test_a_key_is_not_made_where_nobody_reads_or_there_is_nothing_to_write_to(
+        self, config: Path, keys: Command, words: str
+    ) -> None:
+        reading, writing = os.pipe()
+        os.close(reading)
+        unread = run(config, words, stdout=writing)
+        os.close(writing)
+        closed = subprocess.run(
+            [
+                "sh",
+                "-c",
+                f'"$0" -m manyways keys {words} --config "$1" >&-',
+                sys.executable,
+                config,
+            ],
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+        for ended in (unread, closed):
+            assert ended.returncode == 1
+            assert "Standard output" in ended.stderr
+            assert "Traceback" not in ended.stderr
+        assert document(keys("list", "--all", "--json")) == []
+
+    def test_letters_that_the_terminal_lacks_are_spelt(self, config: Path, keys: Command) -> None:
+        made = run(
+            config,
+            "create --json --note Анна",
+            stdout=subprocess.PIPE,
+            env=os.environ | {"PYTHONIOENCODING": "ascii"},
+        )
+        assert made.returncode == 0
+        assert r"\u0410" in made.stdout
+        assert [key["note"] for key in document(keys("list", "--json"))] == ["Анна"]
+
+
+def run(
+    config: Path, words: str, *, stdout: Any, env: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "manyways", "keys", *words.split(), "--config", str(config)],
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=env,
+        check=False,
+    )

@@ -3,6 +3,8 @@
 import json
 import shlex
 import socket
+import subprocess
+import sys
 import time
 import urllib.request
 from pathlib import Path
@@ -74,6 +76,47 @@ def test_the_key_is_in_no_log_and_in_no_file(tmp_path: Path) -> None:
     for file in tmp_path.iterdir():
         if file.name != "key":
             assert secret.encode() not in file.read_bytes()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_an_admin_key_that_cannot_be_shown_is_made_by_the_next_start(tmp_path: Path) -> None:
+    (tmp_path / "manyways.toml").write_text(NOBODY)
+    serve = '"$0" -m manyways serve --port 0'
+    for out in ("/dev/full", "&-"):
+        ended = subprocess.run(
+            ["sh", "-c", f"{serve} >{out}", sys.executable],
+            cwd=tmp_path,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert ended.returncode == 1
+        assert "Standard output" in ended.stderr
+        assert "Traceback" not in ended.stderr
+    with running_gateway(tmp_path, NOBODY) as gateway:
+        assert "Your admin key" in gateway.welcome
+
+
+def test_the_line_to_paste_survives_quotes_and_asks_a_text_model_on_this_machine(
+    tmp_path: Path,
+) -> None:
+    with wall_in_thread() as wall:
+        table = provider(wall.url, "painter", extra="")
+        drawing = 'id = "painter"\ncategory = "image"'
+        name = """it's "odd\\"""
+        config = (
+            '[server]\nhost = "0.0.0.0"\n'
+            + table.replace('id = "painter"', drawing)
+            + f"[[providers.models]]\nid = {json.dumps(name)}\n"
+        )
+        with running_gateway(tmp_path, config) as gateway:
+            assert gateway.base_url.startswith("http://127.0.0.1:")
+            start = gateway.welcome.index("curl ")
+            line = gateway.welcome[start : gateway.welcome.index("\n\n", start)]
+    words = shlex.split(line.replace("\\\n", " "))
+    assert words[1] == f"{gateway.base_url}/chat/completions"
+    assert json.loads(words[-1])["model"] == name
 
 
 def test_a_revoked_key_is_refused_within_a_second(tmp_path: Path) -> None:

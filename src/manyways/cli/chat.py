@@ -13,9 +13,10 @@ from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, Final
 from urllib.parse import urlsplit
 
-import msgspec
 import typer
 
+from manyways.cli import output
+from manyways.cli.address import LOOPBACK, origin, reachable
 from manyways.cli.options import ConfigFile
 from manyways.errors import ManywaysError, StoreError
 
@@ -28,7 +29,6 @@ KEY_TYPE: Final = "test"
 """The type of the key that a chat without one makes for itself."""
 
 _RENEWED_BEFORE: Final = 60.0  # seconds before its end, a key of our own is replaced
-_ANYWHERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104
 
 
 def chat(
@@ -169,7 +169,7 @@ async def _first_model(gateway: Gateway, provider: str | None) -> str:
 @contextmanager
 def _gateway(url: str | None, key: str | None, config: Path | None) -> Iterator[Gateway]:
     """The gateway to ask. Raises `ConfigError` where the configuration is needed and wrong."""
-    from manyways.cli.gateway import LOOPBACK, Gateway
+    from manyways.cli.gateway import Gateway
     from manyways.config import Settings, load
 
     settings = Settings() if url and key else load(config)
@@ -211,9 +211,8 @@ def _given(url: str, mount: str) -> tuple[str, str]:
 
 
 def _configured(settings: Settings, mount: str) -> tuple[str, str]:
-    host = _ANYWHERE.get(settings.server.host, settings.server.host)
-    spelt = f"[{host}]" if ":" in host else host
-    return host, f"http://{spelt}:{settings.server.port}{mount}"
+    server = settings.server
+    return reachable(server.host), f"{origin(server.host, server.port)}{mount}"
 
 
 class _OwnKey:
@@ -307,4 +306,4 @@ def _print_json(answer: Answer, error: ManywaysError | None) -> None:
     }
     if error is not None:
         document["error"] = {"code": getattr(error, "code", "failed"), "message": str(error)}
-    typer.echo(msgspec.json.format(msgspec.json.encode(document)).decode())
+    output.document(document)

@@ -19,6 +19,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from msgspec import Struct
 
 from manyways import __version__
+from manyways.cli.address import reachable
 from manyways.config import ConfigProblems, Settings, load
 from manyways.errors import ConfigError, ManywaysError
 
@@ -30,7 +31,6 @@ PROBE_LIMIT: Final = 3.0
 
 LITTLE_ROOM: Final = 1024**3
 NO_ROOM: Final = 100 * 1024**2
-_ANYWHERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104
 
 
 class Finding(Struct, frozen=True, kw_only=True):
@@ -205,7 +205,7 @@ def server(settings: Settings) -> Finding:
     address = f"{f'[{host}]' if ':' in host else host}:{port}"
     pid = _serving(settings)
     verdict: _Verdict
-    answers = _who_answers(_ANYWHERE.get(host, host), port) if port else _Answered("nobody")
+    answers = _who_answers(reachable(host), port) if port else _Answered("nobody")
     if pid is not None:
         verdict = _running(pid, address, answers)
     elif answers.who == "ours":

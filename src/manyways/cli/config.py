@@ -2,9 +2,9 @@
 
 import tomllib
 
-import msgspec
 import typer
 
+from manyways.cli import output
 from manyways.cli.options import AsJson, ConfigFile
 from manyways.config import ConfigProblems, Problem, Settings, load, show
 
@@ -21,12 +21,12 @@ def check(*, config: ConfigFile = None, json: AsJson = False) -> None:
         settings = load(config)
     except ConfigProblems as wrong:
         if json:
-            _print_json({"ok": False, "problems": wrong.problems})
+            output.document({"ok": False, "problems": wrong.problems})
         else:
             typer.echo(_told(wrong.problems), err=True)
         raise typer.Exit(1) from None
     if json:
-        _print_json(
+        output.document(
             {
                 "ok": True,
                 "file": settings.file,
@@ -49,13 +49,13 @@ def show_(*, config: ConfigFile = None, json: AsJson = False) -> None:
         settings = load(config)
     except ConfigProblems as wrong:
         if json:
-            _print_json({"ok": False, "problems": wrong.problems})
+            output.document({"ok": False, "problems": wrong.problems})
         else:
             typer.echo(_told(wrong.problems), err=True)
         raise typer.Exit(1) from None
     text = show(settings)
     if json:
-        _print_json(
+        output.document(
             {"file": settings.file, "settings": tomllib.loads(text), "origins": settings.origins}
         )
     else:
@@ -77,7 +77,3 @@ def _fine(settings: Settings) -> str:
 def _told(problems: tuple[Problem, ...]) -> str:
     count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
     return "\n".join([*(str(problem) for problem in problems), f"{count} found."])
-
-
-def _print_json(document: object) -> None:
-    typer.echo(msgspec.json.format(msgspec.json.encode(document)).decode())

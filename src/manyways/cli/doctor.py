@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
-import msgspec
 import typer
 
+from manyways.cli import output
 from manyways.cli.options import AsJson, ConfigFile
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def doctor(
     wrong = sum(one.status == "error" for one in findings)
     if json:
         document = {"ok": not wrong, "checks": findings}
-        typer.echo(msgspec.json.format(msgspec.json.encode(document)).decode())
+        output.document(document)
     else:
         typer.echo(_summary(wrong, sum(one.status == "warning" for one in findings)))
     if wrong:
@@ -100,12 +100,16 @@ async def _ask_providers(
 
     progress("Asking the providers", 0, len(providers))
     findings = []
+    asked = [asyncio.create_task(check(provider)) for provider in providers]
+    # No task group: what telling raises, like a broken pipe, should arrive as it is.
     try:
-        async with asyncio.TaskGroup() as group:
-            for asked in [group.create_task(check(provider)) for provider in providers]:
-                findings.append(await asked)
-                tell(findings[-1])
+        for one in asked:
+            findings.append(await one)
+            tell(findings[-1])
     finally:
+        for one in asked:
+            one.cancel()
+        await asyncio.gather(*asked, return_exceptions=True)
         await transport.aclose()
     return findings
 

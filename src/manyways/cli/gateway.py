@@ -15,6 +15,7 @@ from urllib.request import getproxies, proxy_bypass
 import msgspec
 from msgspec import Struct
 
+from manyways.cli.address import LOOPBACK
 from manyways.dialects.sse import DONE, EventReader, EventTooLong
 from manyways.errors import ConnectFailed, ManywaysError, TimedOut, TlsFailed, TransportError
 from manyways.upstream.aiohttp_transport import AiohttpTransport
@@ -29,7 +30,6 @@ ANSWER_LIMIT: Final = 600.0
 _MAX_LIST: Final = 64 * 1024 * 1024
 _MAX_ERROR: Final = 1024 * 1024
 _MAX_EVENT: Final = 64 * 1024 * 1024
-LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
 class GatewayFailed(ManywaysError):

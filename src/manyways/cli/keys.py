@@ -10,14 +10,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import msgspec
 import typer
 
+from manyways.cli import output
 from manyways.cli.options import AsJson, ConfigFile
 from manyways.errors import ManywaysError
 
 if TYPE_CHECKING:
     from manyways.config import Settings
+    from manyways.operations import CreatedKey
     from manyways.store.database import Database
     from manyways.store.keys import KeyRow
 
@@ -65,23 +66,34 @@ def create(
                 f"there is no type {key_type!r}; there are: {', '.join(types)}.",
                 param_hint="--type",
             )
-        made = create_key(database, settings.keys, key_type, note=note, now=time.time())
-    if json:
-        _print_json(
-            {
-                "id": made.id,
-                "key": made.key,
-                "type": made.type,
-                "last4": made.last4,
-                "note": made.note,
-                "created_at": _iso(made.created_at),
-                "expires_at": _iso(made.expires_at),
-            }
+        # Shown before it is kept: one that could not be shown would be nobody's.
+        create_key(
+            database,
+            settings.keys,
+            key_type,
+            note=note,
+            now=time.time(),
+            show=_show_as_json if json else _show_in_words,
         )
-        return
+
+
+def _show_as_json(made: CreatedKey) -> None:
+    content = {
+        "id": made.id,
+        "key": made.key,
+        "type": made.type,
+        "last4": made.last4,
+        "note": made.note,
+        "created_at": _iso(made.created_at),
+        "expires_at": _iso(made.expires_at),
+    }
+    output.write(output.json(content))
+
+
+def _show_in_words(made: CreatedKey) -> None:
     until = "never expires" if made.expires_at is None else f"expires {_utc(made.expires_at)} UTC"
     typer.echo(f"A key of type {made.type}, which {until}. It is shown this once:\n", err=True)
-    typer.echo(made.key)
+    output.write(f"{made.key}\n")
     typer.echo(f"\nIts id is {made.id}", err=True)
 
 
@@ -106,7 +118,7 @@ def list_(
         keys = list_keys(database, alive_at=None if everything else now)
         ended = 0 if keys or everything else len(list_keys(database))
     if json:
-        _print_json([_document(key, now) for key in keys])
+        output.document([_document(key, now) for key in keys])
     elif keys:
         _print_table(keys, now)
     elif ended:
@@ -134,7 +146,9 @@ def show(key: Which, *, config: ConfigFile = None, json: AsJson = False) -> None
 def revoke(
     key: Which,
     *,
-    reason: Annotated[str, typer.Option(metavar="TEXT", help="Why; kept with the key.")],
+    reason: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Why; kept with the key.")
+    ] = None,
     config: ConfigFile = None,
     json: AsJson = False,
 ) -> None:
@@ -208,7 +222,7 @@ def _document(key: KeyRow, now: float) -> dict[str, str | None]:
 def _print_key(key: KeyRow, now: float, *, json: bool) -> None:
     document = _document(key, now)
     if json:
-        _print_json(document)
+        output.document(document)
         return
     for name, value in document.items():
         if value is not None:
@@ -238,10 +252,6 @@ def _print_table(keys: Sequence[KeyRow], now: float) -> None:
         # Text, as a note in square brackets is no markup.
         table.add_row(*map(Text, names), Text(status, STYLES[status]), expires, Text(note))
     Console().print(table)
-
-
-def _print_json(document: object) -> None:
-    typer.echo(msgspec.json.format(msgspec.json.encode(document)).decode())
 
 
 def _iso(moment: int | None) -> str | None:

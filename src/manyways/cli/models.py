@@ -11,6 +11,8 @@ from urllib.parse import SplitResult, urlencode, urlsplit
 import msgspec
 import typer
 
+from manyways.cli import output
+from manyways.cli.address import LOOPBACK, origin
 from manyways.cli.options import AsJson, ConfigFile
 from manyways.errors import ManywaysError
 from manyways.types import Category
@@ -24,7 +26,6 @@ TIMEOUT: Final = 5.0
 """Seconds that a gateway has for an answer. A running one needs milliseconds."""
 
 _MAX_BODY: Final = 64 * 1024 * 1024
-_ANYWHERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104
 _COLUMNS: Final = ("Model", "Provider", "Category", "Context", "Latency", "Status")
 _STYLES: Final = {"active": "green", "degraded": "yellow", "down": "red"}
 
@@ -112,9 +113,7 @@ def _address(settings: Settings, url: str | None) -> SplitResult:
     """Where the API hangs, mount included."""
     mount = settings.server.mounts[0].path
     if url is None:
-        host = _ANYWHERE.get(settings.server.host, settings.server.host)
-        host = f"[{host}]" if ":" in host else host
-        return urlsplit(f"http://{host}:{settings.server.port}{mount}")
+        return urlsplit(f"{origin(settings.server.host, settings.server.port)}{mount}")
     address = _parsed(url)
     if address is None:
         raise typer.BadParameter(
@@ -146,7 +145,7 @@ def _ask(address: SplitResult, filters: dict[str, Any]) -> bytes:
     from urllib.error import HTTPError
     from urllib.request import ProxyHandler, build_opener
 
-    local = address.hostname in {"127.0.0.1", "::1", "localhost"}
+    local = address.hostname in LOOPBACK
     opener = build_opener(*([ProxyHandler({})] if local else []))
     query = urlencode({name: value for name, value in filters.items() if value is not None})
     target = address._replace(path=f"{address.path}/models", query=query, fragment="")
@@ -217,7 +216,7 @@ def _print_json(body: bytes, source: str) -> None:
     document = msgspec.json.decode(body, type=dict[str, Any])
     meta = document.get("meta")
     document["meta"] = {**(meta if isinstance(meta, dict) else {}), "source": source}
-    typer.echo(msgspec.json.format(msgspec.json.encode(document)).decode())
+    output.document(document)
 
 
 def _print_table(models: Sequence[_Row]) -> None:

@@ -1,12 +1,21 @@
 """`manyways serve`."""
 
-import sys
+from __future__ import annotations
+
+import json
+import shlex
 import time
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
+from urllib.parse import urlsplit
 
 import typer
 
+from manyways.cli import output
+from manyways.cli.address import origin
 from manyways.cli.options import ConfigFile
+
+if TYPE_CHECKING:
+    from manyways.config import Settings
 
 
 def serve(
@@ -58,13 +67,17 @@ def serve(
         database = open_database(settings.database)
         try:
             database.lock_for_serving()
-            model = next((m.id for p in settings.providers for m in p.models or ()), "auto")
 
             def ready(url: str) -> None:
                 # Made when it can be shown, and not before: it is shown only once.
-                first = operations.ensure_admin_key(database, settings.keys, time.time())
-                mount = settings.server.mounts[0].path
-                _welcome(url + mount, model, first.key if first else None)
+                first = operations.ensure_admin_key(
+                    database,
+                    settings.keys,
+                    time.time(),
+                    show=lambda made: output.write(_welcome(settings, url, made.key)),
+                )
+                if first is None:
+                    output.write(_welcome(settings, url, None))
 
             uvloop.run(app.serve(settings, database, ready))
         finally:
@@ -74,14 +87,14 @@ def serve(
         raise typer.Exit(1) from None
 
 
-def _welcome(base_url: str, model: str, key: str | None) -> None:
+def _welcome(settings: Settings, url: str, key: str | None) -> str:
     """Plain text, unboxed: the line is there to be pasted."""
-    body = (
-        f'{{"model": "{model}",'
-        ' "messages": [{"role": "user", "content": "Tell me the capital of France."}]}'
-    )
+    where = urlsplit(url)
+    base_url = origin(where.hostname or "", where.port or 80) + settings.server.mounts[0].path
     lines = [f"Manyways is listening on {base_url}"]
     if key:
+        question = {"role": "user", "content": "Tell me the capital of France."}
+        body = json.dumps({"model": _text_model(settings), "messages": [question]})
         lines += [
             "",
             "Your admin key, shown this once:",
@@ -93,9 +106,13 @@ def _welcome(base_url: str, model: str, key: str | None) -> None:
             f"curl {base_url}/chat/completions \\",
             f"  -H 'Authorization: Bearer {key}' \\",
             "  -H 'Content-Type: application/json' \\",
-            f"  -d '{body}'",
+            f"  -d {shlex.quote(body)}",
             "",
             "More keys: manyways keys create --type full",
         ]
-    sys.stdout.write("\n".join(lines) + "\n")
-    sys.stdout.flush()
+    return "\n".join(lines) + "\n"
+
+
+def _text_model(settings: Settings) -> str:
+    listed = (model for provider in settings.providers for model in provider.models or ())
+    return next((model.id for model in listed if model.category in {None, "text"}), "auto")

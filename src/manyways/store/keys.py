@@ -1,6 +1,6 @@
 """The rows of `api_keys`: each write is counted in `changes`, in the same transaction."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final, Literal
 
 from msgspec import Struct
@@ -87,9 +87,9 @@ def every(connection: Connection, *, alive_at: int | None = None) -> tuple[KeyRo
     return tuple(_rows(connection, query))
 
 
-def any_made(connection: Connection) -> bool:
-    """Whether a key was ever made: rows stay when keys end."""
-    return bool(connection.scalar(select(exists().select_from(api_keys))))
+def any_made(connection: Connection, types: Iterable[str]) -> bool:
+    """Whether a key of one of these types was ever made: rows stay when keys end."""
+    return bool(connection.scalar(select(exists().where(api_keys.c.type.in_(types)))))
 
 
 def add(connection: Connection, key: KeyRow, digest: bytes) -> None:
@@ -98,7 +98,7 @@ def add(connection: Connection, key: KeyRow, digest: bytes) -> None:
     connection.execute(insert(api_keys).values(digest=digest, **_fields(key)))
 
 
-def revoke(connection: Connection, id: str, *, reason: str, at: int) -> KeyRow | None:  # noqa: A002
+def revoke(connection: Connection, id: str, *, reason: str | None, at: int) -> KeyRow | None:  # noqa: A002
     """The key as it stands afterwards; a revocation that already stood keeps its own reason.
 
     `None` where there is no such key.

@@ -16,7 +16,7 @@ metadata = MetaData(
     }
 )
 
-# Keys are revoked, never deleted: an empty table means that no key was ever made.
+# Keys are revoked, never deleted: the table tells whether one was ever made.
 api_keys = Table(
     "api_keys",
     metadata,
