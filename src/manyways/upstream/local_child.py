@@ -104,9 +104,10 @@ def _server(api_key: str) -> Any:
     params.cpuparams.n_threads = max(1, min(4, _processors() // 2))
     params.cpuparams.poll = 0
     params.n_threads_http = _CONNECTIONS
-    # A model this small wanders when left to chance, and repeats itself up to the end of its
-    # context. Callers may say otherwise.
+    # A model this small wanders when left to chance, and repeats itself for ever without a
+    # penalty. Callers may say otherwise.
     params.sampling.temp = 0.0
+    params.sampling.penalty_freq = 0.5
     params.n_predict = ANSWER
     params.verbosity = _QUIET
     params.warmup = False
