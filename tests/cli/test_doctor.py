@@ -2,6 +2,8 @@
 
 import json
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -269,3 +271,19 @@ def test_the_embedded_model_is_started_and_asked(tmp_path: Path, port: int) -> N
     assert status == 0
     assert found["embedded model"]["detail"].startswith("installed: ")
     assert found["provider local"]["detail"].startswith("starts in ")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_output_that_fails_is_told_plainly(tmp_path: Path) -> None:
+    (tmp_path / "manyways.toml").write_text(provider("http://127.0.0.1:9", "m"))
+    with Path("/dev/full").open("w") as full:
+        ended = subprocess.run(
+            [sys.executable, "-m", "manyways", "doctor"],
+            cwd=tmp_path,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert (ended.returncode, ended.stderr.count("\n")) == (1, 1)
+    assert "No space left on device" in ended.stderr

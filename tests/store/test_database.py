@@ -379,3 +379,19 @@ def test_settings_are_read_without_importing_sqlalchemy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
     assert done.stdout == b"[]\n"
+
+
+def test_links_that_lead_in_a_circle_are_told(tmp_path: Path) -> None:
+    (tmp_path / "a.db").symlink_to("b.db")
+    (tmp_path / "b.db").symlink_to("a.db")
+    with pytest.raises(StoreError):
+        open_database(Settings(url=f"sqlite:///{tmp_path}/a.db"))
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_a_lock_file_on_a_full_disk_is_told(tmp_path: Path) -> None:
+    database = open_database(Settings(url=f"sqlite:///{tmp_path}/keys.db"))
+    (tmp_path / "keys.db.lock").symlink_to("/dev/full")
+    with pytest.raises(StoreError, match=r"lock file .* cannot be"):
+        database.lock_for_serving()
+    database.close()

@@ -72,9 +72,8 @@ class Document:
     def note(self, path: Path, message: str) -> None:
         """Put a problem with the setting at `path` on the list; `message` follows its name."""
         setting = dotted(path)
-        value = self.find(path)
-        if isinstance(value, FromVariable) and value.override:
-            where = value.variable
+        if variable := _variable(self.find(path)):
+            where = variable
         elif self._text:
             where = f"{self._file}:{self.line(path)}"
         else:
@@ -98,6 +97,16 @@ class Document:
             except (KeyError, IndexError, TypeError):
                 return None
         return value
+
+
+def _variable(value: object) -> str:
+    """The variable that alone laid `value` over the document, a table or not; else nothing."""
+    while isinstance(value, dict) and value:
+        first, *others = value.values()
+        if not all(map(_variable, others)):
+            return ""
+        value = first
+    return value.variable if isinstance(value, FromVariable) and value.override else ""
 
 
 def dotted(path: Path) -> str:

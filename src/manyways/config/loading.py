@@ -78,7 +78,8 @@ def _chosen(path: Path | None, environ: Mapping[str, str]) -> Path | None:
     if named := environ.get("MANYWAYS_CONFIG"):
         return Path(named)
     here = Path(_NAME)
-    return here if here.exists() else None
+    # A link that leads nowhere was meant to lead somewhere: reading it will tell.
+    return here if os.path.lexists(here) else None
 
 
 def _text(file: Path) -> str:
@@ -86,7 +87,8 @@ def _text(file: Path) -> str:
     try:
         data = file.read_bytes()
     except FileNotFoundError:
-        raise _only(str(file), "there is no such file") from None
+        what = "is a link to a file that is not there" if file.is_symlink() else None
+        raise _only(str(file), what or "there is no such file") from None
     except IsADirectoryError:
         raise _only(str(file), "is a folder; name the file in it") from None
     except OSError as error:
@@ -108,6 +110,10 @@ def _parsed(text: str, name: str) -> dict[str, Any]:
         else:
             line, what = max(1, len(text.splitlines())), what.removesuffix(_END)
         raise _only(f"{name}:{line}", f"is not TOML: {what[:1].lower()}{what[1:]}") from error
+    except RecursionError as error:
+        raise _only(name, "has tables or lists nested too deeply") from error
+    except ValueError as error:  # Python reads no whole number of more than 4300 digits
+        raise _only(name, "has a number in it that is far too long") from error
 
 
 def _place(problem: Problem) -> tuple[int, str]:

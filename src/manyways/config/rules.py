@@ -14,6 +14,8 @@ from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 from manyways.config import quantities
+from manyways.errors import ManywaysError
+from manyways.store.database import sqlite_path
 
 Check = Callable[[Any], Any]
 
@@ -61,9 +63,9 @@ def _size(low: int, high: int) -> Check:
     return between(low, high, quantities.write_size)
 
 
-def _finite(value: float) -> float:
-    if not math.isfinite(value):
-        raise Wrong("must be a finite number")
+def _price(value: float) -> float:
+    if not (math.isfinite(value) and value >= 0):
+        raise Wrong("must be a finite number, 0 or more")
     return value
 
 
@@ -90,7 +92,7 @@ def _web_address(value: str) -> str:
         _ = parts.port
     except ValueError:
         good, parts = False, urlsplit("")
-    if not good or re.search(r"\s", value):
+    if not good or " " in value or not value.isprintable():
         raise Wrong('should be an address like "https://api.example.com/v1"')
     if parts.username is not None or parts.password is not None:
         raise Wrong("cannot have a user or a password in it; use api_key, or headers")
@@ -146,17 +148,16 @@ def _mount(value: str) -> str:
 
 
 def _host(value: str) -> str:
-    if not value or re.search(r"[\s/]", value) or "://" in value:
+    if not value or " " in value or "/" in value or not value.isprintable():
         raise Wrong('should be a host name or an address, like "127.0.0.1" or "0.0.0.0"')
     return value
 
 
 def _database(value: str) -> str:
-    scheme, separator, _ = value.partition("://")
-    if separator and scheme.partition("+")[0] in {"postgresql", "postgres"}:
-        raise Wrong('names PostgreSQL, which is not served yet; write "sqlite:///manyways.db"')
-    if scheme != "sqlite" or not separator:
-        raise Wrong('should be an address like "sqlite:///manyways.db"')
+    try:
+        sqlite_path(value)
+    except ManywaysError as error:
+        raise Wrong(str(error).removeprefix("database.url ")) from None
     return value
 
 
@@ -323,7 +324,7 @@ CHECKS: Final[dict[str, Check]] = {
     "providers.*.models.*.upstream_id": _name,
     "providers.*.models.*.context_window": _COUNT,
     "providers.*.models.*.max_output_tokens": _COUNT,
-    "providers.*.models.*.pricing.*": _finite,
+    "providers.*.models.*.pricing.*": _price,
 }
 
 NAMES: Final[dict[str, Check]] = {

@@ -1,7 +1,7 @@
 """Single values: what fits a setting's type, and words for what does not."""
 
 import datetime as dt
-import math
+import sys
 from typing import Final, cast
 
 from msgspec import inspect
@@ -11,6 +11,7 @@ from manyways.config.document import FromVariable
 from manyways.config.rules import LIFTABLE, SECONDS, SECRETS, SIZES, Wrong, near
 
 _LONGEST_QUOTE: Final = 60
+_LONGEST_NUMBER: Final = 10**20
 _TRUTH: Final = dict.fromkeys(("true", "yes", "on", "1"), True) | dict.fromkeys(
     ("false", "no", "off", "0"), False
 )
@@ -77,7 +78,7 @@ def _fits(kind: inspect.Type, value: object) -> bool:
             return (
                 isinstance(value, int | float)
                 and not isinstance(value, bool)
-                and math.isfinite(value)
+                and abs(value) <= sys.float_info.max  # also False where it is no number
             )
         case inspect.StrType():
             return isinstance(value, str)
@@ -124,7 +125,8 @@ def described(value: object, pattern: str) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, int | float):
-        return f"the number {value}"
+        too_long = isinstance(value, int) and abs(value) >= _LONGEST_NUMBER
+        return "a number that is far too large" if too_long else f"the number {value}"
     if isinstance(value, list):
         return "a list"
     return "a table" if isinstance(value, dict) else "a date or time"

@@ -39,12 +39,14 @@ class Settings(Struct, frozen=True, kw_only=True):
 def sqlite_path(url: str) -> Path:
     """The absolute path of the file that a `database.url` names, links followed.
 
-    Raises `ConfigError` for whatever else the URL asks for, without repeating passwords.
+    Raises `ConfigError` for whatever else the URL asks for, without repeating passwords, and
+    `StoreError` where the links lead nowhere.
     """
     scheme, separator, rest = url.partition("://")
     if scheme.partition("+")[0] in ("postgresql", "postgres"):
         raise ConfigError(
-            "database.url: PostgreSQL is not supported yet. Use SQLite: sqlite:///manyways.db"
+            "database.url names PostgreSQL, which is not supported yet. Use SQLite: "
+            "sqlite:///manyways.db"
         )
     if scheme != "sqlite" or not separator:
         raise ConfigError(
@@ -53,8 +55,8 @@ def sqlite_path(url: str) -> Path:
         )
     if rest in ("", "/", "/:memory:", ":memory:"):
         raise ConfigError(
-            "database.url: a database in memory would forget every key at the next start. Name "
-            "a file: sqlite:///manyways.db"
+            "database.url names a database in memory, which would forget every key at the next "
+            "start. Name a file: sqlite:///manyways.db"
         )
     if not rest.startswith("/"):
         raise ConfigError(
@@ -63,7 +65,12 @@ def sqlite_path(url: str) -> Path:
         )
     if "?" in rest or "\0" in rest:
         raise ConfigError("database.url takes a path and nothing more: sqlite:///manyways.db")
-    return Path(rest[1:]).resolve()
+    try:
+        return Path(rest[1:]).resolve()
+    except (OSError, RuntimeError) as error:  # which of the two, depends on Python
+        raise StoreError(
+            "database.url names a path whose links lead in a circle. Choose another."
+        ) from error
 
 
 def open_database(settings: Settings, *, busy_timeout: float = 5.0) -> Database:
@@ -172,8 +179,14 @@ class Database:
         except OSError as error:
             os.close(lock)
             raise StoreError(f"The lock file {path} cannot be locked: {error.strerror}.") from error
-        os.ftruncate(lock, 0)
-        os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+        try:
+            os.ftruncate(lock, 0)
+            os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+        except OSError as error:
+            os.close(lock)
+            raise StoreError(
+                f"The lock file {path} cannot be written: {error.strerror}."
+            ) from error
         # The file stays when the lock goes: removing it would let two processes lock two files.
         self._lock = lock
 
