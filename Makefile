@@ -12,9 +12,15 @@ help:
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Manyways needs Python 3.11 or newer; '$(PYTHON)' is `$(PYTHON) --version`. Try: make PYTHON=python3.12"; exit 1; }
-	$(PYTHON) -m venv .venv
+	$(PYTHON) -m venv --clear .venv
 
-.venv/.runtime: requirements/runtime.txt pyproject.toml | $(BIN)/python
+# An environment whose making was interrupted has a Python, but no pip that works.
+.venv/.pip: $(BIN)/python
+	@{ $(BIN)/python -c 'import sys; sys.exit(sys.prefix == sys.base_prefix)' && \
+		$(BIN)/python -m pip --version; } >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
+	@touch $@
+
+.venv/.runtime: requirements/runtime.txt pyproject.toml .venv/.pip
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements/runtime.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@

@@ -381,7 +381,16 @@ async def test_the_child_ends_with_its_standard_input() -> None:
 
 
 @pytest.mark.model
-async def test_a_parent_that_was_killed_leaves_no_child_behind() -> None:
+@pytest.mark.parametrize(
+    "stopped",
+    [
+        False,
+        pytest.param(
+            True, marks=pytest.mark.skipif(sys.platform != "linux", reason="Linux sees to it")
+        ),
+    ],
+)
+async def test_a_parent_that_was_killed_leaves_no_child_behind(stopped: bool) -> None:
     script = textwrap.dedent("""
         import asyncio
         from manyways.upstream.local import LocalModel
@@ -404,6 +413,8 @@ async def test_a_parent_that_was_killed_leaves_no_child_behind() -> None:
             assert line, "the parent ended"
     pid = int(line)
     assert alive(pid)
+    if stopped:
+        os.kill(pid, signal.SIGSTOP)
     parent.kill()
     await parent.wait()
 

