@@ -97,7 +97,9 @@ class StreamedAttempt:
             if out:
                 limit.restart(self._send_timeout, _CALLER)
                 await patient.write(out)
-                if self._now() > self._deadline and not events.complete:
+                if self._now() > self._deadline:
+                    if events.complete:
+                        return  # and whatever else the provider may go on sending
                     raise AttemptFailed("timeout", _TOO_LATE)
             if events.failure and not events.complete:
                 raise events.failure
