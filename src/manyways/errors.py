@@ -5,6 +5,7 @@
     ├── ConfigError         the configuration is wrong: where, why, and the cure
     │   └── ConfigProblems  (config) everything that is wrong with it, at once
     ├── CannotListen        (app) the address is taken, or not ours
+    ├── OutputFailed        (cli) what was to be shown could not be written
     ├── BadModelList        (catalog) a provider's list of models cannot be read
     ├── StoreError          the database cannot do what was asked
     ├── CallerLeft          nobody is there to be answered any more
