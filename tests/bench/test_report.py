@@ -115,7 +115,7 @@ def test_a_bar_far_longer_than_ours_is_cut_so_that_ours_can_be_seen() -> None:
             "pip failed: no route to https://example.test/simple/x\nmore",
             "pip failed: no route to [...]",
         ),
-        ("no such file: '/home/somebody/secret.log'", "no such file: '[...]'"),
+        ("no such file: '/var/log/secret.log'", "no such file: '[...]'"),
         ("cannot keep up with 500 answers/s", "cannot keep up with 500 answers/s"),
         ("3 of 4 and/or 5", "3 of 4 and/or 5"),
     ],

@@ -203,7 +203,7 @@ class KeyRing:
         while True:
             try:
                 await self.poll()
-            except Exception:
+            except Exception:  # whatever it is: who looks no more must not trust what it knew
                 log.exception("Following the keys failed; all are asked for anew.")
                 self.forget()
             await asyncio.sleep(interval)
