@@ -221,7 +221,7 @@ def _listen(settings: Settings) -> socket.socket:
             listener.bind(where)
             listener.listen(server.backlog)
             listener.setblocking(False)
-        except BaseException:
+        except BaseException:  # also when interrupted: nobody else would close it
             listener.close()
             raise
     except OSError as error:
@@ -267,7 +267,7 @@ async def _going_on(work: Callable[[], Awaitable[None]]) -> None:
     while True:
         try:
             return await work()
-        except Exception:  # one of the two places that must not die
+        except Exception:  # whatever it was, it is told of and the work goes on
             log.exception("background work failed, and is begun again", work=repr(work))
             await asyncio.sleep(RESTART_PAUSE)
 

@@ -92,7 +92,7 @@ class Edge:
         except StoreError as error:
             log.warning("the database cannot answer", id=exchange.id, reason=str(error))
             await self._sorry(exchange)
-        except Exception:  # one of the two places that must not die
+        except Exception:  # whatever it was, the caller is answered and the server goes on
             log.exception("unexpected error", id=exchange.id, path=exchange.path)
             await self._sorry(exchange)
         finally:

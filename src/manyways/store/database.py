@@ -85,7 +85,7 @@ def open_database(settings: Settings, *, busy_timeout: float = 5.0) -> Database:
     file = SqliteFile(sqlite_path(settings.url), busy_timeout)
     try:
         bring_up(file)
-    except BaseException:
+    except BaseException:  # also when interrupted: nobody else would close it
         file.close()
         raise
     return Database(file)

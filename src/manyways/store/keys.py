@@ -98,7 +98,7 @@ def add(connection: Connection, key: KeyRow, digest: bytes) -> None:
     connection.execute(insert(api_keys).values(digest=digest, **_fields(key)))
 
 
-def revoke(connection: Connection, id: str, *, reason: str | None, at: int) -> KeyRow | None:  # noqa: A002
+def revoke(connection: Connection, id: str, *, reason: str | None, at: int) -> KeyRow | None:  # noqa: A002 - as above
     """The key as it stands afterwards; a revocation that already stood keeps its own reason.
 
     `None` where there is no such key.

@@ -143,7 +143,7 @@ class AiohttpTransport:
         try:
             limit.restart(limits.headers, "headers")
             message, content = await wire.ask(request, bodiless=method == "HEAD")
-        except BaseException:
+        except BaseException:  # cancelled, above all: the provider must notice at once
             wire.abort()
             connection.close()
             raise
