@@ -36,7 +36,8 @@ class Provider(Struct, frozen=True, kw_only=True):
 
     `models` is `None` where the provider's own list is to be asked for; a given list is the
     whole list. `base_url` has no trailing slash, and is empty for `protocol = "local"`,
-    whose address is known only once its child process listens.
+    whose address is known only once its child process listens. With `drain`, an answer that
+    its caller has left is read to its end: the provider bills it anyway, and tells its usage.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Provider(Struct, frozen=True, kw_only=True):
     api_keys: tuple[str, ...] = ()
     headers: dict[str, str] = {}
     models: tuple[ModelEntry, ...] | None = None
+    drain: bool = False
 
     def __repr__(self) -> str:
         """Without keys and headers: whatever is printed ends in a log."""
@@ -74,6 +76,21 @@ class Model(Struct, frozen=True, kw_only=True):
     quality_score: float | None = None
     last_verified: str | None = None
     uptime_24h: float | None = None
+
+
+class Needs(Struct, frozen=True, kw_only=True):
+    """What a model must be able to do to serve a request.
+
+    `capabilities` are of `tools`, `vision`, `json_schema`. `prompt_tokens` is a lower bound:
+    the prompt is surely no shorter.
+    """
+
+    category: Category = "text"
+    capabilities: tuple[Capability, ...] = ()
+    prompt_tokens: int = 0
+
+
+NO_NEEDS = Needs()
 
 
 class Caller(Struct, frozen=True, kw_only=True):
