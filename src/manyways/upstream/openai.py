@@ -1,7 +1,7 @@
 """Protocol `openai`: any server that speaks OpenAI's API, the embedded model's included."""
 
-import itertools
 import time
+from collections.abc import Sequence
 from typing import Protocol
 
 from manyways.errors import AttemptFailed, Refusal, TransportError
@@ -13,6 +13,12 @@ from manyways.watch import TimeLimit
 _ERROR_BODY = 256 * 1024
 _NO_SECRET = 3
 """Keys of so few letters are placeholders, and parts of ordinary words."""
+_LONG_ENOUGH = 12
+"""Letters of a key whose last ones give nothing away."""
+_SHOWN = 4
+_JSON = ("Accept", "application/json")
+_EVENTS = ("Accept", "text/event-stream")
+_JSON_BODY = ("Content-Type", "application/json")
 _LIST_BODY = 32 * 1024 * 1024
 _LIST_LIMIT = 60.0
 """Seconds for a whole list of models, however lively it trickles."""
@@ -37,7 +43,12 @@ class FixedAddress:
 
 
 class OpenAIProvider:
-    """One provider, asked over a transport. Several keys are used in turn."""
+    """One provider, asked over a transport.
+
+    Its keys are its credentials, numbered from 0 in the order of the configuration; who asks
+    says with which. A provider without keys has one credential, 0, that sends none. `drain`
+    tells whether an answer that its caller has left is to be read to its end.
+    """
 
     def __init__(
         self,
@@ -48,31 +59,44 @@ class OpenAIProvider:
         api_keys: tuple[str, ...] | None = None,
     ) -> None:
         self.name = provider.name
+        self.drain = provider.drain
         self._transport = transport
         self._fixed = provider.base_url if address is None else ""
         self._address = address or FixedAddress(provider.base_url)
-        shared = tuple(provider.headers.items())
-        keys = provider.api_keys if api_keys is None else api_keys
-        self._keys = tuple(key for key in keys if len(key) > _NO_SECRET)
-        self._headers = itertools.cycle(
-            [(*shared, ("Authorization", f"Bearer {key}")) for key in keys] or [shared]
-        )
+        self._keys = provider.api_keys if api_keys is None else api_keys
+        self._headers = [_Headers(provider, key) for key in self._keys or (None,)]
 
     def __repr__(self) -> str:
         return f"<OpenAIProvider {self.name}>"
 
-    async def chat(self, body: bytes, limits: Limits, *, stream: bool) -> Response:
+    @property
+    def credentials(self) -> int:
+        """How many there are: at least one."""
+        return len(self._headers)
+
+    def label(self, credential: int) -> str:
+        """How logs and the operator's pages name a credential, without telling it."""
+        if not self._keys:
+            return "no key"
+        key = self._keys[credential]
+        known = f" (…{key[-_SHOWN:]})" if len(key) >= _LONG_ENOUGH else ""
+        return f"key {credential + 1}{known}"
+
+    async def chat(
+        self, body: bytes, limits: Limits, *, stream: bool, credential: int = 0
+    ) -> Response:
         """Ask `/chat/completions`; the answer's status is 200, its body has not been read.
 
         Raises `AttemptFailed`, or `Refusal` where the provider says that the request itself
         is wrong.
         """
+        headers = self._headers[credential]
         response = await self._send(
             "POST",
             "/chat/completions",
+            headers.streamed if stream else headers.whole,
             body,
             limits,
-            "text/event-stream" if stream else "application/json",
         )
         if response.status == 200:
             return response
@@ -81,40 +105,73 @@ class OpenAIProvider:
                 found = await response.body(_ERROR_BODY)
         except TransportError:
             found = b""  # the status alone says enough
-        failure = failures.from_status(response.status, response.headers, found, time.time())
-        if isinstance(failure, Refusal):
-            failure.message = self.redact(failure.message)
-        raise failure
+        raise self._failure(response, found)
 
     def redact(self, text: str) -> str:
         """`text` without this provider's keys, whoever repeats them."""
         for key in self._keys:
-            text = text.replace(key, "***")
+            if len(key) > _NO_SECRET:
+                text = text.replace(key, "***")
         return text
 
     async def list_models(self, limits: Limits) -> bytes:
-        """The provider's own list, `/models`. Raises `AttemptFailed`, `Refusal`."""
+        """The provider's own list, `/models`, with the first credential that is accepted.
+
+        Raises `AttemptFailed`, `Refusal`.
+        """
         try:
             with TimeLimit(_LIST_LIMIT, "the list of models"):
-                response = await self._send("GET", "/models", b"", limits, "application/json")
-                async with response:
-                    found = await response.body(_LIST_BODY)
-        except TransportError as error:
-            raise failures.from_transport(error) from error
+                for headers in self._headers[:-1]:
+                    try:
+                        return await self._list_models(headers, limits)
+                    except AttemptFailed as failure:
+                        if failure.code != "credentials":
+                            raise
+                return await self._list_models(self._headers[-1], limits)
         except TimeoutError as error:
             raise AttemptFailed("timeout", str(error)) from error
+
+    async def _list_models(self, headers: "_Headers", limits: Limits) -> bytes:
+        response = await self._send("GET", "/models", headers.listing, b"", limits)
+        try:
+            async with response:
+                found = await response.body(_LIST_BODY)
+        except TransportError as error:
+            raise failures.from_transport(error) from error
         if response.status != 200:
-            raise failures.from_status(response.status, response.headers, found, time.time())
+            raise self._failure(response, found)
         return found
 
+    def _failure(self, response: Response, body: bytes) -> Refusal | AttemptFailed:
+        failure = failures.from_status(response.status, response.headers, body, time.time())
+        failure.message = self.redact(failure.message)
+        failure.args = (failure.message,)
+        return failure
+
     async def _send(
-        self, method: str, path: str, body: bytes, limits: Limits, accept: str
+        self,
+        method: str,
+        path: str,
+        headers: Sequence[tuple[str, str]],
+        body: bytes,
+        limits: Limits,
     ) -> Response:
-        headers = [("Accept", accept), *next(self._headers)]
-        if body:
-            headers.append(("Content-Type", "application/json"))
         try:
             base = self._fixed or await self._address.address(limits.connect)
             return await self._transport.send(method, base + path, headers, body, limits)
         except TransportError as error:
             raise failures.from_transport(error) from error
+
+
+class _Headers:
+    """What is sent with one credential, made once: the transport knows it again."""
+
+    __slots__ = ("listing", "streamed", "whole")
+
+    def __init__(self, provider: Provider, key: str | None) -> None:
+        shared = tuple(provider.headers.items())
+        if key is not None:
+            shared += (("Authorization", f"Bearer {key}"),)
+        self.listing = (_JSON, *shared)
+        self.whole = (_JSON, *shared, _JSON_BODY)
+        self.streamed = (_EVENTS, *shared, _JSON_BODY)

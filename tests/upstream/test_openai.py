@@ -1,0 +1,146 @@
+"""A provider is asked with the credential that was chosen, and never tells one."""
+
+import json
+from collections.abc import AsyncIterator
+
+import pytest
+
+from manyways.errors import AttemptFailed, Refusal
+from manyways.types import Provider
+from manyways.upstream.aiohttp_transport import AiohttpTransport
+from manyways.upstream.openai import OpenAIProvider
+from manyways.upstream.transport import Limits, Transport
+from tests.support.wall import Wall, whole
+
+LIMITS = Limits(connect=5, headers=5, idle=5)
+FIRST, SECOND = "sk-first-key-0001", "sk-second-key-0002"
+BODY = b'{"model": "m", "messages": []}'
+REFUSED = whole(json.dumps({"error": {"message": f"Incorrect API key: {FIRST}"}}).encode(), 401)
+
+
+@pytest.fixture
+async def transport() -> AsyncIterator[Transport]:
+    transport = AiohttpTransport()
+    yield transport
+    await transport.aclose()
+
+
+@pytest.fixture
+async def wall() -> AsyncIterator[Wall]:
+    async with Wall(whole(b"{}")) as wall:
+        yield wall
+
+
+def provider(
+    wall: Wall, transport: Transport, *keys: str, headers: dict[str, str] | None = None
+) -> OpenAIProvider:
+    row = Provider(
+        name="p", protocol="openai", base_url=wall.url, api_keys=keys, headers=headers or {}
+    )
+    return OpenAIProvider(row, transport)
+
+
+async def asked(provider: OpenAIProvider, *, stream: bool = False, credential: int = 0) -> None:
+    async with await provider.chat(BODY, LIMITS, stream=stream, credential=credential) as answer:
+        await answer.body(1000)
+
+
+async def test_the_credential_asked_with_is_the_one_that_was_chosen(
+    wall: Wall, transport: Transport
+) -> None:
+    two = provider(wall, transport, FIRST, SECOND)
+    assert two.credentials == 2
+    await asked(two, credential=1)
+    await asked(two)
+    await asked(two)
+    sent = [request.headers["authorization"] for request in wall.requests]
+    assert sent == [f"Bearer {SECOND}", f"Bearer {FIRST}", f"Bearer {FIRST}"]
+
+
+async def test_without_keys_there_is_one_credential_that_sends_none(
+    wall: Wall, transport: Transport
+) -> None:
+    open_to_all = provider(wall, transport)
+    assert open_to_all.credentials == 1
+    await asked(open_to_all, credential=0)
+    assert "authorization" not in wall.requests[0].headers
+
+
+@pytest.mark.parametrize(
+    ("stream", "accepted"), [(False, "application/json"), (True, "text/event-stream")]
+)
+async def test_a_request_says_what_it_is_and_what_it_wants(
+    wall: Wall, transport: Transport, *, stream: bool, accepted: str
+) -> None:
+    with_headers = provider(wall, transport, FIRST, headers={"X-Title": "ours"})
+    await asked(with_headers, stream=stream)
+    (request,) = wall.requests
+    assert (request.method, request.path, request.body) == ("POST", "/chat/completions", BODY)
+    assert request.headers["accept"] == accepted
+    assert request.headers["content-type"] == "application/json"
+    assert request.headers["x-title"] == "ours"
+
+
+@pytest.mark.parametrize(
+    ("keys", "labels"),
+    [
+        ((), ["no key"]),
+        ((FIRST, SECOND), ["key 1 (…0001)", "key 2 (…0002)"]),
+        (("sk-12345678",), ["key 1"]),  # four of eleven letters would be half of it
+        (("x",), ["key 1"]),
+    ],
+)
+async def test_a_label_names_a_key_without_telling_it(
+    wall: Wall, transport: Transport, keys: tuple[str, ...], labels: list[str]
+) -> None:
+    named = provider(wall, transport, *keys)
+    assert [named.label(number) for number in range(named.credentials)] == labels
+
+
+async def test_models_are_listed_with_the_first_credential_that_is_accepted(
+    wall: Wall, transport: Transport
+) -> None:
+    wall.then(REFUSED, whole(b'{"data": []}'))
+    assert await provider(wall, transport, FIRST, SECOND).list_models(LIMITS) == b'{"data": []}'
+    assert [request.headers["authorization"] for request in wall.requests] == [
+        f"Bearer {FIRST}",
+        f"Bearer {SECOND}",
+    ]
+
+
+async def test_models_are_not_listed_where_no_credential_is_accepted(
+    wall: Wall, transport: Transport
+) -> None:
+    wall.answer = REFUSED
+    with pytest.raises(AttemptFailed) as caught:
+        await provider(wall, transport, FIRST, SECOND).list_models(LIMITS)
+    assert caught.value.code == "credentials"
+    assert len(wall.requests) == 2
+
+
+async def test_another_key_is_not_asked_with_when_the_key_is_not_what_is_wrong(
+    wall: Wall, transport: Transport
+) -> None:
+    wall.answer = whole(b"", 500)
+    with pytest.raises(AttemptFailed) as caught:
+        await provider(wall, transport, FIRST, SECOND).list_models(LIMITS)
+    assert caught.value.code == "provider_error"
+    assert len(wall.requests) == 1
+
+
+async def test_a_key_that_the_provider_repeats_does_not_reach_the_caller(
+    wall: Wall, transport: Transport
+) -> None:
+    words = {"error": {"message": f"with {SECOND} you may not", "code": "no"}}
+    wall.answer = whole(json.dumps(words).encode(), 400)
+    two = provider(wall, transport, FIRST, SECOND)
+    with pytest.raises(Refusal, match=r"^with \*\*\* you may not$"):
+        await asked(two, credential=0)
+
+
+async def test_whether_an_answer_is_drained_is_the_providers_to_say(
+    wall: Wall, transport: Transport
+) -> None:
+    row = Provider(name="p", protocol="openai", base_url=wall.url, drain=True)
+    assert OpenAIProvider(row, transport).drain
+    assert not provider(wall, transport).drain
