@@ -228,6 +228,10 @@ def test_defaults_fill_in_only_what_the_caller_left_open() -> None:
         ({"provider": {"allow_fallbacks": "no"}}, "provider.allow_fallbacks"),
         ({"models": "m"}, "models"),
         ({"models": [5]}, "models[0]"),
+        ({"models": ["m", ""]}, "models[1]"),
+        ({"models": ["m" * 513]}, "models[0]"),
+        ({"models": ["m"] * 101}, "models"),
+        ({"models": {"a": 1}}, "models"),
         ({"web_search": "yes"}, "web_search"),
         ({"transforms": "middle-out"}, "transforms"),
         ({"stream": "true"}, "stream"),
@@ -287,7 +291,6 @@ def test_a_missing_field_is_refused_by_name(missing: str) -> None:
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
-        ({"models": ["a", "b"]}, "models"),
         ({"web_search": True}, "web_search"),
         ({"web_search": {"max_results": 3}}, "web_search"),
         ({"transforms": ["middle-out"]}, "transforms"),

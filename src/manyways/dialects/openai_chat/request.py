@@ -5,9 +5,10 @@ through: known fields are checked, our own five are taken out, `model` is set to
 provider's name for it, and everything else, unknown fields included, keeps its very bytes.
 """
 
+import math
 import re
-from collections.abc import Mapping
-from typing import Annotated
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Final
 
 import msgspec
 from msgspec import Meta, Raw, Struct
@@ -15,10 +16,19 @@ from msgspec import Meta, Raw, Struct
 from manyways.dialects import json_text
 from manyways.dialects.json_text import Fields
 from manyways.errors import Refusal
+from manyways.types import NO_NEEDS, Capability, Needs
 
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 _NEED_CONTENT = frozenset({"system", "developer", "user", "tool"})
 _OURS = ("provider", "models", "web_search", "transforms")
+_TRUE = Raw(b"true")
+_NONE = Raw(b'"none"')
+
+_LONG_BODY = 4096
+"""Bytes of a body below which its prompt fits every model: it is not worth counting."""
+
+_CHARACTERS_A_TOKEN = 8
+"""More than tokenizers get out of the prose, code or data of any language, on the whole."""
 
 _Penalty = Annotated[float, Meta(ge=-2, le=2)]
 _Positive = Annotated[int, Meta(ge=1)]
@@ -79,6 +89,7 @@ class _StreamOptions(Struct):
 
 
 _Name = Annotated[str, Meta(max_length=512)]
+_GivenName = Annotated[str, Meta(min_length=1, max_length=512)]
 _Names = Annotated[list[_Name], Meta(max_length=100)]
 
 
@@ -97,7 +108,7 @@ class ChatBody(Struct):
     messages: Annotated[list[_Message], Meta(min_length=1)]
     model: _Name | None = None
     provider: _Name | ProviderChoice | None = None
-    models: list[str] | None = None
+    models: Annotated[list[_GivenName], Meta(max_length=100)] | None = None
     web_search: bool | dict[str, Raw] | None = None
     transforms: list[str] | None = None
     stream: bool | None = None
@@ -126,17 +137,57 @@ _decode_body = msgspec.json.Decoder(ChatBody).decode
 
 
 class ChatRequest(Struct, frozen=True):
-    """A checked request. `fields` are what goes on to the provider, but for the model."""
+    """A checked request. `fields` are what goes on to the provider, but for the model.
+
+    `model` is the first name that was asked for. `models` is the caller's own list, `model`
+    at its head and each name once: only these are wanted, in this order. Without a list of
+    the caller's it is empty.
+    """
 
     fields: Fields
     model: str
     provider: ProviderChoice
     stream: bool
     choices: int
+    models: tuple[str, ...] = ()
+    allow_fallbacks: bool = True
+    """False where the caller wants nobody but the first who can serve the request."""
+    needs: Needs = NO_NEEDS
+    structured: bool = False
+    """The answer is to be JSON, or of another form than plain text."""
+    logprobs: bool = False
 
-    def encode_for(self, upstream_model: str) -> bytes:
-        """The body to send to a provider that calls the model `upstream_model`."""
-        return json_text.encode({**self.fields, "model": upstream_model})
+    def encode_for(
+        self,
+        upstream_model: str,
+        *,
+        stream: bool | None = None,
+        include_usage: bool = False,
+        add_messages: Sequence[Raw] = (),
+    ) -> bytes:
+        """The body to send to a provider that calls the model `upstream_model`.
+
+        `stream` takes the place of what the caller asked for; whoever asks for a stream in
+        place of a whole answer wants its usage, too. `include_usage` asks a stream for it,
+        whatever the caller said. `add_messages`, JSON each, go behind the caller's own, whose
+        bytes stay as they are.
+        """
+        if stream is None and not include_usage and not add_messages:
+            return json_text.encode({**self.fields, "model": upstream_model})
+        fields = self.fields | {"model": json_text.raw(upstream_model)}
+        if stream is not None and stream != self.stream:
+            fields["stream"] = json_text.raw(stream)
+            include_usage = stream
+            if not stream:
+                fields.pop("stream_options", None)  # refused where there is no stream
+        if include_usage:
+            options = fields.get("stream_options", json_text.NULL)
+            known = json_text.decode_object(bytes(options)) if options != json_text.NULL else {}
+            fields["stream_options"] = json_text.raw(known | {"include_usage": _TRUE})
+        if add_messages:
+            messages = bytes(fields["messages"]).rstrip().removesuffix(b"]")
+            fields["messages"] = Raw(b",".join((messages, *map(bytes, add_messages))) + b"]")
+        return json_text.encode(fields)
 
 
 def decode_request(body: bytes, defaults: Mapping[str, float] = {}) -> ChatRequest:
@@ -167,25 +218,104 @@ def decode_request(body: bytes, defaults: Mapping[str, float] = {}) -> ChatReque
         raise Refusal("invalid_request", "The request body is not valid JSON.") from None
     _check_messages(checked.messages)
     _check_not_yet(checked, fields)
-    if not checked.model:
-        raise Refusal(
-            "invalid_request",
-            'model: a model is needed, such as "gpt-4o", "Capi/gpt-4o" or "auto".',
-            param="model",
-        )
+    models = _models(checked)
     for name in _OURS:
         fields.pop(name, None)
     _fill(fields, defaults)
     provider = checked.provider
     return ChatRequest(
         fields=fields,
-        model=checked.model,
+        model=models[0],
         provider=provider
         if isinstance(provider, ProviderChoice)
         else ProviderChoice(order=[provider] if provider else None),
         stream=bool(checked.stream),
         choices=checked.n or 1,
+        models=models if checked.models else (),
+        allow_fallbacks=not (
+            isinstance(provider, ProviderChoice) and provider.allow_fallbacks is False
+        ),
+        needs=_needs(checked, fields, len(body)),
+        structured=checked.response_format is not None and checked.response_format.type != "text",
+        logprobs=bool(checked.logprobs),
     )
+
+
+def request_timeout(value: bytes | str | None) -> float | None:
+    """The caller's own time limit in seconds, of the header `X-Request-Timeout`.
+
+    A number of seconds, or a number with a unit as durations have in the configuration: `ms`,
+    `s`, `m`, `h`, `d`. Raises `Refusal` where it is no time that could pass.
+    """
+    if value is None:
+        return None
+    text = value.decode("latin-1") if isinstance(value, bytes) else value
+    written = _DURATION.fullmatch(text.strip(" \t"))
+    seconds = float(written[1]) * _UNITS[written[2]] if written else 0.0
+    if not 0 < seconds < math.inf:
+        raise Refusal(
+            "invalid_request",
+            "X-Request-Timeout: must be a time longer than 0, in seconds or with a unit,"
+            ' such as "30", "2.5", "500ms" or "2m".',
+            param="X-Request-Timeout",
+        )
+    return seconds
+
+
+_DURATION: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?(ms|s|m|h|d|)")
+_UNITS: Final = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def _models(body: ChatBody) -> tuple[str, ...]:
+    """All names that were asked for, `model` first. Raises `Refusal` if there is none."""
+    if body.models:
+        named = [body.model, *body.models] if body.model else body.models
+        return tuple(dict.fromkeys(named))
+    if not body.model:
+        raise Refusal(
+            "invalid_request",
+            'model: a model is needed, such as "gpt-4o", "Capi/gpt-4o" or "auto".',
+            param="model",
+        )
+    return (body.model,)
+
+
+def _needs(body: ChatBody, fields: Fields, size: int) -> Needs:
+    capabilities: list[Capability] = []
+    if (body.tools or "functions" in fields) and _asks_for_tools(body, fields):
+        capabilities.append("tools")
+    for message in body.messages:
+        if type(message.content) is list and any(map(_is_image, message.content)):
+            capabilities.append("vision")
+            break
+    if body.response_format is not None and body.response_format.type == "json_schema":
+        capabilities.append("json_schema")
+    if not capabilities and size < _LONG_BODY:
+        return NO_NEEDS
+    tokens = 0 if size < _LONG_BODY else _characters(body.messages) // _CHARACTERS_A_TOKEN
+    return Needs(capabilities=tuple(capabilities), prompt_tokens=tokens)
+
+
+def _asks_for_tools(body: ChatBody, fields: Fields) -> bool:
+    """Tools may be listed and be out of use all the same."""
+    if body.tools:
+        return body.tool_choice != "none"
+    return json_text.means_something(fields["functions"]) and fields.get("function_call") != _NONE
+
+
+def _is_image(part: _Part) -> bool:
+    return part.type == "image_url" or part.image_url is not None
+
+
+def _characters(messages: list[_Message]) -> int:
+    """How long the text of all messages is; pictures and other data are not text."""
+    count = 0
+    for message in messages:
+        if isinstance(message.content, str):
+            count += len(message.content)
+        else:
+            count += sum(len(part.text or "") for part in message.content or ())
+    return count
 
 
 def _check_messages(messages: list[_Message]) -> None:
@@ -209,7 +339,6 @@ def _check_messages(messages: list[_Message]) -> None:
 def _check_not_yet(body: ChatBody, fields: Fields) -> None:
     """What is asked for and not served yet is refused in plain words, never ignored."""
     for name, what in (
-        ("models", "a list of models to fall back on"),
         ("web_search", "web search"),
         ("transforms", "shortening of long conversations"),
     ):
