@@ -1,0 +1,412 @@
+"""What is remembered of candidates across requests: who is well, who rests, and why.
+
+    closed ──a failure──▶ open (rests) ──its time is over──▶ half-open ──a probe succeeds──▶ closed
+                            ▲                                    │
+                            └────────── the probe fails ─────────┘
+
+A circuit breaker stands at every place that can fail by itself:
+
+| what came back                        | what rests             |
+|---------------------------------------|------------------------|
+| refused, DNS, TLS                     | the provider           |
+| 401, 402, 403                         | the credential         |
+| 429                                   | the credential × model |
+| everything else that is a failure     | the candidate          |
+
+A success closes all of them on its way, at once. A rest is at least as long as the failure
+took, so that a silent provider is not asked twice in the time of one silence. Many requests
+that fail together count once: a failure counts against a breaker only if its attempt began
+after the breaker last opened.
+
+Nothing here knows a clock: `now` is handed in, in seconds of any monotonic clock.
+"""
+
+from collections import Counter, deque
+from collections.abc import Callable, Iterable
+from typing import Final, Literal
+
+from manyways.routing.settings import Settings
+from manyways.types import Model
+
+State = Literal["closed", "open", "half-open"]
+
+HALF_LIFE: Final = 60.0
+"""Seconds in which what happened counts half as much."""
+STRAY: Final = 0.1
+"""A failure rate below which a single quick failure is no reason to rest."""
+QUICK: Final = 1.0
+"""Seconds a stray failure may have taken: a slow one costs callers too much."""
+FACTOR: Final = 4.0
+"""How much longer each further rest is."""
+JITTER: Final = 0.2
+"""The share of a rest that is left to chance, so that many gateways do not probe together."""
+CREDENTIAL_REST: Final = (15.0, 300.0)
+"""First and longest rest of a credential that is not accepted: people have to mend it."""
+GONE_REST: Final = (60.0, 900.0)
+"""First and longest rest of a model that its provider says it does not have."""
+ASKED_FOR: Final = 3600.0
+"""The longest rest that a provider's own word is taken for, when it limits a rate."""
+BUSY: Final = 60.0
+"""The same for other failures that tell a time."""
+SAMPLES: Final = 100
+"""So many latencies are kept of each candidate, for its percentiles."""
+ENOUGH: Final = 20
+"""A percentile of fewer would say nothing."""
+UNKNOWN_LATENCY: Final = 1.0
+"""Seconds that are assumed where nothing was measured."""
+FAILURE_COST: Final = 10.0
+"""Seconds a failure is taken to cost, when candidates are compared."""
+
+_WHOLE_PROVIDER = frozenset({"connect", "tls"})
+_WORDS = 300
+
+
+class Breaker:
+    """One circuit breaker. `until` is when its rest ends, `since` when it last opened.
+
+    Invariants: `probe` is set only while half-open; a closed breaker has no `why`.
+    """
+
+    __slots__ = ("failures", "late", "probe", "rests", "since", "until", "why")
+
+    def __init__(self) -> None:
+        self.failures = 0  # in a row
+        self.rests = 0  # in a row: the next one is so much longer
+        self.since = 0.0
+        self.until = 0.0
+        self.why = ""
+        self.late = False  # it failed after the answer had begun
+        self.probe: Ticket | None = None  # the one attempt that may try
+
+    def __repr__(self) -> str:
+        if not self.why:
+            return "<Breaker closed>"
+        probing = " probing" if self.probe is not None else ""
+        return f"<Breaker until={self.until:.1f} rests={self.rests}{probing} {self.why}>"
+
+    def state(self, now: float) -> State:
+        if not self.why:
+            return "closed"
+        return "half-open" if now >= self.until else "open"
+
+    def admits(self, now: float) -> bool:
+        """Whether a request may pass: closed, or it is time for a probe and none is under way."""
+        return not self.why or (now >= self.until and self.probe is None)
+
+    def open(self, now: float, seconds: float, why: str, *, late: bool) -> None:
+        self.rests += 1
+        self.since = now
+        self.until = now + seconds
+        self.why = why
+        self.late = late
+        self.probe = None
+
+    def close(self) -> None:
+        self.failures = self.rests = 0
+        self.why = ""
+        self.probe = None
+
+
+class ProviderHealth:
+    """The whole provider, and its credentials."""
+
+    __slots__ = ("breaker", "credentials", "turn")
+
+    def __init__(self, credentials: int) -> None:
+        self.breaker = Breaker()
+        self.credentials = [Breaker() for _ in range(credentials)]
+        self.turn = 0
+
+
+class Candidate:
+    """One model at one provider, as it has done lately. Rates are decayed counts."""
+
+    __slots__ = (
+        "at", "bad", "breaker", "first_token", "good", "limited", "model", "outcomes", "provider",
+        "running", "samples", "served", "whole",
+    )  # fmt: skip
+
+    def __init__(self, model: Model, provider: ProviderHealth) -> None:
+        self.model = model
+        self.provider = provider
+        self.breaker = Breaker()
+        self.limited: dict[int, Breaker] = {}  # credential × model, where a rate was limited
+        self.running = 0
+        self.good = 0.0
+        self.bad = 0.0
+        self.at = 0.0
+        self.first_token: float | None = None  # smoothed, seconds
+        self.whole: float | None = None
+        self.samples: deque[float] = deque(maxlen=SAMPLES)  # seconds to the first token
+        self.served = 0
+        self.outcomes: Counter[str] = Counter()
+
+    def __repr__(self) -> str:
+        name = f"{self.model.provider}/{self.model.id}"
+        return f"<Candidate {name} running={self.running} {self.breaker!r}>"
+
+    @property
+    def failure_rate(self) -> float:
+        total = self.good + self.bad
+        return self.bad / total if total else 0.0
+
+    def decay(self, now: float) -> None:
+        """Let time pass. A second makes no difference, and is not worth a power."""
+        passed = now - self.at
+        if passed > 1.0:
+            factor = 0.5 ** (passed / HALF_LIFE)
+            self.good *= factor
+            self.bad *= factor
+            self.at = now
+
+    def percentile(self, share: float) -> float | None:
+        """Seconds in which so many of the latest first tokens came; `None` for too few."""
+        if len(self.samples) < ENOUGH:
+            return None
+        return sorted(self.samples)[min(len(self.samples) - 1, int(len(self.samples) * share))]
+
+    def cost(self, *, stream: bool) -> float:
+        """Seconds one more request is expected to take here; quality makes it cheaper."""
+        measured = self.first_token if stream else self.whole
+        if measured is None:
+            told = self.model.latency_ms
+            measured = UNKNOWN_LATENCY if told is None else told / 1000
+        quality = self.model.quality_score
+        worth = 1.0 if quality is None else max(0.1, quality / 7.0)
+        return (measured + self.failure_rate * FAILURE_COST) * (1 + self.running) / worth
+
+
+class Ticket:
+    """One attempt, as the memory sees it."""
+
+    __slots__ = ("began", "candidate", "credential", "open", "spoke", "stream")
+
+    def __init__(self, candidate: Candidate, credential: int, began: float, stream: bool) -> None:
+        self.candidate = candidate
+        self.credential = credential
+        self.began = began
+        self.stream = stream
+        self.spoke = False
+        self.open = True
+
+
+class Health:
+    """The memory of one process. `credentials` tells how many keys each provider has."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        credentials: dict[str, int],
+        *,
+        chance: Callable[[], float],
+    ) -> None:
+        self._settings = settings
+        self._chance = chance
+        self._providers = {name: ProviderHealth(max(1, n)) for name, n in credentials.items()}
+        self._candidates: dict[tuple[str, str], Candidate] = {}
+
+    def __repr__(self) -> str:
+        return f"<Health of {len(self._candidates)} candidates>"
+
+    def candidate(self, model: Model) -> Candidate:
+        """What is remembered of a model at its provider."""
+        key = (model.provider, model.id)
+        found = self._candidates.get(key)
+        if found is None:
+            provider = self._providers.setdefault(model.provider, ProviderHealth(1))
+            found = self._candidates[key] = Candidate(model, provider)
+        elif found.model is not model:
+            found.model = model  # the catalog has a newer row
+        return found
+
+    def keep(self, models: Iterable[Model]) -> None:
+        """Forget the candidates that are not among `models`, unless they are at work."""
+        known = {(model.provider, model.id) for model in models}
+        self._candidates = {
+            key: candidate
+            for key, candidate in self._candidates.items()
+            if key in known or candidate.running
+        }
+
+    # Who may be asked
+
+    def credentials(self, model: Model) -> int:
+        """How many keys there are to ask for this model with."""
+        return len(self.candidate(model).provider.credentials)
+
+    def credential(self, model: Model, now: float, tried: Iterable[int] = ()) -> int | None:
+        """A key with which the model may be asked now, taken in turn; `None` while all of it
+        rests. `tried` are not taken."""
+        candidate = self.candidate(model)
+        provider = candidate.provider
+        if not (candidate.breaker.admits(now) and provider.breaker.admits(now)):
+            return None
+        count = len(provider.credentials)
+        first = provider.turn % count
+        for i in range(count):
+            index = (first + i) % count
+            if index in tried or not provider.credentials[index].admits(now):
+                continue
+            limited = candidate.limited.get(index)
+            if limited is None or limited.admits(now):
+                return index
+        return None
+
+    def back_at(self, model: Model, now: float) -> float:
+        """When the earliest of its rests is over: what is resting is asked in this order."""
+        candidate = self.candidate(model)
+        whole = max(
+            (b.until for b in (candidate.breaker, candidate.provider.breaker) if b.why), default=now
+        )
+        keys = []
+        for i, breaker in enumerate(candidate.provider.credentials):
+            limited = candidate.limited.get(i)
+            both = (breaker, limited) if limited is not None else (breaker,)
+            keys.append(max((b.until for b in both if b.why), default=now))
+        return max(whole, min(keys))
+
+    def unreachable(self, provider: str, now: float) -> bool:
+        """Whether the provider as a whole rests."""
+        known = self._providers.get(provider)
+        return known is not None and not known.breaker.admits(now)
+
+    # What becomes of it
+
+    def begin(self, model: Model, credential: int, now: float, *, stream: bool) -> Ticket:
+        """An attempt starts. Whatever is half-open on its way takes it for its probe."""
+        candidate = self.candidate(model)
+        ticket = Ticket(candidate, credential, now, stream)
+        candidate.running += 1
+        provider = candidate.provider
+        provider.turn = credential + 1
+        for breaker in self._way(ticket):
+            if breaker.why and now >= breaker.until and breaker.probe is None:
+                breaker.probe = ticket
+        return ticket
+
+    def spoke(self, ticket: Ticket, now: float) -> None:
+        """The first token has come. What failed before that point is well again."""
+        ticket.spoke = True
+        candidate = ticket.candidate
+        took = now - ticket.began
+        known = candidate.first_token
+        candidate.first_token = took if known is None else known + (took - known) * 0.2
+        candidate.samples.append(took)
+        for breaker in self._way(ticket):
+            if breaker.why and not breaker.late:
+                breaker.close()
+
+    def succeeded(self, ticket: Ticket, now: float) -> None:
+        """The answer is complete."""
+        if not self._end(ticket):
+            return
+        candidate = ticket.candidate
+        candidate.decay(now)
+        candidate.good += 1
+        candidate.served += 1
+        if not ticket.stream:
+            took = now - ticket.began
+            known = candidate.whole
+            candidate.whole = took if known is None else known + (took - known) * 0.2
+        for breaker in self._way(ticket):
+            if breaker.failures:
+                breaker.close()
+
+    def failed(
+        self,
+        ticket: Ticket,
+        now: float,
+        code: str,
+        words: str = "",
+        retry_after: float | None = None,
+    ) -> None:
+        """The attempt failed through no fault of the caller; `code` is its outcome class."""
+        if not self._end(ticket):
+            return
+        candidate = ticket.candidate
+        candidate.outcomes[code] += 1
+        breaker = self._at_fault(ticket, code)
+        candidate.decay(now)
+        if breaker is candidate.breaker:
+            candidate.bad += 1
+        if ticket.began < breaker.since:
+            return  # it fell together with the one that opened it
+        breaker.failures += 1
+        took = now - ticket.began
+        stray = (
+            breaker is candidate.breaker
+            and breaker.failures == 1
+            and took < QUICK
+            and retry_after is None
+            and candidate.failure_rate < STRAY
+        )
+        if not stray:
+            seconds = self._rest(breaker, code, took, retry_after)
+            why = f"{code}: {words[:_WORDS]}" if words else code
+            breaker.open(now, seconds, why, late=ticket.spoke)
+
+    def refused(self, ticket: Ticket) -> None:
+        """The provider is well, and says that the request is wrong."""
+        if self._end(ticket):
+            ticket.candidate.outcomes["refused"] += 1
+            for breaker in self._way(ticket):
+                if breaker.why and not breaker.late:
+                    breaker.close()
+
+    def dropped(self, ticket: Ticket) -> None:
+        """It was cancelled, or says nothing about the provider: a probe that proved nothing."""
+        if self._end(ticket):
+            ticket.candidate.outcomes["cancelled"] += 1
+
+    # For operators
+
+    def providers(self) -> Iterable[tuple[str, "ProviderHealth"]]:
+        """Every provider that was configured or asked, with its breakers."""
+        return self._providers.items()
+
+    def candidates(self) -> Iterable[Candidate]:
+        """Every model that was ever asked and is still offered."""
+        return self._candidates.values()
+
+    def _way(self, ticket: Ticket) -> Iterable[Breaker]:
+        """Every breaker an attempt passes."""
+        candidate = ticket.candidate
+        provider = candidate.provider
+        credential = provider.credentials[ticket.credential]
+        if candidate.limited:
+            limited = candidate.limited.get(ticket.credential)
+            if limited is not None:
+                return (candidate.breaker, credential, provider.breaker, limited)
+        return (candidate.breaker, credential, provider.breaker)
+
+    def _at_fault(self, ticket: Ticket, code: str) -> Breaker:
+        candidate = ticket.candidate
+        if code == "credentials":
+            return candidate.provider.credentials[ticket.credential]
+        if code == "rate_limited":
+            return candidate.limited.setdefault(ticket.credential, Breaker())
+        if code in _WHOLE_PROVIDER:
+            return candidate.provider.breaker
+        return candidate.breaker
+
+    def _rest(self, breaker: Breaker, code: str, took: float, retry_after: float | None) -> float:
+        if retry_after is not None:
+            return min(retry_after, ASKED_FOR if code == "rate_limited" else BUSY)
+        first, longest = self._settings.rest, self._settings.rest_limit
+        if code == "credentials":
+            first, longest = CREDENTIAL_REST
+        elif code == "model_gone":
+            first, longest = GONE_REST
+        seconds = min(longest, max(first * FACTOR ** min(breaker.rests, 16), took))
+        return seconds * (1 - JITTER * self._chance())
+
+    def _end(self, ticket: Ticket) -> bool:
+        """Whether this is the first word about its end. Its probes are over."""
+        if not ticket.open:
+            return False
+        ticket.open = False
+        ticket.candidate.running -= 1
+        for breaker in self._way(ticket):
+            if breaker.probe is ticket:
+                breaker.probe = None
+        return True

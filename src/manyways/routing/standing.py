@@ -1,0 +1,83 @@
+"""How candidates, credentials and providers stand, as plain values for operators."""
+
+from typing import Any
+
+from msgspec import Struct
+
+from manyways.routing.health import Breaker, Health, State
+
+
+class Standing(Struct, frozen=True, kw_only=True):
+    """One thing that can rest: a provider, a credential, a candidate, or a credential at one
+    model whose rate is limited.
+
+    `model` is `None` for what concerns the whole provider; `credential` counts from 0 where
+    one key is meant. `why` says in words what opened the breaker, `resting_for` how many
+    seconds ago, `back_in` in how many seconds a probe may try. The figures are a candidate's:
+    `failure_rate` decays, `first_token`, `first_token_p95` and `whole` are seconds,
+    `outcomes` counts attempts that were no success by their class.
+    """
+
+    provider: str
+    model: str | None = None
+    credential: int | None = None
+    state: State = "closed"
+    why: str | None = None
+    resting_for: float | None = None
+    back_in: float | None = None
+    failures: int = 0
+    failure_rate: float | None = None
+    running: int = 0
+    served: int = 0
+    outcomes: dict[str, int] = {}
+    first_token: float | None = None
+    first_token_p95: float | None = None
+    whole: float | None = None
+
+
+def standings(health: Health, now: float) -> tuple[Standing, ...]:
+    """Everything that was ever asked, providers first. `now` is of the clock `health` is on."""
+    rows = []
+    for name, provider in health.providers():
+        rows.append(_row(provider.breaker, now, provider=name))
+        rows.extend(
+            _row(breaker, now, provider=name, credential=i)
+            for i, breaker in enumerate(provider.credentials)
+        )
+    for candidate in health.candidates():
+        candidate.decay(now)
+        name, model = candidate.model.provider, candidate.model.id
+        seen = candidate.good + candidate.bad
+        rows.append(
+            _row(
+                candidate.breaker,
+                now,
+                provider=name,
+                model=model,
+                failure_rate=candidate.failure_rate if seen >= _ENOUGH else None,
+                running=candidate.running,
+                served=candidate.served,
+                outcomes=dict(candidate.outcomes),
+                first_token=candidate.first_token,
+                first_token_p95=candidate.percentile(0.95),
+                whole=candidate.whole,
+            )
+        )
+        rows.extend(
+            _row(breaker, now, provider=name, model=model, credential=i)
+            for i, breaker in candidate.limited.items()
+        )
+    return tuple(rows)
+
+
+_ENOUGH = 0.5
+"""A rate of less than half a request, decayed, says nothing."""
+
+
+def _row(breaker: Breaker, now: float, **fields: Any) -> Standing:
+    state = breaker.state(now)
+    if state != "closed":
+        fields["why"] = breaker.why
+        fields["resting_for"] = now - breaker.since
+        fields["back_in"] = max(0.0, breaker.until - now)
+    return Standing(state=state, failures=breaker.failures, **fields)
