@@ -1,13 +1,18 @@
 """Which models can serve a request: a pure look at the catalog's snapshot."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from difflib import get_close_matches
-from typing import Protocol
+from typing import Final, Protocol
+
+from msgspec import Struct
 
 from manyways.errors import Refusal
-from manyways.types import Model
+from manyways.routing.settings import Order
+from manyways.types import NO_NEEDS, Model, Needs
 
-AUTO = "auto"
+AUTO: Final = "auto"
+NEARLY: Final = 1.0
+"""So much less quality, of 10, still counts as equal."""
 # Comparing names takes time, and the event loop waits: some milliseconds at the most.
 _WORTH_COMPARING = 300
 _A_NAME = 100
@@ -31,54 +36,199 @@ class Offers(Protocol):
         ...
 
 
-def resolve(
-    offers: Offers,
-    name: str,
-    *,
-    begin: Sequence[str] = (),
-    only: Collection[str] | None = None,
-    ignore: Collection[str] = (),
-) -> tuple[Model, ...]:
-    """The candidates for `name`, best first, never empty.
+class Wish(Struct, frozen=True, kw_only=True):
+    """What the caller asks for. `models` are the only ones to be tried, in this order.
 
-    `begin` names providers to start with, in order; `only` and `ignore` restrict. `"auto"`
-    stands for every text model. Raises `Refusal`: `model_not_found`, `provider_not_found`,
-    `not_supported` for models that no endpoint serves yet.
+    `begin` names providers to start with, in order; `only` and `ignore` restrict. Without
+    `fallbacks`, nobody is asked but who was named.
     """
-    if not (begin or only or ignore):
-        found = offers.resolve_name(name)
-        if len(found) == 1 and found[0].category == "text":
-            return tuple(found)  # the usual case, answered at once
-    _check_providers(offers, (*begin, *(only or ()), *ignore))
+
+    models: tuple[str, ...]
+    begin: tuple[str, ...] = ()
+    only: frozenset[str] = frozenset()
+    ignore: frozenset[str] = frozenset()
+    fallbacks: bool = True
+    listed: bool = False
+    """Whether `models` is the caller's own list, and so the whole of it."""
+
+
+class Candidates(Struct, frozen=True, eq=False):
+    """Who can serve one request. `first` are equals, one of which is to be asked first; `rest`
+    is who else was named, in tiers.
+
+    `behind` looks at the catalog only when somebody needs it: most requests never do.
+    """
+
+    offers: Offers
+    wish: Wish
+    needs: Needs
+    order: Order
+    first: tuple[Model, ...]
+    rest: tuple[tuple[Model, ...], ...] = ()
+
+    def __repr__(self) -> str:
+        return f"<Candidates {', '.join(f'{m.provider}/{m.id}' for m in self.first)}>"
+
+    def behind(self, chosen: Model) -> Iterator[tuple[Model, ...]]:
+        """Whom to ask once `chosen` has failed: tiers of equals, best first.
+
+        A candidate may come more than once.
+        """
+        wish = self.wish
+        if not wish.fallbacks:
+            # Only who was named: where no provider was, the others are no choice of the caller's.
+            yield from self.rest
+            return
+        named = (tuple(m for m in self.first if m is not chosen), *self.rest)
+        if wish.listed:
+            yield from named
+            return
+        mates = self._fitting(
+            m for m in self.offers.models if m.provider == chosen.provider and m.id != chosen.id
+        )
+        twins = self._fitting(self.offers.resolve_name(chosen.id))
+        if wish.models == (AUTO,):
+            yield from named
+        elif self.order == "same-provider-first":
+            yield mates
+            yield from named
+            yield twins
+        else:
+            yield from named
+            yield twins
+            yield mates
+        for provider in wish.begin:
+            yield self._fitting(m for m in self.offers.models if m.provider == provider)
+        yield self._fitting(self.offers.models)
+
+    def asked_on_trust(self, model: Model) -> bool:
+        """Whether nothing says that the model can do what the request needs."""
+        return bool(self.needs.capabilities) and not model.capabilities
+
+    def _fitting(self, models: Iterable[Model]) -> tuple[Model, ...]:
+        wish, needs = self.wish, self.needs
+        return tuple(m for m in models if _allowed(m, wish) and fits(m, needs))
+
+
+def resolve(offers: Offers, wish: Wish, needs: Needs, order: Order) -> Candidates:
+    """The candidates for a wish; `first` is never empty.
+
+    `"auto"` stands for every text model. Raises `Refusal`: `model_not_found`,
+    `provider_not_found`, `context_length_exceeded`, `not_supported` for what no model that may
+    be used can do.
+    """
+    if len(wish.models) == 1 and not (wish.begin or wish.only or wish.ignore):
+        found = offers.resolve_name(wish.models[0])
+        if len(found) == 1 and needs is NO_NEEDS and found[0].category == "text":
+            return Candidates(offers, wish, needs, order, tuple(found))  # the usual case
+    _check_providers(offers, (*wish.begin, *wish.only, *wish.ignore))
+    tiers: list[tuple[Model, ...]] = []
+    unfit: list[Model] = []
+    for name in wish.models:
+        rows = _named(offers, name, wish)
+        fitting = tuple(m for m in rows if fits(m, needs))
+        unfit.extend(m for m in rows if not fits(m, needs))
+        tiers.extend(_in_order(fitting, wish))
+    if not tiers and wish.fallbacks and not wish.listed:
+        # Who was named cannot do it; somebody else may.
+        others = tuple(m for m in offers.models if _allowed(m, wish) and fits(m, needs))
+        tiers.extend(_in_order(others, wish))
+    if not tiers and not unfit:
+        raise Refusal(
+            "model_not_found",
+            f"None of the providers {_listed(wish.begin)} has the model {wish.models[0]}.",
+            param="provider",
+        )
+    if not tiers:
+        raise _unfit(unfit, needs)
+    return Candidates(offers, wish, needs, order, tiers[0], tuple(tiers[1:]))
+
+
+def fits(model: Model, needs: Needs) -> bool:
+    """Whether a model can serve a request, as far as is known. Without any capability it is
+    unknown what a model can do, and so may do all."""
+    window = model.context_window
+    if model.category != needs.category or (window and needs.prompt_tokens >= window):
+        return False
+    known = model.capabilities
+    return not known or all(capability in known for capability in needs.capabilities)
+
+
+def _named(offers: Offers, name: str, wish: Wish) -> Sequence[Model]:
+    """The rows of one wanted model that may be used. Raises `Refusal` where there are none."""
     if name == AUTO:
-        found = [m for m in offers.models if m.category == "text"]
+        found: Sequence[Model] = [m for m in offers.models if m.category == "text"]
     else:
         found = offers.resolve_name(name)
     if not found:
         raise _unknown(offers, name)
-    allowed = [m for m in found if m.provider not in ignore and (not only or m.provider in only)]
-    missing = begin[0] if begin and not any(m.provider == begin[0] for m in found) else None
-    if missing is not None and len(begin) == 1:
+    begin = wish.begin
+    if len(begin) == 1 and not any(m.provider == begin[0] for m in found):
         raise Refusal(
             "model_not_found",
-            f"Provider {missing} has no model {name}; it is at {_who(found)}.",
+            f"Provider {begin[0]} has no model {name}; it is at {_who(found)}.",
             param="model",
         )
+    allowed = [m for m in found if _allowed(m, wish)]
     if not allowed:
         raise Refusal(
             "model_not_found",
             f"No provider that may be used has the model {name}; it is at {_who(found)}.",
             param="provider",
         )
-    texts = [m for m in allowed if m.category == "text"]
+    return _best(allowed) if name == AUTO else allowed
+
+
+def _allowed(model: Model, wish: Wish) -> bool:
+    provider = model.provider
+    return provider not in wish.ignore and (not wish.only or provider in wish.only)
+
+
+def _best(models: Sequence[Model]) -> Sequence[Model]:
+    """For `auto`: the models nearly as good as the best; the others come behind anyway."""
+    scores = [m.quality_score for m in models if m.quality_score is not None]
+    if not scores:
+        return models
+    return [m for m in models if (m.quality_score or 0.0) >= max(scores) - NEARLY]
+
+
+def _in_order(models: Sequence[Model], wish: Wish) -> list[tuple[Model, ...]]:
+    """Tiers: the providers to begin with, one after the other, then all others as equals.
+    What failed its verification comes last."""
+    tiers: list[tuple[Model, ...]] = []
+    for up in (True, False):
+        rows = [m for m in models if (m.status != "down") is up]
+        tiers.extend(tuple(m for m in rows if m.provider == name) for name in wish.begin)
+        if wish.fallbacks or not wish.begin:
+            tiers.append(tuple(m for m in rows if m.provider not in wish.begin))
+    return [tier for tier in tiers if tier]
+
+
+def _unfit(models: Sequence[Model], needs: Needs) -> Refusal:
+    """Why nobody can serve the request."""
+    names = _listed([m.id for m in models])
+    texts = [m for m in models if m.category == needs.category]
     if not texts:
-        raise Refusal(
+        category = models[0].category if models else "nothing"
+        return Refusal(
             "not_supported",
-            f"{name} is a model for {allowed[0].category}, which is not served yet.",
+            f"{names} is a model for {category}, which is not served yet.",
             param="model",
         )
-    rank = {provider: i for i, provider in enumerate(begin)}
-    return tuple(sorted(texts, key=lambda m: (m.status == "down", rank.get(m.provider, len(rank)))))
+    able = [m for m in texts if fits(m, Needs(capabilities=needs.capabilities))]
+    if able:
+        longest = max(m.context_window or 0 for m in able)
+        return Refusal(
+            "context_length_exceeded",
+            f"The prompt has over {needs.prompt_tokens} tokens; {names} takes {longest}.",
+            param="messages",
+        )
+    wanted = _listed(needs.capabilities)
+    return Refusal(
+        "not_supported",
+        f"The request needs a model with {wanted}, which {names} does not have.",
+        param="model",
+    )
 
 
 def _check_providers(offers: Offers, names: Sequence[str]) -> None:

@@ -1,0 +1,568 @@
+"""The plan of one request: a machine of plain values that decides who is asked, and when.
+
+    begin ─▶ Start ──spoke──▶ committed ──succeeded──▶ over
+               │                  │
+             failed             broke: another attempt goes on from what the caller has
+               ▼                  ▼
+       the next candidate, the same again after a Wait, or GiveUp
+
+Events are methods, and each returns the commands that follow from it. Every command names an
+attempt by its id, so that one attempt, two in a race and a continuation are the same thing.
+There is no I/O and no clock here: `now` is handed in, in seconds of the clock that `Health`
+is on.
+
+Whatever happens, a plan makes at most `max_attempts` attempts, none of them after `deadline`,
+and none at a candidate that cannot serve the request. What the caller caused is never tried
+again.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Final, Literal
+
+from msgspec import Struct
+
+from manyways.errors import AttemptFailed, Refusal
+from manyways.routing.health import Health, Ticket
+from manyways.routing.hedging import HedgeBudget
+from manyways.routing.resolve import Candidates
+from manyways.routing.settings import Settings
+from manyways.types import Model
+
+Method = Literal["again", "prefill", "instruct"]
+"""How an attempt goes on from what the caller already has: by giving the whole answer again,
+by going on from it as a prefill, or by being told to."""
+
+SHARE: Final = 0.75
+"""Of the time that is left, what one attempt may take while others could follow it."""
+STRUCK: Final = 2
+"""After so many failures of one provider, its other models come behind everybody else's."""
+REMEMBERED: Final = 40
+"""So many candidates are looked at when an answer is to be continued."""
+LONGEST_PAUSE: Final = 30.0
+JITTER: Final = 0.25
+
+_PROVIDER_WIDE = frozenset({"connect", "tls", "credentials"})
+_OF_THE_MODEL = frozenset({"rate_limited", "model_gone", "unsuitable", "diverged"})
+_AGAIN = frozenset(
+    {
+        "rate_limited", "provider_error", "connect", "tls", "reset", "cut", "garbled", "timeout",
+        "no_answer", "error_inside",
+    }
+)  # fmt: skip
+"""What may be gone when the same candidate is asked once more."""
+
+
+class Start(Struct, frozen=True):
+    """Ask a candidate. `limit` is in seconds: for the first token of a stream, for the whole of
+    a whole answer. `method` is how it goes on from what the caller already has, if it does."""
+
+    attempt: int
+    model: Model
+    credential: int
+    limit: float
+    method: Method | None = None
+
+
+class Cancel(Struct, frozen=True):
+    """Give an attempt up; nothing more is to be told about it."""
+
+    attempt: int
+
+
+class Wait(Struct, frozen=True):
+    """Tell `rang` at this moment, unless something else happens before."""
+
+    until: float
+
+
+class GiveUp(Struct, frozen=True):
+    """There will be no answer. `refusal` is what the caller caused, if that is the reason;
+    `retry_after` is in seconds."""
+
+    reason: Literal["refused", "exhausted", "deadline"]
+    refusal: Refusal | None = None
+    retry_after: float | None = None
+
+
+Command = Start | Cancel | Wait | GiveUp
+Commands = tuple[Command, ...]
+
+
+class Attempt:
+    """What is known of one attempt. `outcome` is `None` while it runs, `"answered"`,
+    `"cancelled"`, `"refused"`, or the class of its failure."""
+
+    __slots__ = (
+        "began", "credential", "ended", "failure", "id", "method", "model", "outcome", "refusal",
+        "spoke_at", "ticket",
+    )  # fmt: skip
+
+    def __init__(self, number: int, start: Start, ticket: Ticket, now: float) -> None:
+        self.id = number
+        self.model = start.model
+        self.credential = start.credential
+        self.method = start.method
+        self.ticket = ticket
+        self.began = now
+        self.spoke_at: float | None = None
+        self.ended: float | None = None
+        self.outcome: str | None = None
+        self.failure: AttemptFailed | None = None
+        self.refusal: Refusal | None = None
+
+    def __repr__(self) -> str:
+        method = f" {self.method}" if self.method else ""
+        name = f"{self.model.provider}/{self.model.id}"
+        return f"<Attempt {self.id} {name}{method} {self.outcome or 'running'}>"
+
+
+class Plan:
+    """Decides for one request. `chance` gives numbers from 0 to 1.
+
+    `attempts` are all that were made, in order. `committed` is the one whose answer the
+    caller gets.
+    """
+
+    __slots__ = (
+        "_budget", "_candidates", "_chance", "_deadline", "_health", "_hedge_at", "_joints",
+        "_last", "_longer_than", "_settings", "_stream", "_strikes", "_tier", "_tiers", "_tried",
+        "_ways", "attempts", "committed", "over",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        candidates: Candidates,
+        health: Health,
+        settings: Settings,
+        *,
+        deadline: float,
+        stream: bool,
+        chance: Callable[[], float],
+        budget: HedgeBudget | None = None,
+    ) -> None:
+        self._candidates = candidates
+        self._health = health
+        self._settings = settings
+        self._deadline = deadline
+        self._stream = stream
+        self._chance = chance
+        self._budget = budget
+        self._tier: list[Model] = list(candidates.first)
+        self._tiers: Iterator[tuple[Model, ...]] | None = None
+        self._last: list[Model] = []  # whoever rests, or whose provider has failed: asked last
+        self._tried: dict[tuple[str, str], _Tried] = {}
+        self._strikes: dict[str, int] = {}
+        self._longer_than: int | None = None  # a window this short is too short
+        self._hedge_at: float | None = None
+        self._ways: tuple[Method, ...] = ()  # how a broken answer may be gone on from
+        self._joints: list[tuple[Model, Method]] | None = None  # set once an answer broke
+        self.attempts: list[Attempt] = []
+        self.committed: Attempt | None = None
+        self.over = False
+
+    def __repr__(self) -> str:
+        state = "over" if self.over else "committed" if self.committed else "open"
+        return f"<Plan {state} {self.attempts!r}>"
+
+    # Events
+
+    def begin(self, now: float) -> Commands:
+        """The request is there."""
+        commands = self._next(now)
+        if self._settings.hedge and self._stream and self._budget is not None:
+            self._budget.earn(self._settings.hedge_budget)
+            return commands + self._arm(now)
+        return commands
+
+    def spoke(self, attempt: int, now: float) -> Commands:
+        """The first content of an attempt has come: its answer is the caller's from now on."""
+        one = self.attempts[attempt]
+        one.spoke_at = now
+        if one.method is None:  # else it took as long as what it had to say again
+            self._health.spoke(one.ticket, now)
+        self.committed = one
+        self._hedge_at = None
+        return self._cancel_others(one, now)
+
+    def succeeded(self, attempt: int, now: float) -> Commands:
+        """The answer is complete."""
+        one = self.attempts[attempt]
+        self._ended(one, "answered", now)
+        self._health.succeeded(one.ticket, now)
+        self.committed = one
+        self.over = True
+        return self._cancel_others(one, now) if len(self.attempts) > 1 else ()
+
+    def failed(self, attempt: int, failure: AttemptFailed, now: float) -> Commands:
+        """An attempt failed before it gave anything to the caller."""
+        one = self.attempts[attempt]
+        self._note(one, failure, now)
+        return self._go_on(now)
+
+    def refused(self, attempt: int, refusal: Refusal, now: float) -> Commands:
+        """The provider says that the request is wrong."""
+        one = self.attempts[attempt]
+        one.refusal = refusal
+        if self._joints is not None or self._not_the_callers(one, refusal):
+            # Of a form of ours, or of a model whose abilities nobody told: not the caller's fault.
+            self._ended(one, "unsuitable", now)
+            self._health.dropped(one.ticket)
+            one.failure = AttemptFailed("unsuitable", refusal.message, status=refusal.status)
+            self._tried_of(one.model).over = True
+            return self._go_on(now)
+        self._ended(one, "refused", now)
+        self._health.refused(one.ticket)
+        self._tried_of(one.model).over = True
+        if refusal.code == "context_length_exceeded" and self._candidates.wish.fallbacks:
+            window = one.model.context_window or 0
+            self._longer_than = max(self._longer_than or 0, window)
+            return self._go_on(now)
+        if refusal.code == "content_filter" and self._settings.content_filter == "next":
+            return self._go_on(now)
+        return (*self._cancel_others(one, now), self._give_up("refused", refusal))
+
+    def broke(
+        self, attempt: int, failure: AttemptFailed, ways: tuple[Method, ...], now: float
+    ) -> Commands:
+        """An answer broke that the caller already has a part of. `ways` are how it may be gone
+        on from, best first; without any there is only the honest error."""
+        one = self.attempts[attempt]
+        self._note(one, failure, now)
+        self._ways = ways
+        self._joints = self._joinable(one, now) if ways else []
+        return self._go_on(now)
+
+    def rang(self, now: float) -> Commands:
+        """The moment of a `Wait` has come."""
+        if self.over:
+            return ()
+        running = self._running()
+        if running:
+            if self._hedge_at is None or now < self._hedge_at:
+                return () if self._hedge_at is None else (Wait(self._hedge_at),)
+            self._hedge_at = None
+            return self._hedge(now)
+        return self._go_on(now)
+
+    def left(self, now: float) -> Commands:
+        """The caller has gone."""
+        self.over = True
+        return self._cancel_others(None, now)
+
+    # Decisions
+
+    def _go_on(self, now: float) -> Commands:
+        if self._running():
+            return ()  # the other one of a race may still speak
+        return self._next(now)
+
+    def _next(self, now: float) -> Commands:
+        """The next attempt, when none is running."""
+        if now >= self._deadline:
+            return (self._give_up("deadline"),)
+        if len(self.attempts) >= self._settings.max_attempts:
+            return (self._give_up("exhausted"),)
+        if self._joints is not None:
+            return self._join(now)
+        chosen = self._choose(now)
+        if chosen is not None:
+            return (self._start(*chosen, now),)
+        return self._repeat(now)
+
+    def _join(self, now: float) -> Commands:
+        """Go on from what the caller has, with the next candidate for that."""
+        if self._joints:
+            model, method = self._joints.pop(0)
+            credential = self._health.credential(model, now)
+            return (self._start(model, credential or 0, now, method),)
+        return self._repeat(now) if self._ways else (self._give_up("exhausted"),)
+
+    def _choose(self, now: float) -> tuple[Model, int] | None:
+        """The best candidate that has not been asked, and the key to ask it with."""
+        if self.attempts:
+            other_key = self._other_key(now)
+            if other_key is not None:
+                return other_key
+        while True:
+            well: list[Model] = []
+            for model in self._tier:
+                if self._is_out(model):
+                    continue
+                if self._is_unwell(model, now):
+                    self._last.append(model)
+                else:
+                    well.append(model)
+            if well:
+                model = self._better(well)
+                # Behind the very first one come its neighbours, whom `behind` knows.
+                self._tier = [m for m in well if m is not model] if self._tiers else []
+                return model, self._health.credential(model, now) or 0
+            if not self._next_tier(now):
+                break
+        return self._choose_last(now)
+
+    def _next_tier(self, now: float) -> bool:
+        """Whether there was another tier to take."""
+        if self._tiers is None:
+            # Whoever is asked first, or would have been, tells whose neighbours come next.
+            if self.attempts:
+                chosen = self.attempts[0].model
+            else:
+                chosen = min(
+                    self._candidates.first, key=lambda model: self._health.back_at(model, now)
+                )
+            self._tiers = self._candidates.behind(chosen)
+        tier = next(self._tiers, None)
+        if tier is None:
+            return False
+        self._tier = list(tier)
+        return True
+
+    def _choose_last(self, now: float) -> tuple[Model, int] | None:
+        """Of those that rest the one that is back first: a plan is never empty."""
+        waiting = {
+            (model.provider, model.id): model for model in self._last if not self._is_out(model)
+        }
+        self._last.clear()
+        if not waiting:
+            return None
+        models = sorted(waiting.values(), key=lambda model: self._health.back_at(model, now))
+        self._last.extend(models[1:])
+        model = models[0]
+        return model, self._health.credential(model, now) or 0
+
+    def _other_key(self, now: float) -> tuple[Model, int] | None:
+        """The same model with another key, where it was the key that failed."""
+        latest = self.attempts[-1]
+        if latest.outcome not in {"credentials", "rate_limited"} or latest.method is not None:
+            return None
+        tried = self._tried_of(latest.model)
+        if len(tried.keys) >= self._health.credentials(latest.model):
+            return None
+        credential = self._health.credential(latest.model, now, tried.keys)
+        return None if credential is None else (latest.model, credential)
+
+    def _better(self, models: list[Model]) -> Model:
+        """Of two taken by chance the cheaper one, so that one favourite is not flooded."""
+        if len(models) == 1:
+            return models[0]
+        first = int(self._chance() * len(models)) % len(models)
+        second = (first + 1 + int(self._chance() * (len(models) - 1))) % len(models)
+        a, b = models[first], models[second]
+        cost = self._health.candidate
+        if cost(b).cost(stream=self._stream) < cost(a).cost(stream=self._stream):
+            return b
+        return a
+
+    def _is_unwell(self, model: Model, now: float) -> bool:
+        return (
+            self._strikes.get(model.provider, 0) >= STRUCK
+            or self._health.credential(model, now) is None
+        )
+
+    def _is_out(self, model: Model) -> bool:
+        """Whether it has been asked already, or is known to be too small by now."""
+        if (model.provider, model.id) in self._tried:
+            return True
+        window = model.context_window
+        return self._longer_than is not None and window is not None and window <= self._longer_than
+
+    def _repeat(self, now: float) -> Commands:
+        """The same again, when nothing else is left: the one whose pause is over first."""
+        best: _Tried | None = None
+        for tried in self._tried.values():
+            if tried.over or tried.repeats >= self._settings.retries:
+                continue
+            if best is None or tried.again_at < best.again_at:
+                best = tried
+        if best is None:
+            return (self._give_up("exhausted"),)
+        if best.again_at > now:
+            if best.again_at >= self._deadline:
+                return (self._give_up("exhausted", retry_after=best.again_at - now),)
+            return (Wait(best.again_at),)
+        best.repeats += 1
+        method: Method | None = None
+        if self._joints is not None:
+            method = "again" if "again" in self._ways else self._ways[0]
+        credential = self._health.credential(best.model, now)
+        return (self._start(best.model, credential or 0, now, method),)
+
+    def _hedge(self, now: float) -> Commands:
+        """A second candidate beside one that is slow, if the budget has it."""
+        if len(self.attempts) >= self._settings.max_attempts or now >= self._deadline:
+            return ()
+        if self._budget is None or not self._budget.covers():
+            return ()
+        chosen = self._choose(now)
+        if chosen is None:
+            return ()
+        self._budget.spend()
+        return (self._start(*chosen, now),)
+
+    def _arm(self, now: float) -> Commands:
+        """Look again when the first token is later than it nearly always is."""
+        if not self.attempts:
+            return ()
+        usual = self._health.candidate(self.attempts[0].model).percentile(0.95)
+        if usual is None:
+            return ()
+        self._hedge_at = now + usual
+        return (Wait(self._hedge_at),)
+
+    def _joinable(self, broken: Attempt, now: float) -> list[tuple[Model, Method]]:
+        """Who may go on, and how, best first: the same model elsewhere and whoever takes a
+        prefill, the broken one itself unless it stalled, then all others, whose words will
+        hardly be the same. To go on by instruction comes last of all."""
+        latest = broken.model
+        candidates: dict[tuple[str, str], Model] = {}
+        first = self.attempts[0].model
+        for tier in ((first,), *self._candidates.behind(first), (latest,)):
+            for model in tier:
+                if len(candidates) < REMEMBERED:
+                    candidates.setdefault((model.provider, model.id), model)
+        diverged = {
+            (one.model.provider, one.model.id, one.method)
+            for one in self.attempts
+            if one.outcome in {"diverged", "unsuitable"}
+        }
+        prefill = "prefill" in self._ways
+
+        def rank(model: Model) -> tuple[bool, bool, bool]:
+            likely = model.id == latest.id or (prefill and "prefill" in model.capabilities)
+            stalled = model is latest and broken.outcome == "timeout"
+            return (
+                not likely or stalled,
+                model is latest or self._is_unwell(model, now),
+                model.id != latest.id,
+            )
+
+        ranked = sorted(candidates.values(), key=rank)
+        joints: list[tuple[Model, Method]] = []
+        for model in ranked:
+            if prefill and "prefill" in model.capabilities:
+                joints.append((model, "prefill"))
+            if "again" in self._ways:
+                joints.append((model, "again"))
+        if "instruct" in self._ways:
+            joints += [(model, "instruct") for model in ranked]
+        return [
+            (model, way) for model, way in joints if (model.provider, model.id, way) not in diverged
+        ]
+
+    # What is kept of it
+
+    def _start(
+        self, model: Model, credential: int, now: float, method: Method | None = None
+    ) -> Start:
+        number = len(self.attempts)
+        settings = self._settings
+        left = self._deadline - now
+        limit = settings.first_token_timeout if self._stream else settings.answer_timeout
+        if limit > SHARE * left:
+            limit = SHARE * left if self._others_left(model) else left
+        tried = self._tried_of(model)
+        if tried.silent:
+            limit = min(limit, max(0.001, settings.first_token_timeout - tried.silent))
+        tried.keys.add(credential)
+        start = Start(number, model, credential, limit, method)
+        ticket = self._health.begin(model, credential, now, stream=self._stream)
+        self.attempts.append(Attempt(number, start, ticket, now))
+        return start
+
+    def _others_left(self, model: Model) -> bool:
+        """Whether somebody else could still be asked after this one."""
+        if len(self.attempts) + 1 >= self._settings.max_attempts:
+            return False
+        if self._tier or self._last or self._joints:
+            return True
+        return any(
+            other is not model and not self._is_out(other)
+            for tier in self._candidates.behind(model)
+            for other in tier
+        )
+
+    def _note(self, one: Attempt, failure: AttemptFailed, now: float) -> None:
+        one.failure = failure
+        self._ended(one, failure.code, now)
+        code, took = failure.code, now - one.began
+        if code in {"diverged", "unsuitable"}:
+            self._health.dropped(one.ticket)
+        else:
+            words = f"{failure.status} {failure.message}" if failure.status else failure.message
+            self._health.failed(one.ticket, now, code, words, failure.retry_after)
+        provider = one.model.provider
+        if code not in _OF_THE_MODEL:
+            strikes = STRUCK if code in _PROVIDER_WIDE else 1
+            self._strikes[provider] = self._strikes.get(provider, 0) + strikes
+        tried = self._tried_of(one.model)
+        if code == "timeout" and one.spoke_at is None:
+            tried.silent += took
+        limit = self._settings.first_token_timeout if self._stream else 0.0
+        tried.over = code not in _AGAIN or (code == "timeout" and tried.silent >= limit * SHARE)
+        pause = self._settings.retry_pause * 2.0**tried.repeats
+        pause = min(LONGEST_PAUSE, pause * (1 - JITTER + 2 * JITTER * self._chance()))
+        tried.again_at = now + (pause if failure.retry_after is None else failure.retry_after)
+
+    def _not_the_callers(self, one: Attempt, refusal: Refusal) -> bool:
+        """A refusal by a model that was not asked for, and may not be able to do this at all."""
+        return (
+            refusal.code == "provider_refused"
+            and one.id > 0
+            and self._candidates.asked_on_trust(one.model)
+        )
+
+    def _give_up(
+        self,
+        reason: Literal["refused", "exhausted", "deadline"],
+        refusal: Refusal | None = None,
+        retry_after: float | None = None,
+    ) -> GiveUp:
+        self.over = True
+        if refusal is None and self._joints is None:
+            # Where all agree that the request cannot be served, that is the reason.
+            ends = {one.outcome for one in self.attempts}
+            if ends == {"refused"} and reason == "exhausted":
+                refusal, reason = self.attempts[0].refusal, "refused"
+        if retry_after is None:
+            told = [one.failure.retry_after for one in self.attempts if one.failure is not None]
+            known = [seconds for seconds in told if seconds is not None]
+            retry_after = min(known) if known else None
+        return GiveUp(reason, refusal, retry_after)
+
+    def _running(self) -> bool:
+        return any(one.outcome is None for one in self.attempts)
+
+    def _cancel_others(self, but: Attempt | None, now: float) -> Commands:
+        cancelled = []
+        for one in self.attempts:
+            if one.outcome is None and one is not but:
+                self._ended(one, "cancelled", now)
+                self._health.dropped(one.ticket)
+                cancelled.append(Cancel(one.id))
+        return tuple(cancelled)
+
+    def _ended(self, one: Attempt, outcome: str, now: float) -> None:
+        one.outcome = outcome
+        one.ended = now
+
+    def _tried_of(self, model: Model) -> "_Tried":
+        key = (model.provider, model.id)
+        found = self._tried.get(key)
+        if found is None:
+            found = self._tried[key] = _Tried(model)
+        return found
+
+
+class _Tried:
+    """What one candidate did in this plan."""
+
+    __slots__ = ("again_at", "keys", "model", "over", "repeats", "silent")
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+        self.keys: set[int] = set()
+        self.repeats = 0
+        self.silent = 0.0  # seconds of waiting for nothing
+        self.again_at = 0.0
+        self.over = False  # asking again is of no use
