@@ -110,11 +110,12 @@ class Breaker:
 class ProviderHealth:
     """The whole provider, and its credentials."""
 
-    __slots__ = ("breaker", "credentials", "turn")
+    __slots__ = ("breaker", "credentials", "only", "turn")
 
     def __init__(self, credentials: int) -> None:
         self.breaker = Breaker()
         self.credentials = [Breaker() for _ in range(credentials)]
+        self.only = self.credentials[0] if credentials == 1 else None
         self.turn = 0
 
 
@@ -179,15 +180,26 @@ class Candidate:
 class Ticket:
     """One attempt, as the memory sees it."""
 
-    __slots__ = ("began", "candidate", "credential", "open", "spoke", "stream")
+    __slots__ = ("began", "candidate", "credential", "heard", "open", "stream", "way")
 
-    def __init__(self, candidate: Candidate, credential: int, began: float, stream: bool) -> None:
+    def __init__(
+        self, candidate: Candidate, credential: int, began: float, *, stream: bool
+    ) -> None:
         self.candidate = candidate
         self.credential = credential
         self.began = began
         self.stream = stream
-        self.spoke = False
+        self.heard = False
         self.open = True
+        # Every breaker it passes.
+        provider = candidate.provider
+        self.way: tuple[Breaker, ...] = (
+            candidate.breaker,
+            provider.credentials[credential],
+            provider.breaker,
+        )
+        if candidate.limited and credential in candidate.limited:
+            self.way += (candidate.limited[credential],)
 
 
 class Health:
@@ -241,6 +253,8 @@ class Health:
         provider = candidate.provider
         if not (candidate.breaker.admits(now) and provider.breaker.admits(now)):
             return None
+        if provider.only is not None and not (tried or provider.only.why or candidate.limited):
+            return 0  # the usual case: one key, and all is well
         count = len(provider.credentials)
         first = provider.turn % count
         for i in range(count):
@@ -272,27 +286,24 @@ class Health:
 
     # What becomes of it
 
-    def begin(self, model: Model, credential: int, now: float, *, stream: bool) -> Ticket:
+    def begin(self, ticket: Ticket) -> None:
         """An attempt starts. Whatever is half-open on its way takes it for its probe."""
-        candidate = self.candidate(model)
-        ticket = Ticket(candidate, credential, now, stream)
+        candidate = ticket.candidate
         candidate.running += 1
-        provider = candidate.provider
-        provider.turn = credential + 1
-        for breaker in self._way(ticket):
-            if breaker.why and now >= breaker.until and breaker.probe is None:
+        candidate.provider.turn = ticket.credential + 1
+        for breaker in ticket.way:
+            if breaker.why and ticket.began >= breaker.until and breaker.probe is None:
                 breaker.probe = ticket
-        return ticket
 
     def spoke(self, ticket: Ticket, now: float) -> None:
         """The first token has come. What failed before that point is well again."""
-        ticket.spoke = True
+        ticket.heard = True
         candidate = ticket.candidate
         took = now - ticket.began
         known = candidate.first_token
         candidate.first_token = took if known is None else known + (took - known) * 0.2
         candidate.samples.append(took)
-        for breaker in self._way(ticket):
+        for breaker in ticket.way:
             if breaker.why and not breaker.late:
                 breaker.close()
 
@@ -308,7 +319,7 @@ class Health:
             took = now - ticket.began
             known = candidate.whole
             candidate.whole = took if known is None else known + (took - known) * 0.2
-        for breaker in self._way(ticket):
+        for breaker in ticket.way:
             if breaker.failures:
                 breaker.close()
 
@@ -343,13 +354,13 @@ class Health:
         if not stray:
             seconds = self._rest(breaker, code, took, retry_after)
             why = f"{code}: {words[:_WORDS]}" if words else code
-            breaker.open(now, seconds, why, late=ticket.spoke)
+            breaker.open(now, seconds, why, late=ticket.heard)
 
     def refused(self, ticket: Ticket) -> None:
         """The provider is well, and says that the request is wrong."""
         if self._end(ticket):
             ticket.candidate.outcomes["refused"] += 1
-            for breaker in self._way(ticket):
+            for breaker in ticket.way:
                 if breaker.why and not breaker.late:
                     breaker.close()
 
@@ -367,17 +378,6 @@ class Health:
     def candidates(self) -> Iterable[Candidate]:
         """Every model that was ever asked and is still offered."""
         return self._candidates.values()
-
-    def _way(self, ticket: Ticket) -> Iterable[Breaker]:
-        """Every breaker an attempt passes."""
-        candidate = ticket.candidate
-        provider = candidate.provider
-        credential = provider.credentials[ticket.credential]
-        if candidate.limited:
-            limited = candidate.limited.get(ticket.credential)
-            if limited is not None:
-                return (candidate.breaker, credential, provider.breaker, limited)
-        return (candidate.breaker, credential, provider.breaker)
 
     def _at_fault(self, ticket: Ticket, code: str) -> Breaker:
         candidate = ticket.candidate
@@ -406,7 +406,7 @@ class Health:
             return False
         ticket.open = False
         ticket.candidate.running -= 1
-        for breaker in self._way(ticket):
+        for breaker in ticket.way:
             if breaker.probe is ticket:
                 breaker.probe = None
         return True

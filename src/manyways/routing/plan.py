@@ -16,28 +16,24 @@ and none at a candidate that cannot serve the request. What the caller caused is
 again.
 """
 
+import itertools
 from collections.abc import Callable, Iterator
 from typing import Final, Literal
 
 from msgspec import Struct
 
 from manyways.errors import AttemptFailed, Refusal
-from manyways.routing.health import Health, Ticket
+from manyways.routing.continuation import Joint, Method, joints
+from manyways.routing.health import Candidate, Health, Ticket
 from manyways.routing.hedging import HedgeBudget
 from manyways.routing.resolve import Candidates
 from manyways.routing.settings import Settings
 from manyways.types import Model
 
-Method = Literal["again", "prefill", "instruct"]
-"""How an attempt goes on from what the caller already has: by giving the whole answer again,
-by going on from it as a prefill, or by being told to."""
-
 SHARE: Final = 0.75
 """Of the time that is left, what one attempt may take while others could follow it."""
 STRUCK: Final = 2
 """After so many failures of one provider, its other models come behind everybody else's."""
-REMEMBERED: Final = 40
-"""So many candidates are looked at when an answer is to be continued."""
 LONGEST_PAUSE: Final = 30.0
 JITTER: Final = 0.25
 
@@ -88,22 +84,26 @@ Command = Start | Cancel | Wait | GiveUp
 Commands = tuple[Command, ...]
 
 
-class Attempt:
+class Attempt(Ticket):
     """What is known of one attempt. `outcome` is `None` while it runs, `"answered"`,
     `"cancelled"`, `"refused"`, or the class of its failure."""
 
-    __slots__ = (
-        "began", "credential", "ended", "failure", "id", "method", "model", "outcome", "refusal",
-        "spoke_at", "ticket",
-    )  # fmt: skip
+    __slots__ = ("ended", "failure", "id", "method", "model", "outcome", "refusal", "spoke_at")
 
-    def __init__(self, number: int, start: Start, ticket: Ticket, now: float) -> None:
+    def __init__(
+        self,
+        candidate: Candidate,
+        credential: int,
+        began: float,
+        *,
+        stream: bool,
+        number: int,
+        method: Method | None,
+    ) -> None:
+        super().__init__(candidate, credential, began, stream=stream)
         self.id = number
-        self.model = start.model
-        self.credential = start.credential
-        self.method = start.method
-        self.ticket = ticket
-        self.began = now
+        self.model = candidate.model
+        self.method = method
         self.spoke_at: float | None = None
         self.ended: float | None = None
         self.outcome: str | None = None
@@ -155,7 +155,7 @@ class Plan:
         self._longer_than: int | None = None  # a window this short is too short
         self._hedge_at: float | None = None
         self._ways: tuple[Method, ...] = ()  # how a broken answer may be gone on from
-        self._joints: list[tuple[Model, Method]] | None = None  # set once an answer broke
+        self._joints: list[Joint] | None = None  # set once an answer broke
         self.attempts: list[Attempt] = []
         self.committed: Attempt | None = None
         self.over = False
@@ -164,11 +164,28 @@ class Plan:
         state = "over" if self.over else "committed" if self.committed else "open"
         return f"<Plan {state} {self.attempts!r}>"
 
+    @property
+    def original(self) -> Model:
+        """Who was meant: the model of the first attempt, or who it stands in for."""
+        named = self._candidates.unfit
+        if named is None:
+            named = self._candidates.first[0]
+            if self.attempts and self.attempts[0].model in self._candidates.first:
+                named = self.attempts[0].model
+        return named
+
     # Events
 
     def begin(self, now: float) -> Commands:
         """The request is there."""
-        commands = self._next(now)
+        commands: Commands
+        only = self._tier[0] if len(self._tier) == 1 else None
+        credential = None if only is None else self._health.credential(only, now)
+        if only is not None and credential is not None and now < self._deadline:
+            self._tier = []  # the usual case: one is meant, and it is well
+            commands = (self._start(only, credential, now),)
+        else:
+            commands = self._next(now)
         if self._settings.hedge and self._stream and self._budget is not None:
             self._budget.earn(self._settings.hedge_budget)
             return commands + self._arm(now)
@@ -179,7 +196,7 @@ class Plan:
         one = self.attempts[attempt]
         one.spoke_at = now
         if one.method is None:  # else it took as long as what it had to say again
-            self._health.spoke(one.ticket, now)
+            self._health.spoke(one, now)
         self.committed = one
         self._hedge_at = None
         return self._cancel_others(one, now)
@@ -188,7 +205,7 @@ class Plan:
         """The answer is complete."""
         one = self.attempts[attempt]
         self._ended(one, "answered", now)
-        self._health.succeeded(one.ticket, now)
+        self._health.succeeded(one, now)
         self.committed = one
         self.over = True
         return self._cancel_others(one, now) if len(self.attempts) > 1 else ()
@@ -206,12 +223,12 @@ class Plan:
         if self._joints is not None or self._not_the_callers(one, refusal):
             # Of a form of ours, or of a model whose abilities nobody told: not the caller's fault.
             self._ended(one, "unsuitable", now)
-            self._health.dropped(one.ticket)
+            self._health.dropped(one)
             one.failure = AttemptFailed("unsuitable", refusal.message, status=refusal.status)
             self._tried_of(one.model).over = True
             return self._go_on(now)
         self._ended(one, "refused", now)
-        self._health.refused(one.ticket)
+        self._health.refused(one)
         self._tried_of(one.model).over = True
         if refusal.code == "context_length_exceeded" and self._candidates.wish.fallbacks:
             window = one.model.context_window or 0
@@ -337,7 +354,7 @@ class Plan:
         if latest.outcome not in {"credentials", "rate_limited"} or latest.method is not None:
             return None
         tried = self._tried_of(latest.model)
-        if len(tried.keys) >= self._health.credentials(latest.model):
+        if len(set(tried.keys)) >= self._health.credentials(latest.model):
             return None
         credential = self._health.credential(latest.model, now, tried.keys)
         return None if credential is None else (latest.model, credential)
@@ -410,45 +427,23 @@ class Plan:
         self._hedge_at = now + usual
         return (Wait(self._hedge_at),)
 
-    def _joinable(self, broken: Attempt, now: float) -> list[tuple[Model, Method]]:
-        """Who may go on, and how, best first: the same model elsewhere and whoever takes a
-        prefill, the broken one itself unless it stalled, then all others, whose words will
-        hardly be the same. To go on by instruction comes last of all."""
-        latest = broken.model
-        candidates: dict[tuple[str, str], Model] = {}
+    def _joinable(self, broken: Attempt, now: float) -> list[Joint]:
+        """Who may go on from a broken answer, and how, best first."""
         first = self.attempts[0].model
-        for tier in ((first,), *self._candidates.behind(first), (latest,)):
-            for model in tier:
-                if len(candidates) < REMEMBERED:
-                    candidates.setdefault((model.provider, model.id), model)
-        diverged = {
+        tiers = itertools.chain(((first,),), self._candidates.behind(first), ((broken.model,),))
+        useless = {
             (one.model.provider, one.model.id, one.method)
             for one in self.attempts
             if one.outcome in {"diverged", "unsuitable"}
         }
-        prefill = "prefill" in self._ways
-
-        def rank(model: Model) -> tuple[bool, bool, bool]:
-            likely = model.id == latest.id or (prefill and "prefill" in model.capabilities)
-            stalled = model is latest and broken.outcome == "timeout"
-            return (
-                not likely or stalled,
-                model is latest or self._is_unwell(model, now),
-                model.id != latest.id,
-            )
-
-        ranked = sorted(candidates.values(), key=rank)
-        joints: list[tuple[Model, Method]] = []
-        for model in ranked:
-            if prefill and "prefill" in model.capabilities:
-                joints.append((model, "prefill"))
-            if "again" in self._ways:
-                joints.append((model, "again"))
-        if "instruct" in self._ways:
-            joints += [(model, "instruct") for model in ranked]
-        return [
-            (model, way) for model, way in joints if (model.provider, model.id, way) not in diverged
-        ]
+        return joints(
+            tiers,
+            broken.model,
+            self._ways,
+            stalled=broken.outcome == "timeout",
+            unwell=lambda model: self._is_unwell(model, now),
+            useless=useless,
+        )
 
     # What is kept of it
 
@@ -464,11 +459,14 @@ class Plan:
         tried = self._tried_of(model)
         if tried.silent:
             limit = min(limit, max(0.001, settings.first_token_timeout - tried.silent))
-        tried.keys.add(credential)
-        start = Start(number, model, credential, limit, method)
-        ticket = self._health.begin(model, credential, now, stream=self._stream)
-        self.attempts.append(Attempt(number, start, ticket, now))
-        return start
+        tried.keys += (credential,)
+        candidate = self._health.candidate(model)
+        attempt = Attempt(
+            candidate, credential, now, stream=self._stream, number=number, method=method
+        )
+        self._health.begin(attempt)
+        self.attempts.append(attempt)
+        return Start(number, model, credential, limit, method)
 
     def _others_left(self, model: Model) -> bool:
         """Whether somebody else could still be asked after this one."""
@@ -487,10 +485,10 @@ class Plan:
         self._ended(one, failure.code, now)
         code, took = failure.code, now - one.began
         if code in {"diverged", "unsuitable"}:
-            self._health.dropped(one.ticket)
+            self._health.dropped(one)
         else:
             words = f"{failure.status} {failure.message}" if failure.status else failure.message
-            self._health.failed(one.ticket, now, code, words, failure.retry_after)
+            self._health.failed(one, now, code, words, failure.retry_after)
         provider = one.model.provider
         if code not in _OF_THE_MODEL:
             strikes = STRUCK if code in _PROVIDER_WIDE else 1
@@ -538,7 +536,7 @@ class Plan:
         for one in self.attempts:
             if one.outcome is None and one is not but:
                 self._ended(one, "cancelled", now)
-                self._health.dropped(one.ticket)
+                self._health.dropped(one)
                 cancelled.append(Cancel(one.id))
         return tuple(cancelled)
 
@@ -561,7 +559,7 @@ class _Tried:
 
     def __init__(self, model: Model) -> None:
         self.model = model
-        self.keys: set[int] = set()
+        self.keys: tuple[int, ...] = ()
         self.repeats = 0
         self.silent = 0.0  # seconds of waiting for nothing
         self.again_at = 0.0

@@ -54,7 +54,7 @@ class Wish(Struct, frozen=True, kw_only=True):
 
 class Candidates(Struct, frozen=True, eq=False):
     """Who can serve one request. `first` are equals, one of which is to be asked first; `rest`
-    is who else was named, in tiers.
+    is who else was named, in tiers. `unfit` was named, and cannot serve it.
 
     `behind` looks at the catalog only when somebody needs it: most requests never do.
     """
@@ -65,6 +65,7 @@ class Candidates(Struct, frozen=True, eq=False):
     order: Order
     first: tuple[Model, ...]
     rest: tuple[tuple[Model, ...], ...] = ()
+    unfit: Model | None = None
 
     def __repr__(self) -> str:
         return f"<Candidates {', '.join(f'{m.provider}/{m.id}' for m in self.first)}>"
@@ -129,8 +130,10 @@ def resolve(offers: Offers, wish: Wish, needs: Needs, order: Order) -> Candidate
         fitting = tuple(m for m in rows if fits(m, needs))
         unfit.extend(m for m in rows if not fits(m, needs))
         tiers.extend(_in_order(fitting, wish))
-    if not tiers and wish.fallbacks and not wish.listed:
+    named = None
+    if not tiers and unfit and wish.fallbacks and not wish.listed:
         # Who was named cannot do it; somebody else may.
+        named = unfit[0]
         others = tuple(m for m in offers.models if _allowed(m, wish) and fits(m, needs))
         tiers.extend(_in_order(others, wish))
     if not tiers and not unfit:
@@ -141,7 +144,7 @@ def resolve(offers: Offers, wish: Wish, needs: Needs, order: Order) -> Candidate
         )
     if not tiers:
         raise _unfit(unfit, needs)
-    return Candidates(offers, wish, needs, order, tiers[0], tuple(tiers[1:]))
+    return Candidates(offers, wish, needs, order, tiers[0], tuple(tiers[1:]), named)
 
 
 def fits(model: Model, needs: Needs) -> bool:
