@@ -1,0 +1,66 @@
+"""The operator's pages: a key of a type with `admin = true` opens them."""
+
+import time
+from collections.abc import Awaitable, Callable, Container, Sequence
+
+from manyways.catalog.catalog import Catalog
+from manyways.catalog.selection import unknown_provider
+from manyways.dialects import json_text
+from manyways.edge.exchange import JSON, Exchange
+from manyways.edge.query import query_fields
+from manyways.edge.wellbeing import Label, provider_rows
+from manyways.errors import Refusal
+from manyways.routing.standing import Standing
+from manyways.types import Caller, Provider
+
+_AS_IT_IS_NOW = (b"cache-control", b"no-store")
+
+
+class AdminPages:
+    """`GET /admin/v1/providers`.
+
+    `authenticate` says whose key came with a request, or raises `Refusal`; `admin_types` are
+    the types of keys that may administer. `clock` tells Unix seconds.
+    """
+
+    def __init__(
+        self,
+        *,
+        authenticate: Callable[[Exchange], Awaitable[Caller]],
+        admin_types: Container[str],
+        catalog: Catalog,
+        providers: Sequence[Provider],
+        standings: Callable[[], Sequence[Standing]],
+        label: Label,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._authenticate = authenticate
+        self._admin_types = admin_types
+        self._catalog = catalog
+        self._providers = providers
+        self._standings = standings
+        self._label = label
+        self._clock = clock
+
+    async def providers(self, exchange: Exchange) -> None:
+        """`GET /admin/v1/providers[?name=]`: how each provider does, and why. Raises `Refusal`."""
+        await self._admit(exchange)
+        name = query_fields(exchange, "name")["name"]
+        shown = [one for one in self._providers if name is None or one.name == name]
+        snapshot = self._catalog.snapshot
+        if name is not None and not shown:
+            raise unknown_provider(snapshot, name, param="name")
+        rows = provider_rows(
+            shown, snapshot.of_provider, self._standings(), self._label, self._clock()
+        )
+        body = json_text.encode({"object": "list", "data": rows})
+        await exchange.answer(body, 200, [JSON, _AS_IT_IS_NOW])
+
+    async def _admit(self, exchange: Exchange) -> None:
+        caller = await self._authenticate(exchange)
+        if caller.key_type not in self._admin_types:
+            raise Refusal(
+                "admin_required",
+                f"The API key ending in {caller.last4} is of type '{caller.key_type}'; this needs"
+                " a key that may administer, like those of type 'admin'.",
+            )
