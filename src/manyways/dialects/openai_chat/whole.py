@@ -11,12 +11,14 @@ from manyways.errors import AttemptFailed
 
 class AnswerLabel(Struct, frozen=True):
     """What the gateway writes on an answer: the catalog's names of who gave it, and what
-    stands in where a provider sends no `id` or `created` (Unix seconds) of its own."""
+    stands in where a provider sends no `id` or `created` (Unix seconds) of its own.
+    `metadata`, a JSON object, says how the answer came about, where that is worth a word."""
 
     model: str
     provider: str
     id: str
     created: int
+    metadata: Raw | None = None
 
 
 class _Choice(Struct):
@@ -37,7 +39,8 @@ _decode_answer = msgspec.json.Decoder(_Answer).decode
 
 def edit_answer(body: bytes, label: AnswerLabel) -> bytes:
     """The provider's answer as the caller gets it: `model` and `provider` set, `id`, `object`
-    and `created` filled in where they are missing, everything else as it came.
+    and `created` filled in where they are missing, `_metadata` set where the label has some,
+    everything else as it came.
 
     Raises `AttemptFailed` where a 200 is no answer: not JSON, an error inside, no choices.
     """
@@ -62,6 +65,8 @@ def edit_answer(body: bytes, label: AnswerLabel) -> bytes:
     fields["object"] = _OBJECT
     fields["model"] = json_text.raw(label.model)
     fields["provider"] = json_text.raw(label.provider)
+    if label.metadata is not None:
+        fields["_metadata"] = label.metadata
     return json_text.encode({name: fields.pop(name) for name in _FIRST} | fields)
 
 

@@ -1,0 +1,348 @@
+"""What the caller has been told of a streamed answer so far, and what a delta can say.
+
+A broken answer can only be joined to what is known to the letter. So every event that is
+handed on is noted as it was decoded (an append), and the notes are written up into runs of
+text when somebody asks, or when there are many: an event costs some 0.1 microseconds.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import Literal
+
+import msgspec
+from msgspec import Raw, Struct
+
+from manyways.dialects import json_text
+from manyways.dialects.json_text import Fields
+
+Kind = Literal["reasoning", "content", "refusal", "name", "arguments"]
+Piece = tuple[Kind, int, str]
+"""Some text of an answer: of what kind, of which tool call (0 where of none), and the text."""
+
+REASONING_FIELDS = ("reasoning_content", "reasoning")
+"""Where providers put their thoughts. Of both in one delta, the first counts: they agree."""
+
+
+class Function(Struct, gc=False):
+    name: str | None = None
+    arguments: str | None = None
+
+
+class ToolCall(Struct, gc=False):
+    index: int | None = None
+    id: str | None = None
+    function: Function | None = None
+
+
+class Delta(Struct, gc=False):
+    """What one event adds to a choice."""
+
+    content: str | None = None
+    role: str | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
+    refusal: str | None = None
+    tool_calls: list[ToolCall] | None = None
+
+
+class _KnownDelta(Delta, forbid_unknown_fields=True, gc=False):
+    """A delta of fields that all have a meaning here, or need none."""
+
+    # They go with text, and hold no part of the answer that could be cut in two.
+    annotations: Raw = json_text.NULL
+    obfuscation: Raw = json_text.NULL
+    padding: Raw = json_text.NULL
+    provider_specific_fields: Raw = json_text.NULL
+    reasoning_details: Raw = json_text.NULL
+    # Some proxies send every field they know, empty.
+    audio: None = None
+    function_call: None = None
+
+
+class _OddDelta(Delta, gc=False):
+    """A delta with fields besides: `odd` names those that mean something we do not know."""
+
+    odd: tuple[str, ...] = ()
+
+
+class Choice(Struct, gc=False):
+    """One choice of an event."""
+
+    index: int | None = None
+    delta: Delta | None = None
+    finish_reason: str | None = None
+    logprobs: Fields | None = None
+
+
+class _KnownChoice(Choice, gc=False):
+    delta: _KnownDelta | None = None
+
+
+class _OddChoice(Struct, gc=False):
+    index: int | None = None
+    delta: Fields | None = None
+    finish_reason: str | None = None
+    logprobs: Raw = json_text.NULL
+
+
+decode_known = msgspec.json.Decoder(list[_KnownChoice] | None).decode
+"""An event's `choices`, the quick way. `msgspec.ValidationError` where `decode_odd` has to look."""
+
+_decode_odd = msgspec.json.Decoder(list[_OddChoice] | None).decode
+_decode_fields = msgspec.json.Decoder(Fields).decode
+_decode_text = msgspec.json.Decoder(str | None).decode
+_decode_calls = msgspec.json.Decoder(list[ToolCall] | None).decode
+
+
+def decode_odd(choices: Raw) -> list[Choice]:
+    """An event's `choices`, whatever fields their deltas have.
+
+    Raises `msgspec.DecodeError` where they are no choices at all.
+    """
+    return [
+        Choice(
+            index=choice.index,
+            delta=None if choice.delta is None else _odd_delta(choice.delta),
+            finish_reason=choice.finish_reason,
+            logprobs={"": choice.logprobs} if json_text.means_something(choice.logprobs) else None,
+        )
+        for choice in _decode_odd(choices) or ()
+    ]
+
+
+def _odd_delta(fields: Fields) -> Delta:
+    delta = _OddDelta()
+    odd: list[str] = []
+    for name, value in fields.items():
+        try:
+            if name == "tool_calls":
+                delta.tool_calls = _decode_calls(value)
+            elif name in _TEXTS:
+                setattr(delta, name, _decode_text(value))
+            elif name not in _BESIDE and json_text.means_something(value):
+                odd.append(name)
+        except msgspec.ValidationError:
+            odd.append(name)
+    delta.odd = tuple(odd)
+    return delta
+
+
+_TEXTS = frozenset(Delta.__struct_fields__) - {"tool_calls"}
+_BESIDE = frozenset(_KnownDelta.__struct_fields__) - _TEXTS - {"audio", "function_call"}
+
+
+def has_content(choices: Raw) -> bool:
+    """Whether any choice of an event says something: in any field but the role. Text,
+    reasoning, a refusal, a tool call, or a field we have never heard of."""
+    return any(
+        name != "role" and json_text.means_something(value)
+        for choice in _decode_odd(choices) or ()
+        for name, value in (choice.delta or {}).items()
+    )
+
+
+class CallBegun(Struct):
+    """A tool call the caller knows of."""
+
+    id: str | None = None
+    name: str = ""
+
+
+class Said(Struct, frozen=True, kw_only=True):
+    """The caller's state of an answer of one choice: all that was handed out.
+
+    `runs` is the text in the order it was said, each run as long as it can be. `calls` are
+    the tool calls begun, by index. `odd` names delta fields whose meaning is not known.
+    `usage` is that of all parts, as far as providers have told it, handed out or not.
+    """
+
+    id: Raw
+    created: Raw
+    runs: tuple[Piece, ...] = ()
+    calls: dict[int, CallBegun] = {}
+    role: str | None = None
+    reasoning_field: str | None = None
+    logprobs: bool = False
+    odd: frozenset[str] = frozenset()
+    usage: Raw | None = None
+    alone: bool = True
+    """One choice was asked for, and no other was seen. Of more, nothing else is known."""
+
+    @property
+    def content(self) -> str:
+        return self._text("content")
+
+    @property
+    def reasoning(self) -> str:
+        return self._text("reasoning")
+
+    @property
+    def past_reasoning(self) -> bool:
+        """The answer itself is being given: thoughts are over."""
+        return bool(self.runs) and self.runs[-1][0] != "reasoning"
+
+    def _text(self, wanted: Kind) -> str:
+        return "".join(text for kind, _, text in self.runs if kind == wanted)
+
+
+class Transcript:
+    """What a stream hands to its caller, written up from its events' choices."""
+
+    __slots__ = (
+        "_alone", "_calls", "_indexes", "_logprobs", "_odd", "_reasoning_field", "_role", "_runs",
+    )  # fmt: skip
+
+    def __init__(self, choices: int = 1, said: Said | None = None) -> None:
+        self._alone = choices == 1
+        self._indexes: set[int] = set()
+        self._runs: list[tuple[Kind, int, list[str]]] = []
+        self._calls: dict[int, CallBegun] = {}
+        self._role: str | None = None
+        self._reasoning_field: str | None = None
+        self._logprobs = False
+        self._odd: set[str] = set()
+        if said is not None:
+            self._alone = said.alone
+            self._runs = [(kind, call, [text]) for kind, call, text in said.runs]
+            self._calls = _copied(said.calls)
+            self._role = said.role
+            self._reasoning_field = said.reasoning_field
+            self._logprobs = said.logprobs
+            self._odd = set(said.odd)
+
+    def __repr__(self) -> str:
+        return f"<Transcript of {len(self._indexes)} choices, {len(self._runs)} runs>"
+
+    @property
+    def choices(self) -> int:
+        """How many choices were seen."""
+        return len(self._indexes)
+
+    def said(self, id_: Raw, created: Raw, usage: Raw | None) -> Said:
+        """Everything written so far."""
+        return Said(
+            id=id_,
+            created=created,
+            runs=tuple((kind, call, "".join(texts)) for kind, call, texts in self._runs),
+            calls=_copied(self._calls),
+            role=self._role,
+            reasoning_field=self._reasoning_field,
+            logprobs=self._logprobs,
+            odd=frozenset(self._odd),
+            usage=usage,
+            alone=self._alone and self._indexes <= {0},
+        )
+
+    def write(self, events: Iterable[Iterable[Choice]]) -> None:
+        """Add the choices of each of these events."""
+        # Lists in brackets, not generators: this is most of what the transcript costs.
+        choices = [choice for event in events for choice in event]
+        if any([choice.index or choice.logprobs for choice in choices]):
+            self._indexes.update([choice.index or 0 for choice in choices])
+            self._logprobs = self._logprobs or any(choice.logprobs for choice in choices)
+        elif choices:
+            self._indexes.add(0)
+        deltas = [choice.delta for choice in choices if choice.delta is not None]
+        if not self._alone or not deltas:
+            return
+        if self._role is None:
+            self._role = next((delta.role for delta in deltas if delta.role), None)
+        if not self._plain(deltas):
+            for delta in deltas:
+                self._write(delta)
+
+    def _plain(self, deltas: list[Delta]) -> bool:
+        """Text and nothing else, or thoughts and nothing else, as most events are: written in
+        one go, if these are such."""
+        if isinstance(deltas[-1], _OddDelta):  # which follow upon others, not the other way
+            return False
+        if any([delta.tool_calls or delta.refusal for delta in deltas]):
+            return self._arguments(deltas)
+        thoughts = [delta.reasoning_content or delta.reasoning or "" for delta in deltas]
+        texts = [delta.content or "" for delta in deltas]
+        if not any(thoughts):
+            self._add("content", 0, "".join(texts))
+        elif not any(texts):
+            self._reasoning_field = self._reasoning_field or reasoning_field(deltas)
+            self._add("reasoning", 0, "".join(thoughts))
+        else:
+            return False
+        return True
+
+    def _arguments(self, deltas: list[Delta]) -> bool:
+        """Arguments of the tool call that is going on, and nothing else: written in one go."""
+        if any([d.content or d.reasoning_content or d.reasoning or d.refusal for d in deltas]):
+            return False
+        parts = [part for delta in deltas for part in delta.tool_calls or ()]
+        index = parts[0].index if parts else None
+        if index is None or index not in self._calls:
+            return False
+        texts = [
+            part.function.arguments or ""
+            for part in parts
+            if part.index == index and part.id is None and part.function is not None
+            if part.function.name is None
+        ]
+        if len(texts) < len(parts):
+            return False
+        self._add("arguments", index, "".join(texts))
+        return True
+
+    def _write(self, delta: Delta) -> None:
+        if isinstance(delta, _OddDelta):
+            self._odd.update(delta.odd)
+        self._reasoning_field = self._reasoning_field or reasoning_field([delta])
+        for piece in pieces(delta, self._calls):
+            self._add(*piece)
+
+    def _add(self, kind: Kind, call: int, text: str) -> None:
+        runs = self._runs
+        if runs and runs[-1][0] == kind and runs[-1][1] == call:
+            runs[-1][2].append(text)
+        elif text:
+            runs.append((kind, call, [text]))
+
+
+def _copied(calls: dict[int, CallBegun]) -> dict[int, CallBegun]:
+    return {index: CallBegun(call.id, call.name) for index, call in calls.items()}
+
+
+def reasoning_field(deltas: Iterable[Delta]) -> str | None:
+    """The field in which these deltas have thoughts."""
+    for delta in deltas:
+        if delta.reasoning_content:
+            return "reasoning_content"
+        if delta.reasoning:
+            return "reasoning"
+    return None
+
+
+def pieces(delta: Delta, calls: dict[int, CallBegun]) -> Iterator[Piece]:
+    """The texts of a delta, none of them empty, in the order they count. `calls` are those
+    begun before it, and kept up to date."""
+    if text := delta.reasoning_content or delta.reasoning:
+        yield "reasoning", 0, text
+    if delta.content:
+        yield "content", 0, delta.content
+    if delta.refusal:
+        yield "refusal", 0, delta.refusal
+    for part in delta.tool_calls or ():
+        index = call_index(part, calls)
+        call = calls.setdefault(index, CallBegun())
+        call.id = call.id or part.id
+        if function := part.function:
+            if function.name:
+                call.name += function.name
+                yield "name", index, function.name
+            if function.arguments:
+                yield "arguments", index, function.arguments
+
+
+def call_index(part: ToolCall, calls: dict[int, CallBegun]) -> int:
+    """Which call a part belongs to. Some providers leave the index out: a new id begins a new
+    call, no id goes on with the last."""
+    if part.index is not None:
+        return part.index
+    last = max(calls, default=-1)
+    if part.id and (last < 0 or part.id != calls[last].id):
+        return last + 1
+    return max(last, 0)
