@@ -49,7 +49,7 @@ def test_every_key_of_a_key_type_is_documented() -> None:
 
 
 def test_every_key_of_a_provider_and_a_model_is_documented() -> None:
-    names = {"name", "protocol", "base_url", "api_key", "headers", "models"}
+    names = {"name", "protocol", "base_url", "api_key", "headers", "drain", "models"}
 
     assert set(rows("## `[[providers]]`")) == names
     assert set(rows("Each `[[providers.models]]`:")) == set(ModelEntry.__struct_fields__)

@@ -99,7 +99,13 @@ def test_every_name_scripts_rely_on_is_accepted(folder: Folder) -> None:
         idle_timeout = "500ms"
         answer_timeout = "2m"
         deadline = "170s"
+        retries = 0
+        retry_pause = "250ms"
+        rest = "1s"
+        rest_limit = "1m"
         hedge = true
+        hedge_budget = 0.1
+        content_filter = "next"
         continuation = "best-effort"
         assemble = true
         [catalog]
@@ -140,6 +146,14 @@ def test_every_name_scripts_rely_on_is_accepted(folder: Folder) -> None:
         0.5,
         120.0,
     )
+    assert (routing.retries, routing.retry_pause, routing.rest, routing.rest_limit) == (
+        0,
+        0.25,
+        1.0,
+        60.0,
+    )
+    assert (routing.hedge, routing.hedge_budget, routing.assemble) == (True, 0.1, True)
+    assert (routing.order, routing.content_filter) == ("same-model-first", "next")
     assert routing.continuation == "best-effort"
     assert settings.keys.types["full"].requests == 60
     assert settings.keys.types["full"].window == 60.0
@@ -167,14 +181,14 @@ def test_every_name_scripts_rely_on_is_accepted(folder: Folder) -> None:
 
 def test_what_is_given_without_effect_is_said(folder: Folder) -> None:
     settings = folder.load(
-        "[routing]\nmax_attempts = 3\nhedge = false\n"
+        "[catalog]\nprobe = false\nrefresh = '03:00'\n[routing]\nhedge = true\n"
         '[cluster]\nredis = "redis://x"\n'
         "[keys.types.full]\nrequests = 9\nlifetime = '1d'\n"
     )
 
     assert settings.not_yet == (
         "cluster.redis: this is one process, and remembers by itself",
-        "routing.max_attempts: one attempt is made",
+        "catalog.refresh: models are not verified yet",
         "keys.types.full.requests: limits are not enforced yet",
     )
 
@@ -374,6 +388,35 @@ def test_everything_wrong_is_told_at_once_from_top_to_bottom(folder: Folder) -> 
             ),
         ),
         ("routing.max_attempts = 101", "1: routing.max_attempts must be between 1 and 100"),
+        ("routing.retries = 11", "1: routing.retries must be between 0 and 10"),
+        ("routing.retries = -1", "1: routing.retries must be between 0 and 10"),
+        ("routing.retry_pause = 0", "1: routing.retry_pause must be between 1ms and 1h"),
+        ("routing.rest = '2h'", "1: routing.rest must be between 1ms and 1h"),
+        ("routing.rest = '20s'", "1: routing.rest is longer than rest_limit, which is 10s"),
+        (
+            "[routing]\nrest_limit = '1s'\nrest = '90s'",
+            "2: routing.rest_limit is shorter than the first rest, which is 90s",
+        ),
+        ("routing.rest_limit = '2h'", "1: routing.rest_limit must be between 1ms and 1h"),
+        ("routing.hedge_budget = 1.1", "1: routing.hedge_budget must be between 0 and 1"),
+        (
+            "routing.hedge_budget = '5%'",
+            '1: routing.hedge_budget should be a number, not the text "5%"',
+        ),
+        (
+            "routing.content_filter = 'nxt'",
+            (
+                '1: routing.content_filter should be one of "next", "refuse", not the text "nxt";'
+                ' did you mean "next"?'
+            ),
+        ),
+        (
+            "routing.order = 'same-model'",
+            (
+                '1: routing.order should be one of "same-model-first", "same-provider-first",'
+                ' not the text "same-model"; did you mean "same-model-first"?'
+            ),
+        ),
         (
             "routing.continuation = 'best'",
             '1: routing.continuation should be true or false or "best-effort", not the text "best"',
@@ -472,6 +515,14 @@ def test_a_wrong_value_is_refused_in_words(folder: Folder, text: str, message: s
         (
             ('"openai"', '"local"'),
             "4: providers[0].base_url has no use with protocol local; leave it out",
+        ),
+        (
+            ('"openai"\nbase_url = "http://a.test/v1"', '"local"\ndrain = true'),
+            "4: providers[0].drain has no use with protocol local; leave it out",
+        ),
+        (
+            ("/v1", '/v1"\ndrain = "yes'),
+            '5: providers[0].drain should be true or false, not the text "yes"',
         ),
         (
             ("/v1", '/v1"\napi_key = "'),

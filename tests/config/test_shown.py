@@ -33,6 +33,7 @@ temperature = 0.5
 name = 'A "quoted" one'
 protocol = "openai"
 base_url = "http://a.test/v1"
+drain = true
 api_key = ["env:ONE", "hunter2"]
 headers = { X-Title = "Us", X-Secret = "hunter2", Cookie = "env:COOKIE" }
 [[providers.models]]
@@ -80,6 +81,7 @@ def test_what_is_shown_reads_back_the_same_but_for_secrets(tmp_path: Path) -> No
         assert getattr(again, section) == getattr(settings, section)
     assert [one.models for one in again.providers] == [one.models for one in settings.providers]
     assert again.providers[0].name == settings.providers[0].name
+    assert [one.drain for one in again.providers] == [True, False]
     assert show(again).count("***") == 3
 
 

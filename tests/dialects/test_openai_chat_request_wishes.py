@@ -142,6 +142,12 @@ def test_a_long_prompt_is_counted_by_its_text_alone() -> None:
     assert request.needs == Needs(capabilities=("vision",), prompt_tokens=2000)
 
 
+def test_indentation_makes_no_long_prompt() -> None:
+    text = ("\n" + " " * 40 + "1,") * 200 + "\t" * 4000
+
+    assert decode(messages=user(text)).needs.prompt_tokens == 3 * 200 // 8
+
+
 def test_a_picture_makes_no_long_prompt() -> None:
     assert decode(messages=user([IMAGE])).needs == Needs(capabilities=("vision",))
 

@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from manyways.config import pending
 from manyways.config.document import ConfigProblems, Document, Problem
 from manyways.config.environment import override, resolve
+from manyways.config.quantities import write_seconds
 from manyways.config.reading import Reader
 from manyways.config.rules import near
 from manyways.config.settings import SECTIONS, Settings
@@ -141,6 +142,7 @@ def _providers(given: tuple[Provider, ...], document: Document) -> tuple[Provide
 def _judge(settings: Settings, document: Document) -> None:
     """Note what single settings cannot know: how they stand to each other."""
     _judge_mounts(settings, document)
+    _judge_rests(settings, document)
     _judge_keys(settings, document)
     _judge_providers(settings.providers, document)
 
@@ -151,6 +153,17 @@ def _judge_mounts(settings: Settings, document: Document) -> None:
         if mount.path in seen:
             document.note(("server", "mounts", index), f"names {mount.path} a second time")
         seen.add(mount.path)
+
+
+def _judge_rests(settings: Settings, document: Document) -> None:
+    routing = settings.routing
+    if routing.rest_limit < routing.rest:
+        first, longest = map(write_seconds, (routing.rest, routing.rest_limit))
+        path = ("routing", "rest_limit")
+        if document.find(path) is None:
+            document.note(("routing", "rest"), f"is longer than rest_limit, which is {longest}")
+        else:
+            document.note(path, f"is shorter than the first rest, which is {first}")
 
 
 def _judge_keys(settings: Settings, document: Document) -> None:
@@ -182,7 +195,11 @@ def _judge_providers(providers: tuple[Provider, ...], document: Document) -> Non
             if local is not None:
                 document.note((*path, "protocol"), f"is local, as {local}'s: there can be one")
             local = provider.name
-            for key, value in (("base_url", provider.base_url), ("api_key", provider.api_keys)):
+            for key, value in (
+                ("base_url", provider.base_url),
+                ("api_key", provider.api_keys),
+                ("drain", provider.drain),
+            ):
                 if value:
                     document.note((*path, key), "has no use with protocol local; leave it out")
         elif not provider.base_url:

@@ -226,6 +226,7 @@ def _listed(names: tuple[str, ...]) -> str:
 _DAY: Final = 86400.0
 _CENTURY: Final = 36500 * _DAY
 _TIMEOUT: Final = _seconds(0.001, _DAY)
+_PAUSE: Final = _seconds(0.001, 3600.0)
 _COUNT: Final = between(1, 10**15, "{:.0f}".format)
 
 SECONDS: Final = frozenset(
@@ -234,6 +235,9 @@ SECONDS: Final = frozenset(
         "server.header_timeout",
         "server.send_timeout",
         "server.drain",
+        "routing.retry_pause",
+        "routing.rest",
+        "routing.rest_limit",
         "routing.connect_timeout",
         "routing.first_token_timeout",
         "routing.idle_timeout",
@@ -289,11 +293,16 @@ CHECKS: Final[dict[str, Check]] = {
     "database.url": _database,
     "cluster.redis": _redis,
     "routing.max_attempts": between(1, 100),
+    "routing.retries": between(0, 10),
+    "routing.retry_pause": _PAUSE,
+    "routing.rest": _PAUSE,
+    "routing.rest_limit": _PAUSE,
     "routing.connect_timeout": _TIMEOUT,
     "routing.first_token_timeout": _TIMEOUT,
     "routing.idle_timeout": _TIMEOUT,
     "routing.answer_timeout": _TIMEOUT,
     "routing.deadline": _TIMEOUT,
+    "routing.hedge_budget": between(0, 1),
     "catalog.title": _name,
     "catalog.refresh": _clock,
     "catalog.timezone": _timezone,

@@ -74,6 +74,8 @@ class _Writer:
                 for name, value in provider.headers.items()
             )
             lines.append(f"headers = {{ {', '.join(pairs)} }}")
+        if provider.drain:
+            lines.append(self.pair("drain", provider.drain, (*path, "drain")))
         for index, model in enumerate(provider.models or ()):
             here = (*path, "models", index)
             lines += ["", "[[providers.models]]"]
