@@ -2,9 +2,24 @@
 
 import contextlib
 import json
+import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
 
-from tests.support.wall import Request, Script, Send, Wall, piece, sse, wall_in_thread, whole
+from tests.support.wall import (
+    Answer,
+    Request,
+    Script,
+    Send,
+    Step,
+    Wall,
+    head,
+    piece,
+    sse,
+    wall_in_thread,
+    whole,
+)
 
 WORDS = ["Neither", " rain", " nor", " snow", " stays", " these", " bytes"]
 JSON_TYPE = [("Content-Type", "application/json")]
@@ -63,22 +78,129 @@ GOOD_STREAM = sse(ROLE, *TOKENS, FINISH, "[DONE]")
 GOOD_WHOLE = whole(ANSWER, 200, JSON_TYPE)
 
 
+@dataclass(frozen=True)
+class Speech:
+    """An answer in words, streamed one chunk a word, or whole.
+
+    As a wall's answer it is given as it was asked for, with its usage.
+    """
+
+    words: tuple[str, ...] = tuple(WORDS)
+    id: str = "chatcmpl-1"
+    model: str = "upstream-name"
+
+    @property
+    def text(self) -> str:
+        return "".join(self.words)
+
+    @property
+    def usage(self) -> dict[str, int]:
+        said = len(self.words)
+        return {"prompt_tokens": 3, "completion_tokens": said, "total_tokens": 3 + said}
+
+    @cached_property
+    def role(self) -> str:
+        return self.chunk({"role": "assistant", "content": ""})
+
+    @cached_property
+    def tokens(self) -> list[str]:
+        return [self.chunk({"content": word}) for word in self.words]
+
+    @cached_property
+    def finish(self) -> str:
+        return self.chunk({}, "stop")
+
+    @cached_property
+    def tail(self) -> str:
+        """The chunk that tells the usage."""
+        return json.dumps({**self._envelope(), "choices": [], "usage": self.usage})
+
+    @cached_property
+    def whole(self) -> bytes:
+        message = {"role": "assistant", "content": self.text}
+        choice = {"index": 0, "message": message, "finish_reason": "stop"}
+        kind = {"object": "chat.completion"}
+        return json.dumps(
+            {**self._envelope(), **kind, "choices": [choice], "usage": self.usage}
+        ).encode()
+
+    def chunk(self, delta: dict[str, object], finish: str | None = None, **extra: object) -> str:
+        choice = {"index": 0, "delta": delta, "finish_reason": finish}
+        return json.dumps({**self._envelope(), "choices": [choice], **extra})
+
+    def begun(self, count: int, *after: Step) -> Script:
+        """A stream of the first `count` words, and then what happens."""
+        opening = Send(head(200, SSE_TYPE, chunked=True))
+        return (opening, *map(event, (self.role, *self.tokens[:count])), *after)
+
+    def rest(self, sent: str) -> "Speech":
+        """What is left to say behind `sent`, cut as the words are."""
+        start, words = len(sent), []
+        for word in self.words:
+            if word[start:]:
+                words.append(word[start:])
+            start = max(0, start - len(word))
+        return Speech(tuple(words), self.id, self.model)
+
+    def recut(self, size: int) -> "Speech":
+        """The same text in pieces of `size` letters."""
+        starts = range(0, len(self.text), size)
+        pieces = (self.text[start : start + size] for start in starts)
+        return Speech(tuple(pieces), self.id, self.model)
+
+    def __call__(self, request: Request) -> Script:
+        body = json.loads(request.body)
+        if not body.get("stream"):
+            return whole(self.whole, 200, JSON_TYPE)
+        wants = (body.get("stream_options") or {}).get("include_usage")
+        tail = [self.tail] if wants else []
+        return sse(self.role, *self.tokens, self.finish, *tail, "[DONE]")
+
+    def _envelope(self) -> dict[str, object]:
+        kind = "chat.completion.chunk"
+        return {"id": self.id, "object": kind, "created": 1731654208, "model": self.model}
+
+
+class Turns:
+    """Plays these, one a request, and the last one for ever."""
+
+    def __init__(self, *answers: Answer) -> None:
+        self._lock = threading.Lock()
+        self._left = list(answers)
+
+    def __call__(self, request: Request) -> Script:
+        with self._lock:
+            answer = self._left.pop(0) if len(self._left) > 1 else self._left[0]
+        return answer(request) if callable(answer) else answer
+
+
 class ChatWall:
-    """A wall whose script is for chat requests; the list of models is asked for in between."""
+    """A wall whose script is for chat requests; the list of models is asked for in between.
+
+    `models` has scripts for requests that name these models; all others get `answer`.
+    """
 
     def __init__(self, wall: Wall) -> None:
         self.wall = wall
         self.answer: Script | Callable[[Request], Script] = ()
+        self.models: dict[str, Answer] = {}
 
     @property
     def requests(self) -> list[Request]:
         """The chat requests so far."""
         return [request for request in self.wall.requests if request.method == "POST"]
 
+    def asked(self, model: str) -> list[Request]:
+        """The chat requests for one model."""
+        return [each for each in self.requests if json.loads(each.body)["model"] == model]
+
     def __call__(self, request: Request) -> Script:
         if request.method == "GET":
             return whole(b'{"object": "list", "data": [{"id": "m"}]}', 200, JSON_TYPE)
-        return self.answer(request) if callable(self.answer) else self.answer
+        answer = self.answer
+        if self.models:
+            answer = self.models.get(json.loads(request.body)["model"], answer)
+        return answer(request) if callable(answer) else answer
 
 
 @contextlib.contextmanager

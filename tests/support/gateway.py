@@ -8,9 +8,11 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
@@ -50,6 +52,42 @@ class Answer:
                 data = line.removeprefix("data: ")
                 found.append(data if data == "[DONE]" else json.loads(data))
         return found
+
+    def chunks(self) -> list[Any]:
+        """The events of a stream that are chunks of an answer: no error, no `[DONE]`."""
+        return [event for event in self.events() if event != "[DONE]" and "error" not in event]
+
+    @property
+    def streamed(self) -> bool:
+        return self.headers.get("content-type", "").startswith("text/event-stream")
+
+    @property
+    def text(self) -> str:
+        """What the first choice says, streamed or whole; `""` where this is an error."""
+        if self.status != 200:
+            return ""
+        if not self.streamed:
+            return str(self.json()["choices"][0]["message"]["content"])
+        return "".join(
+            choice["delta"].get("content") or ""
+            for chunk in self.chunks()
+            for choice in chunk["choices"]
+            if choice.get("index", 0) == 0
+        )
+
+    @property
+    def error(self) -> Any:
+        """The error: of the answer, or the one that ended a stream; `None` without one."""
+        if not self.streamed:
+            return self.json().get("error") if self.status != 200 else None
+        errors = [event["error"] for event in self.events() if "error" in event]
+        return errors[-1] if errors else None
+
+    @property
+    def metadata(self) -> Any:
+        """`_metadata` of a whole answer or of a stream's last chunk, `{}` without one."""
+        last = self.chunks()[-1] if self.streamed else self.json()
+        return last.get("_metadata") or {}
 
 
 @dataclass
@@ -98,6 +136,31 @@ class Gateway:
     def chat(self, body: Any, **how: Any) -> Answer:
         """`POST /v1/chat/completions`."""
         return self.ask("/v1/chat/completions", body, **how)
+
+    def begin(self, body: Any) -> socket.socket:
+        """A chat request on a connection of its own, sent but not read: to leave, or to dawdle."""
+        host, port = self.root.removeprefix("http://").split(":")
+        data = json.dumps(body).encode()
+        request = (
+            "POST /v1/chat/completions HTTP/1.1\r\nHost: gateway\r\nConnection: close\r\n"
+            f"Authorization: Bearer {self.key}\r\nContent-Length: {len(data)}\r\n\r\n"
+        )
+        caller = socket.create_connection((host, int(port)), timeout=20)
+        caller.sendall(request.encode() + data)
+        return caller
+
+    def logged(self, *parts: str, since: int = 0, limit: float = 5.0) -> str:
+        """The first line of the log, behind the first `since`, that has all of these parts.
+
+        Raises `AssertionError` when there is none within `limit` seconds.
+        """
+        deadline = time.monotonic() + limit
+        while time.monotonic() < deadline:
+            for line in self.log[since:]:
+                if all(part in line for part in parts):
+                    return line
+            time.sleep(0.01)
+        raise AssertionError(f"no line of the log has {parts}: {self.log[since:]}")
 
     def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run another `manyways` command beside the server, with the same configuration."""
