@@ -1,0 +1,169 @@
+"""Answers that their caller has left, read to their end all the same.
+
+Some providers bill an answer whether or not anybody hears it out, and tell what it cost in its
+last event only. Reading on in the background gets that figure, and the connection back.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from typing import Any, Self
+
+import msgspec
+from msgspec import Struct
+
+from manyways.dialects.sse import Event, EventReader, EventTooLong
+from manyways.errors import CallerLeft, TransportError
+from manyways.upstream.transport import Response
+from manyways.watch import TimeLimit
+
+AT_ONCE = 64
+"""Answers that are drained at the same time. Another one more is closed, as without draining."""
+
+_EVENT = 1024 * 1024  # bytes of an event that can still be about usage
+
+OnUsage = Callable[[str, dict[str, Any]], None]
+
+
+class Drains:
+    """Reads left answers to their end, `at_once` of them at most.
+
+    `on_usage` gets a name and the last `usage` object that the answer's events told, once, when
+    its reading has ended in whatever way; it is not called where none was told. What was told
+    before the answer was taken over is not seen again.
+    """
+
+    def __init__(self, on_usage: OnUsage, *, at_once: int = AT_ONCE) -> None:
+        self._on_usage = on_usage
+        self._at_once = at_once
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._closed = False
+        self.taken = 0
+        """Answers taken over so far."""
+
+    def __repr__(self) -> str:
+        return f"<Drains {len(self._tasks)} of {self._at_once}{' closed' if self._closed else ''}>"
+
+    def take(self, response: Response, limit_seconds: float, name: str = "") -> bool:
+        """Take over `response`, which nobody else may use from now on, and read it to its end
+        in the background, for `limit_seconds` at most.
+
+        `False`: there are `at_once` already, or `aclose` was called. Then it stays with who
+        asked, to be closed at once by leaving it as ever.
+
+        An answer of which a chunk was waited for when its task was cancelled is closed by then;
+        `keep` is for those.
+        """
+        if self._closed or len(self._tasks) >= self._at_once:
+            return False
+        self.taken += 1
+        task = asyncio.create_task(self._drain(response, limit_seconds, name))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return True
+
+    @contextlib.asynccontextmanager
+    async def keep(
+        self, response: Response, limit_seconds: float, name: str = ""
+    ) -> AsyncIterator[Response]:
+        """`async with drains.keep(response, 60.0, "Capi") as response:` in place of
+        `async with response:`, for an answer that is worth draining.
+
+        Left by `CancelledError` (its caller went, another was faster, a time limit of ours) or
+        by `CallerLeft` before its end, it is drained, even if a chunk was being waited for.
+        Left in any other way, out of `body`, or when there are too many, it is closed.
+        """
+        kept = _Kept(response)
+        async with contextlib.AsyncExitStack() as stack:
+            await stack.enter_async_context(kept)
+            try:
+                yield kept
+            except (asyncio.CancelledError, CallerLeft):
+                if not kept.over and self.take(kept, limit_seconds, name):
+                    stack.pop_all()
+                raise
+
+    async def aclose(self) -> None:
+        """Close whatever is being drained. Usage that was told by then is still reported."""
+        self._closed = True
+        await asyncio.sleep(0)  # a task that has not begun would not close its response
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _drain(self, response: Response, limit_seconds: float, name: str) -> None:
+        usage: dict[str, Any] | None = None
+        events = EventReader(_EVENT)
+        try:
+            with TimeLimit(limit_seconds, "the rest of an answer"):
+                async with response:
+                    while chunk := await response.chunk():
+                        usage = _usage(events.feed(chunk)) or usage
+                    usage = _usage(events.end()) or usage
+        except (TransportError, TimeoutError, EventTooLong):
+            pass  # nobody waits for it
+        finally:
+            if usage is not None:
+                self._on_usage(name, usage)
+
+
+class _Kept:
+    """A `transport.Response` that survives the cancelling of who waits for its next chunk: the
+    wait goes on, and whoever asks next gets what came."""
+
+    __slots__ = ("_next", "_response", "headers", "over", "status")
+
+    def __init__(self, response: Response) -> None:
+        self._response = response
+        self._next: asyncio.Task[bytes] | None = None
+        self.status = response.status
+        self.headers: Mapping[str, str] = response.headers
+        self.over = False
+        """Nothing more will come: its end, or a failure, has been told."""
+
+    async def chunk(self) -> bytes:
+        waited = self._next or asyncio.create_task(self._response.chunk())
+        self._next = waited
+        await asyncio.wait({waited})
+        self._next = None
+        try:
+            data = waited.result()
+        except TransportError:
+            self.over = True
+            raise
+        self.over = not data
+        return data
+
+    async def body(self, limit: int) -> bytes:
+        self.over = True  # its parts are not ours to tell
+        return await self._response.body(limit)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        waited, self._next = self._next, None
+        try:
+            if waited is not None:
+                waited.cancel()
+                await asyncio.gather(waited, return_exceptions=True)
+        finally:
+            await self._response.__aexit__(*exc)
+
+
+class _Told(Struct):
+    usage: dict[str, Any] | None = None
+
+
+_decode = msgspec.json.Decoder(_Told).decode
+
+
+def _usage(events: Iterable[Event]) -> dict[str, Any] | None:
+    """The last usage that these events tell."""
+    found = None
+    for event in events:
+        if b'"usage"' in event.data:
+            with contextlib.suppress(msgspec.DecodeError, UnicodeError, RecursionError):
+                found = _decode(event.data).usage or found
+    return found
