@@ -266,18 +266,19 @@ class Health:
                 return index
         return None
 
-    def back_at(self, model: Model, now: float) -> float:
-        """When the earliest of its rests is over: what is resting is asked in this order."""
+    def back_at(self, model: Model, now: float) -> tuple[float, int]:
+        """When the model may be asked again, and the key whose rest is over first: what rests
+        is asked in this order when nothing else is left."""
         candidate = self.candidate(model)
-        whole = max(
-            (b.until for b in (candidate.breaker, candidate.provider.breaker) if b.why), default=now
-        )
-        keys = []
-        for i, breaker in enumerate(candidate.provider.credentials):
-            limited = candidate.limited.get(i)
-            both = (breaker, limited) if limited is not None else (breaker,)
-            keys.append(max((b.until for b in both if b.why), default=now))
-        return max(whole, min(keys))
+        provider = candidate.provider
+
+        def free(index: int) -> float:
+            breakers = (provider.credentials[index], candidate.limited.get(index))
+            return max((b.until for b in breakers if b is not None and b.why), default=now)
+
+        key = min(range(len(provider.credentials)), key=free)
+        whole = (b.until for b in (candidate.breaker, provider.breaker) if b.why)
+        return max(free(key), *whole, now), key
 
     def unreachable(self, provider: str, now: float) -> bool:
         """Whether the provider as a whole rests."""

@@ -17,12 +17,11 @@ again.
 """
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final, Literal
 
-from msgspec import Struct
-
 from manyways.errors import AttemptFailed, Refusal
+from manyways.routing.commands import Cancel, Commands, GiveUp, Start, Wait
 from manyways.routing.continuation import Joint, Method, joints
 from manyways.routing.health import Candidate, Health, Ticket
 from manyways.routing.hedging import HedgeBudget
@@ -46,42 +45,6 @@ _AGAIN = frozenset(
     }
 )  # fmt: skip
 """What may be gone when the same candidate is asked once more."""
-
-
-class Start(Struct, frozen=True):
-    """Ask a candidate. `limit` is in seconds: for the first token of a stream, for the whole of
-    a whole answer. `method` is how it goes on from what the caller already has, if it does."""
-
-    attempt: int
-    model: Model
-    credential: int
-    limit: float
-    method: Method | None = None
-
-
-class Cancel(Struct, frozen=True):
-    """Give an attempt up; nothing more is to be told about it."""
-
-    attempt: int
-
-
-class Wait(Struct, frozen=True):
-    """Tell `rang` at this moment, unless something else happens before."""
-
-    until: float
-
-
-class GiveUp(Struct, frozen=True):
-    """There will be no answer. `refusal` is what the caller caused, if that is the reason;
-    `retry_after` is in seconds."""
-
-    reason: Literal["refused", "exhausted", "deadline"]
-    refusal: Refusal | None = None
-    retry_after: float | None = None
-
-
-Command = Start | Cancel | Wait | GiveUp
-Commands = tuple[Command, ...]
 
 
 class Attempt(Ticket):
@@ -229,7 +192,8 @@ class Plan:
             return self._go_on(now)
         self._ended(one, "refused", now)
         self._health.refused(one)
-        self._tried_of(one.model).over = True
+        tried = self._tried_of(one.model)
+        tried.over = tried.useless = True
         if refusal.code == "context_length_exceeded" and self._candidates.wish.fallbacks:
             window = one.model.context_window or 0
             self._longer_than = max(self._longer_than or 0, window)
@@ -281,7 +245,7 @@ class Plan:
             return (self._give_up("exhausted"),)
         if self._joints is not None:
             return self._join(now)
-        chosen = self._choose(now)
+        chosen = self._choose(now) or self._choose_last(now)
         if chosen is not None:
             return (self._start(*chosen, now),)
         return self._repeat(now)
@@ -290,12 +254,11 @@ class Plan:
         """Go on from what the caller has, with the next candidate for that."""
         if self._joints:
             model, method = self._joints.pop(0)
-            credential = self._health.credential(model, now)
-            return (self._start(model, credential or 0, now, method),)
+            return (self._start(model, self._key(model, now), now, method),)
         return self._repeat(now) if self._ways else (self._give_up("exhausted"),)
 
     def _choose(self, now: float) -> tuple[Model, int] | None:
-        """The best candidate that has not been asked, and the key to ask it with."""
+        """The best candidate that is well and was not asked, and the key to ask it with."""
         if self.attempts:
             other_key = self._other_key(now)
             if other_key is not None:
@@ -313,10 +276,9 @@ class Plan:
                 model = self._better(well)
                 # Behind the very first one come its neighbours, whom `behind` knows.
                 self._tier = [m for m in well if m is not model] if self._tiers else []
-                return model, self._health.credential(model, now) or 0
+                return model, self._key(model, now)
             if not self._next_tier(now):
-                break
-        return self._choose_last(now)
+                return None
 
     def _next_tier(self, now: float) -> bool:
         """Whether there was another tier to take."""
@@ -345,8 +307,12 @@ class Plan:
             return None
         models = sorted(waiting.values(), key=lambda model: self._health.back_at(model, now))
         self._last.extend(models[1:])
-        model = models[0]
-        return model, self._health.credential(model, now) or 0
+        return models[0], self._key(models[0], now)
+
+    def _key(self, model: Model, now: float) -> int:
+        """The key to ask with: one that is well, else the one whose rest is over first."""
+        credential = self._health.credential(model, now)
+        return self._health.back_at(model, now)[1] if credential is None else credential
 
     def _other_key(self, now: float) -> tuple[Model, int] | None:
         """The same model with another key, where it was the key that failed."""
@@ -379,31 +345,32 @@ class Plan:
 
     def _is_out(self, model: Model) -> bool:
         """Whether it has been asked already, or is known to be too small by now."""
-        if (model.provider, model.id) in self._tried:
-            return True
+        return (model.provider, model.id) in self._tried or self._is_too_small(model)
+
+    def _is_too_small(self, model: Model) -> bool:
         window = model.context_window
         return self._longer_than is not None and window is not None and window <= self._longer_than
 
     def _repeat(self, now: float) -> Commands:
         """The same again, when nothing else is left: the one whose pause is over first."""
-        best: _Tried | None = None
-        for tried in self._tried.values():
-            if tried.over or tried.repeats >= self._settings.retries:
-                continue
-            if best is None or tried.again_at < best.again_at:
-                best = tried
-        if best is None:
+        waiting = [
+            (tried.again_at, tried)
+            for tried in self._tried.values()
+            if not tried.over
+            and tried.repeats < self._settings.retries
+            and not self._is_too_small(tried.model)
+            and (self._joints is None or self._ways_of(tried.model, now))
+        ]
+        if not waiting:
             return (self._give_up("exhausted"),)
-        if best.again_at > now:
-            if best.again_at >= self._deadline:
-                return (self._give_up("exhausted", retry_after=best.again_at - now),)
-            return (Wait(best.again_at),)
-        best.repeats += 1
-        method: Method | None = None
-        if self._joints is not None:
-            method = "again" if "again" in self._ways else self._ways[0]
-        credential = self._health.credential(best.model, now)
-        return (self._start(best.model, credential or 0, now, method),)
+        again_at, tried = min(waiting, key=lambda one: one[0])
+        if again_at >= self._deadline:
+            return (self._give_up("exhausted", retry_after=again_at - now),)
+        if again_at > now:
+            return (Wait(again_at),)
+        tried.repeats += 1
+        method = None if self._joints is None else self._ways_of(tried.model, now)[0]
+        return (self._start(tried.model, self._key(tried.model, now), now, method),)
 
     def _hedge(self, now: float) -> Commands:
         """A second candidate beside one that is slow, if the budget has it."""
@@ -422,7 +389,7 @@ class Plan:
         if not self.attempts:
             return ()
         usual = self._health.candidate(self.attempts[0].model).percentile(0.95)
-        if usual is None:
+        if not usual or now + usual >= self._deadline:
             return ()
         self._hedge_at = now + usual
         return (Wait(self._hedge_at),)
@@ -431,19 +398,43 @@ class Plan:
         """Who may go on from a broken answer, and how, best first."""
         first = self.attempts[0].model
         tiers = itertools.chain(((first,),), self._candidates.behind(first), ((broken.model,),))
-        useless = {
-            (one.model.provider, one.model.id, one.method)
-            for one in self.attempts
-            if one.outcome in {"diverged", "unsuitable"}
-        }
         return joints(
-            tiers,
+            (self._able(tier) for tier in tiers),
             broken.model,
             self._ways,
             stalled=broken.outcome == "timeout",
             unwell=lambda model: self._is_unwell(model, now),
-            useless=useless,
+            useless=self._useless(),
         )
+
+    def _ways_of(self, model: Model, now: float) -> list[Method]:
+        """How one candidate may go on."""
+        found = joints(
+            ((model,),),
+            model,
+            self._ways,
+            stalled=False,
+            unwell=lambda model: self._is_unwell(model, now),
+            useless=self._useless(),
+        )
+        return [method for _, method in found]
+
+    def _useless(self) -> set[tuple[str, str, Method | None]]:
+        """Joints that were tried, and could not be made."""
+        return {
+            (one.model.provider, one.model.id, one.method)
+            for one in self.attempts
+            if one.outcome in {"diverged", "unsuitable"}
+        }
+
+    def _able(self, models: Iterable[Model]) -> list[Model]:
+        """Without those that have shown in this plan that they cannot."""
+        able = []
+        for model in models:
+            tried = self._tried.get((model.provider, model.id))
+            if not (self._is_too_small(model) or (tried is not None and tried.useless)):
+                able.append(model)
+        return able
 
     # What is kept of it
 
@@ -455,7 +446,7 @@ class Plan:
         left = self._deadline - now
         limit = settings.first_token_timeout if self._stream else settings.answer_timeout
         if limit > SHARE * left:
-            limit = SHARE * left if self._others_left(model) else left
+            limit = SHARE * left if self._others_left(model) else min(limit, left)
         tried = self._tried_of(model)
         if tried.silent:
             limit = min(limit, max(0.001, settings.first_token_timeout - tried.silent))
@@ -497,7 +488,9 @@ class Plan:
         if code == "timeout" and one.spoke_at is None:
             tried.silent += took
         limit = self._settings.first_token_timeout if self._stream else 0.0
-        tried.over = code not in _AGAIN or (code == "timeout" and tried.silent >= limit * SHARE)
+        silent = code == "timeout" and tried.silent >= limit * SHARE
+        tried.over = code not in _AGAIN or silent
+        tried.useless = silent or code == "model_gone"
         pause = self._settings.retry_pause * 2.0**tried.repeats
         pause = min(LONGEST_PAUSE, pause * (1 - JITTER + 2 * JITTER * self._chance()))
         tried.again_at = now + (pause if failure.retry_after is None else failure.retry_after)
@@ -506,8 +499,8 @@ class Plan:
         """A refusal by a model that was not asked for, and may not be able to do this at all."""
         return (
             refusal.code == "provider_refused"
-            and one.id > 0
             and self._candidates.asked_on_trust(one.model)
+            and not self._candidates.asked_for(one.model)
         )
 
     def _give_up(
@@ -518,10 +511,14 @@ class Plan:
     ) -> GiveUp:
         self.over = True
         if refusal is None and self._joints is None:
-            # Where all agree that the request cannot be served, that is the reason.
-            ends = {one.outcome for one in self.attempts}
-            if ends == {"refused"} and reason == "exhausted":
-                refusal, reason = self.attempts[0].refusal, "refused"
+            # Where nobody could have served the request, that is the reason.
+            able = (
+                one for one in self.attempts
+                if one.outcome != "refused" and not self._is_too_small(one.model)
+            )  # fmt: skip
+            refusals = [one.refusal for one in self.attempts if one.outcome == "refused"]
+            if reason == "exhausted" and refusals and not any(able):
+                refusal, reason = refusals[0], "refused"
         if retry_after is None:
             told = [one.failure.retry_after for one in self.attempts if one.failure is not None]
             known = [seconds for seconds in told if seconds is not None]
@@ -555,7 +552,7 @@ class Plan:
 class _Tried:
     """What one candidate did in this plan."""
 
-    __slots__ = ("again_at", "keys", "model", "over", "repeats", "silent")
+    __slots__ = ("again_at", "keys", "model", "over", "repeats", "silent", "useless")
 
     def __init__(self, model: Model) -> None:
         self.model = model
@@ -564,3 +561,4 @@ class _Tried:
         self.silent = 0.0  # seconds of waiting for nothing
         self.again_at = 0.0
         self.over = False  # asking again is of no use
+        self.useless = False  # nor is it, to go on from a broken answer

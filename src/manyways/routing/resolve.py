@@ -102,6 +102,12 @@ class Candidates(Struct, frozen=True, eq=False):
             yield self._fitting(m for m in self.offers.models if m.provider == provider)
         yield self._fitting(self.offers.models)
 
+    def asked_for(self, model: Model) -> bool:
+        """Whether the caller named the model, and did not only get it."""
+        if self.unfit is not None or self.wish.models == (AUTO,):
+            return False
+        return any(model.id == named.id for tier in (self.first, *self.rest) for named in tier)
+
     def asked_on_trust(self, model: Model) -> bool:
         """Whether nothing says that the model can do what the request needs."""
         return bool(self.needs.capabilities) and not model.capabilities
