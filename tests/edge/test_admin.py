@@ -1,10 +1,12 @@
 """What the operator's page tells of providers, and to whom."""
 
+import json
 from collections.abc import Iterable
 from typing import Any
 
 import pytest
 
+from manyways.edge import openapi
 from manyways.edge.admin import AdminPages
 from manyways.types import ModelEntry, Provider
 from tests.edge.memory import Memory
@@ -127,6 +129,22 @@ async def test_a_provider_that_is_not_there_is_told(gateway: Operated) -> None:
 
     assert (page.status, page.code) == (404, "provider_not_found")
     assert "Capi, local" in page.json()["error"]["message"]
+
+
+async def test_its_fields_are_those_that_are_described(gateway: Operated) -> None:
+    gateway.fails("a", "rate_limited")
+    schemas = json.loads(openapi.document(["/v1"]))["components"]["schemas"]
+
+    def compare(value: Any, schema: Any) -> None:
+        if isinstance(value, list):
+            for one in value:
+                compare(one, schema["items"])
+        elif "properties" in schema:
+            assert list(value) == list(schema["properties"])
+            for name, inner in schema["properties"].items():
+                compare(value[name], inner)
+
+    compare((await ask(gateway.edge, PATH, key="admin")).json(), schemas["ProviderHealth"])
 
 
 # How they do

@@ -24,7 +24,22 @@ def test_it_tells_of_each_route_under_each_mount() -> None:
     for mount in ("/v1", "/webhook/v1"):
         for path in ("/chat/completions", "/models", "/models/{id}", "/models/list", "/providers"):
             assert mount + path in paths
-    assert {"/healthz", "/readyz"} <= set(paths)
+    assert {"/healthz", "/readyz", "/metrics", "/admin/v1/providers"} <= set(paths)
+
+
+def test_what_wants_a_key_says_so() -> None:
+    paths = json.loads(json.dumps(described()))["paths"]
+    wanting = {
+        path
+        for path, operations in paths.items()
+        for operation in operations.values()
+        if "security" in operation
+    }
+    assert wanting == {
+        "/v1/chat/completions",
+        "/webhook/v1/chat/completions",
+        "/admin/v1/providers",
+    }
 
 
 def test_the_ranges_in_it_are_those_that_are_checked() -> None:

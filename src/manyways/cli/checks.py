@@ -199,8 +199,9 @@ def time_zone(settings: Settings) -> Finding:
     return Finding(name="time zone", status="ok", detail=name)
 
 
-def server(settings: Settings) -> Finding:
-    """Whether a gateway runs on this database, and whose the configured port is."""
+def server(settings: Settings) -> tuple[Finding, bool]:
+    """Whether a gateway runs on this database, and whose the configured port is; and whether
+    that gateway answers there."""
     host, port = settings.server.host, settings.server.port
     address = f"{f'[{host}]' if ':' in host else host}:{port}"
     pid = _serving(settings)
@@ -219,7 +220,8 @@ def server(settings: Settings) -> Finding:
     else:
         verdict = _free(address, port, _trouble_listening(host, port))
     status, detail, advice = verdict
-    return Finding(name="server", status=status, detail=detail, advice=advice)
+    finding = Finding(name="server", status=status, detail=detail, advice=advice)
+    return finding, pid is not None and answers.who == "ours"
 
 
 def _running(pid: str, address: str, answers: _Answered) -> _Verdict:

@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Final, Protocol
 import typer
 
 from manyways.cli import output
+from manyways.cli.address import reachable
 from manyways.cli.options import AsJson, ConfigFile
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from manyways.cli.checks import Finding, Status
+    from manyways.cli.health import Health
     from manyways.config import Settings
     from manyways.types import Provider
 
@@ -38,6 +40,7 @@ def doctor(
 
     Looks at the configuration, the database, the address, the disk and every
     provider: can it be reached, does it accept the key, which models has it?
+    Where the gateway runs, it tells what rests, why, and until when.
     Nothing is changed, and no secret is shown.
 
     Exit status 0: nothing is wrong (✓), though something may deserve a look (!);
@@ -49,7 +52,7 @@ def doctor(
     console = None if json or not sys.stdout.isatty() else _console()
     with _progress(console) as progress:
         progress("Looking at this machine", None, None)
-        findings, settings = _this_machine(config)
+        findings, settings, health = _this_machine(config)
         providers = settings.providers if settings else ()
         names = [*(one.name for one in findings), *(f"provider {one.name}" for one in providers)]
         tell = _silent if json else _teller(console, names)
@@ -58,7 +61,7 @@ def doctor(
         findings += asyncio.run(_ask_providers(providers, tell, progress))
     wrong = sum(one.status == "error" for one in findings)
     if json:
-        document = {"ok": not wrong, "checks": findings}
+        document = {"ok": not wrong, "checks": findings, "health": health}
         output.document(document)
     else:
         typer.echo(_summary(wrong, sum(one.status == "warning" for one in findings)))
@@ -66,16 +69,23 @@ def doctor(
         raise typer.Exit(1)
 
 
-def _this_machine(config: Path | None) -> tuple[list[Finding], Settings | None]:
+def _this_machine(config: Path | None) -> tuple[list[Finding], Settings | None, Health | None]:
     """Everything but the providers. Without settings, what depends on them is left out."""
     from manyways.cli import checks
 
     configuration, settings = checks.configuration(config)
     findings = [checks.program(), configuration, checks.embedded_model(settings)]
-    if settings is not None:
-        findings += [checks.database(settings), *checks.disk(settings)]
-        findings += [checks.time_zone(settings), checks.server(settings)]
-    return findings, settings
+    if settings is None:
+        return findings, None, None
+    findings += [checks.database(settings), *checks.disk(settings), checks.time_zone(settings)]
+    server, answers = checks.server(settings)
+    findings.append(server)
+    if not answers:
+        return findings, settings, None
+    from manyways.cli import health
+
+    finding, found = health.look(reachable(settings.server.host), settings.server.port)
+    return [*findings, finding], settings, found
 
 
 async def _ask_providers(

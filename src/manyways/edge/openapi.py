@@ -13,8 +13,10 @@ from manyways import __version__
 from manyways.dialects import json_text
 from manyways.dialects.openai_chat.request import ChatBody
 from manyways.edge.problems import TABLE
+from manyways.edge.wellbeing import STATES
 
 _JSON = "application/json"
+_TEXT = "text/plain"
 _NAMES = {"lang": "Language of the text: `ru` or `en`; else `Accept-Language`, else Russian."}
 
 
@@ -30,6 +32,23 @@ def document(mounts: Iterable[str]) -> bytes:
     paths["/openapi.json"] = {"get": _operation("This description", "health", {}, "OpenAPI")}
     paths["/healthz"] = {"get": _operation("Whether the gateway is alive", "health", {}, "Alive")}
     paths["/readyz"] = {"get": _operation("Whether it can answer", "health", {}, "Ready")}
+    paths["/metrics"] = {
+        "get": _operation(
+            "Counters for Prometheus", "health", {}, "The text format, version 0.0.4", kind=_TEXT
+        )
+    }
+    paths["/admin/v1/providers"] = {
+        "get": {
+            **_operation(
+                "How the providers do: what rests, why, since when and until when",
+                "admin",
+                {"name": "Only this one."},
+                "A list",
+                schema={"$ref": "#/components/schemas/ProviderHealth"},
+            ),
+            "security": [{"key": []}],
+        }
+    }
     return json_text.encode(
         {
             "openapi": "3.1.0",
@@ -42,7 +61,11 @@ def document(mounts: Iterable[str]) -> bytes:
             "paths": paths,
             "components": {
                 "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
-                "schemas": {**_plain(components), "Error": _error()},
+                "schemas": {
+                    **_plain(components),
+                    "Error": _error(),
+                    "ProviderHealth": _provider_health(),
+                },
             },
         }
     )
@@ -105,6 +128,8 @@ def _operation(
     answer: str,
     *,
     path: dict[str, str] | None = None,
+    kind: str = _JSON,
+    schema: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     parameters = [
         {"name": name, "in": place, "required": place == "path", "description": text,
@@ -112,7 +137,8 @@ def _operation(
         for place, names in (("path", path or {}), ("query", query))
         for name, text in names.items()
     ]  # fmt: skip
-    content: dict[str, Any] = {_JSON: {"schema": {"type": "object"}}}
+    usual = {"type": "object" if kind == _JSON else "string"}
+    content: dict[str, Any] = {kind: {"schema": schema or usual}}
     if tag == "chat":
         content["text/event-stream"] = {"schema": {"type": "string"}}
     return {
@@ -148,6 +174,56 @@ def _error() -> dict[str, Any]:
             }
         },
     }
+
+
+def _provider_health() -> dict[str, Any]:
+    text: dict[str, Any] = {"type": ["string", "null"]}
+    moment = {**text, "format": "date-time"}
+    count = {"type": "integer"}
+    figure = {"type": ["integer", "null"]}
+    state = {
+        "state": {"enum": list(STATES)},
+        "why": {**text, "description": "In words."},
+        "code": {**text, "description": "The outcome class."},
+        "resting_since": moment,
+        "back_at": {**moment, "description": "From then on, a request may try it again."},
+        "due": {"type": "boolean", "description": "Its rest is over, and nothing tried it yet."},
+    }
+    credential = _object({"label": {"type": "string"}, **state, "failures": count})
+    model = _object(
+        {
+            "id": {"type": "string"},
+            "status": {"type": "string"},
+            **state,
+            "failures": {**count, "description": "In a row."},
+            "failure_rate": {"type": ["number", "null"]},
+            "running": count,
+            "served": count,
+            "outcomes": {"type": "object", "additionalProperties": count},
+            "latency": _object(
+                dict.fromkeys(("first_token_ms", "first_token_p95_ms", "whole_ms"), figure)
+            ),
+            "limited": {"type": "array", "items": credential},
+        }
+    )
+    totals = ("models", "resting", "degraded", "running", "served", "failed")
+    provider = _object(
+        {
+            "name": {"type": "string"},
+            "object": {"const": "provider"},
+            "protocol": {"type": "string"},
+            "base_url": text,
+            **state,
+            "totals": _object(dict.fromkeys(totals, count)),
+            "credentials": {"type": "array", "items": credential},
+            "models": {"type": "array", "items": model},
+        }
+    )
+    return _object({"object": {"const": "list"}, "data": {"type": "array", "items": provider}})
+
+
+def _object(properties: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "object", "required": list(properties), "properties": properties}
 
 
 def _plain(components: dict[str, Any]) -> dict[str, Any]:

@@ -10,12 +10,15 @@ A provider, a credential and a model are each in one of these states:
 
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, get_args
 from urllib.parse import urlsplit, urlunsplit
 
 from manyways.edge.wording import NO_FAILURES, Reason
 from manyways.routing.standing import Standing
 from manyways.types import Model, Provider
+
+State = Literal["well", "degraded", "resting", "not asked yet"]
+STATES: Final[tuple[State, ...]] = get_args(State)
 
 DEGRADED: Final = 0.1
 """The failure rate from which on something is degraded."""
@@ -27,7 +30,7 @@ Label = Callable[[str, int], str]
 class _State(NamedTuple):
     """These fields of a row. `due`: its rest is over, and the next request may try it."""
 
-    state: str
+    state: State
     why: str | None = None
     code: str | None = None
     resting_since: str | None = None
