@@ -5,6 +5,13 @@ it, bytes pass through and only named edits are made.
 """
 
 from manyways.dialects.openai_chat.request import ChatRequest, ProviderChoice, decode_request
+from manyways.dialects.openai_chat.resume import (
+    Method,
+    ResumedStream,
+    extra_messages,
+    methods,
+)
+from manyways.dialects.openai_chat.said import Said
 from manyways.dialects.openai_chat.stream import ChatStream
 from manyways.dialects.openai_chat.whole import AnswerLabel, edit_answer, no_stream
 
@@ -12,8 +19,13 @@ __all__ = [
     "AnswerLabel",
     "ChatRequest",
     "ChatStream",
+    "Method",
     "ProviderChoice",
+    "ResumedStream",
+    "Said",
     "decode_request",
     "edit_answer",
+    "extra_messages",
+    "methods",
     "no_stream",
 ]

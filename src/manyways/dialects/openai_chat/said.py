@@ -140,6 +140,10 @@ def has_content(choices: Raw) -> bool:
     )
 
 
+_THOUGHT = "<think>"
+"""What begins the thoughts of models whose server leaves them in the text."""
+
+
 class CallBegun(Struct):
     """A tool call the caller knows of."""
 
@@ -170,6 +174,17 @@ class Said(Struct, frozen=True, kw_only=True):
     @property
     def content(self) -> str:
         return self._text("content")
+
+    @property
+    def is_plain(self) -> bool:
+        """Text, and nothing begun besides: no tool call, no refusal, no thought under way."""
+        kinds = {kind for kind, _, _ in self.runs}
+        return (
+            kinds <= {"reasoning", "content"}
+            and self.past_reasoning
+            and not self.calls
+            and _THOUGHT not in self.content
+        )
 
     @property
     def reasoning(self) -> str:
@@ -234,9 +249,9 @@ class Transcript:
 
     def write(self, events: Iterable[Iterable[Choice]]) -> None:
         """Add the choices of each of these events."""
-        # Lists in brackets, not generators: this is most of what the transcript costs.
+        # Lists, not generators: this is most of what the transcript costs.
         choices = [choice for event in events for choice in event]
-        if any([choice.index or choice.logprobs for choice in choices]):
+        if [choice for choice in choices if choice.index or choice.logprobs]:
             self._indexes.update([choice.index or 0 for choice in choices])
             self._logprobs = self._logprobs or any(choice.logprobs for choice in choices)
         elif choices:
@@ -255,7 +270,7 @@ class Transcript:
         one go, if these are such."""
         if isinstance(deltas[-1], _OddDelta):  # which follow upon others, not the other way
             return False
-        if any([delta.tool_calls or delta.refusal for delta in deltas]):
+        if [delta for delta in deltas if delta.tool_calls or delta.refusal]:
             return self._arguments(deltas)
         thoughts = [delta.reasoning_content or delta.reasoning or "" for delta in deltas]
         texts = [delta.content or "" for delta in deltas]
@@ -270,7 +285,7 @@ class Transcript:
 
     def _arguments(self, deltas: list[Delta]) -> bool:
         """Arguments of the tool call that is going on, and nothing else: written in one go."""
-        if any([d.content or d.reasoning_content or d.reasoning or d.refusal for d in deltas]):
+        if [d for d in deltas if d.content or d.reasoning_content or d.reasoning or d.refusal]:
             return False
         parts = [part for delta in deltas for part in delta.tool_calls or ()]
         index = parts[0].index if parts else None
@@ -314,6 +329,11 @@ def reasoning_field(deltas: Iterable[Delta]) -> str | None:
         if delta.reasoning:
             return "reasoning"
     return None
+
+
+def odd_fields(delta: Delta) -> tuple[str, ...]:
+    """The fields of a delta that say something we cannot follow."""
+    return delta.odd if isinstance(delta, _OddDelta) else ()
 
 
 def pieces(delta: Delta, calls: dict[int, CallBegun]) -> Iterator[Piece]:
