@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import gc
 import os
+import random
 import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -20,6 +21,8 @@ from granian.http import HTTP1Settings
 from granian.server.embed import Server
 
 from manyways.access.keys import KeyRing
+from manyways.attempts import Means
+from manyways.attempts.tally import Tally
 from manyways.catalog.catalog import Catalog
 from manyways.config import Settings
 from manyways.dialects import json_text
@@ -28,7 +31,8 @@ from manyways.edge.exchange import JSON, Exchange
 from manyways.edge.http import Edge
 from manyways.edge.routes import NOT_YET, Endpoint, Routes
 from manyways.errors import ManywaysError, Refusal
-from manyways.flow import Flow, Limits
+from manyways.flow import Flow
+from manyways.routing.health import Health
 from manyways.store.database import Database
 from manyways.types import Provider
 from manyways.upstream import transport
@@ -106,12 +110,16 @@ async def _gateway(settings: Settings, database: Database) -> AsyncIterator[Edge
 
     catalog = Catalog(settings.catalog, settings.providers, ask)
     ring = KeyRing(database, settings.keys)
+    health = Health(
+        routing,
+        {name: provider.credentials for name, provider in providers.items()},
+        chance=random.random,
+    )
     flow = Flow(
         ring=ring,
         catalog=catalog,
-        providers=providers,
-        routing=routing,
-        limits=Limits(send_timeout=settings.server.send_timeout),
+        health=health,
+        means=Means(providers, routing, settings.server.send_timeout, Tally()),
         defaults={
             name: value
             for name in settings.defaults.__struct_fields__

@@ -3,38 +3,35 @@
 1. Authenticate  from the headers alone: strangers get nothing parsed.
 2. Decode        bytes to a request; bad input stops here.
 3. Resolve       the candidates that can serve it, a pure look at the catalog's snapshot.
-4. Attempt       ask the first candidate; each wait has its limit.
+4. Attempt       as the plan says: one candidate after the other, until one answers.
 5. Answer        whole at its end, or streamed as it comes. The first event with content
-                 commits the answer: before it a failure is an HTTP error, after it an error
-                 event, and a cut answer never looks like a finished one.
+                 commits the answer: before it, fallback is free; after it, it is gone on from
+                 where that can be proven, or there is an error event. A cut answer never looks
+                 like a finished one.
 
-Limits belong between 3 and 4, more than one attempt into 4, the record behind 5.
+Limits belong between 3 and 4, the record behind 5.
 """
 
 import math
+import random
 import time
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
-import structlog
-from msgspec import Struct
-
 from manyways import attempts
 from manyways.access.keys import KeyRing
-from manyways.dialects.openai_chat import AnswerLabel, ChatRequest, ChatStream, decode_request
-from manyways.errors import AttemptFailed, Refusal
-from manyways.routing.resolve import Offers, resolve
-from manyways.routing.settings import Settings
-from manyways.types import Caller, Model
-from manyways.upstream.openai import OpenAIProvider
+from manyways.dialects.openai_chat.request import ChatRequest, decode_request, request_timeout
+from manyways.errors import Refusal
+from manyways.routing.commands import GiveUp
+from manyways.routing.health import Health
+from manyways.routing.hedging import HedgeBudget
+from manyways.routing.plan import Attempt, Plan
+from manyways.routing.resolve import Candidates, Offers, Wish, resolve
+from manyways.types import Caller
 
-log = structlog.get_logger("manyways.flow")
 
-
-class Exchange(attempts.Reply, Protocol):
+class Exchange(attempts.CallersReply, Protocol):
     """One request and its answer, as the flow sees them; `edge` has the real one."""
-
-    id: str
 
     @property
     def secret(self) -> str | None:
@@ -49,12 +46,13 @@ class Exchange(attempts.Reply, Protocol):
         """For the log: whose key it was."""
         ...
 
-    def answered_by(self, model: Model, attempts: int) -> None:
-        """For the answer's headers and the log: who is asked for it."""
+    @property
+    def wanted_timeout(self) -> bytes | None:
+        """The `X-Request-Timeout` that came with the request."""
         ...
 
-    async def answer(self, body: bytes) -> None:
-        """A whole answer from a model. Raises `CallerLeft`."""
+    def tried(self, history: list[str]) -> None:
+        """For the log: every attempt, in words."""
         ...
 
     async def fail(self, refusal: Refusal) -> None:
@@ -71,13 +69,6 @@ class Catalog(Protocol):
     async def settled(self, names: Iterable[str], limit: float) -> bool: ...
 
 
-class Limits(Struct, frozen=True, kw_only=True):
-    """What the flow needs of other stages' settings; seconds."""
-
-    send_timeout: float
-    discovery_wait: float = 5.0
-
-
 class Flow:
     """Brings requests to models. It holds parts, and no state of its own."""
 
@@ -86,17 +77,21 @@ class Flow:
         *,
         ring: KeyRing,
         catalog: Catalog,
-        providers: Mapping[str, OpenAIProvider],
-        routing: Settings,
-        limits: Limits,
+        health: Health,
+        means: attempts.Means,
         defaults: Mapping[str, float],
+        discovery_wait: float = 5.0,
     ) -> None:
+        """`discovery_wait` is how many seconds an unknown model is waited for while providers
+        have yet to tell theirs."""
         self._ring = ring
         self._catalog = catalog
-        self._providers = providers
-        self._routing = routing
-        self._limits = limits
+        self._health = health
+        self._means = means
         self._defaults = defaults
+        self._discovery_wait = discovery_wait
+        self._budget = HedgeBudget()
+        self._seen: Offers | None = None
 
     async def authenticate(self, exchange: Exchange) -> Caller:
         """Whose key came with the request. Raises `Refusal`."""
@@ -110,35 +105,37 @@ class Flow:
         """`POST /chat/completions`. Raises `Refusal` while the status is still open."""
         began = time.monotonic()
         await self.authenticate(exchange)
+        settings = self._means.settings
+        patience = settings.deadline
+        wanted = request_timeout(exchange.wanted_timeout)
+        if wanted is not None:
+            patience = min(patience, wanted)
         request = decode_request(await exchange.body(), self._defaults)
         candidates = await self._resolve(request)
-        model = candidates[0]
-        exchange.answered_by(model, attempts=1)
-        run = self._stream if request.stream else self._whole
+        plan = Plan(
+            candidates,
+            self._health,
+            settings,
+            deadline=began + patience,
+            stream=request.stream or settings.assemble,
+            chance=random.random,
+            budget=self._budget,
+        )
+        pursuit = attempts.Pursuit(plan, request, exchange, self._means, began + patience)
         try:
-            await run(exchange, request, model, began + self._routing.deadline - time.monotonic())
-        except AttemptFailed as failure:
-            elapsed = time.monotonic() - began
-            log.warning(
-                "attempt failed",
-                id=exchange.id,
-                model=model.id,
-                provider=model.provider,
-                code=failure.code,
-                status=failure.status,
-                reason=self._providers[model.provider].redact(str(failure.__cause__ or failure)),
-                ms=round(elapsed * 1000),
-            )
-            refusal = self._exhausted(model, failure, elapsed)
+            await pursuit.run()
+        except attempts.Unanswered as unanswered:
+            refusal = _refusal(unanswered.end, plan.attempts, patience)
             if not exchange.started:
-                raise refusal from failure
+                raise refusal from unanswered
             await exchange.fail(refusal)
-        except Refusal as refusal:
-            if not exchange.started:
-                raise
-            await exchange.fail(refusal)
+        finally:
+            if len(plan.attempts) > 1 or plan.committed is None:
+                exchange.tried([_told(attempt) for attempt in plan.attempts])
+                if plan.committed is not None and plan.committed.outcome == "answered":
+                    self._means.tally.fallbacks += 1
 
-    async def _resolve(self, request: ChatRequest) -> tuple[Model, ...]:
+    async def _resolve(self, request: ChatRequest) -> Candidates:
         try:
             return self._look_up(request)
         except Refusal as refusal:
@@ -147,7 +144,7 @@ class Flow:
             missing = refusal
         # A provider may not have told its models yet: right after the start that is no 404.
         names = self._catalog.snapshot.provider_names
-        if await self._catalog.settled(names, self._limits.discovery_wait):
+        if await self._catalog.settled(names, self._discovery_wait):
             return self._look_up(request)
         try:
             return self._look_up(request)
@@ -158,82 +155,76 @@ class Flow:
                 retry_after=5,
             ) from None
 
-    def _look_up(self, request: ChatRequest) -> tuple[Model, ...]:
+    def _look_up(self, request: ChatRequest) -> Candidates:
+        offers = self._catalog.snapshot
+        if offers is not self._seen:
+            self._seen = offers
+            self._health.keep(offers.models)
         wish = request.provider
         return resolve(
-            self._catalog.snapshot,
-            request.model,
-            begin=wish.order or (),
-            only=wish.only,
-            ignore=wish.ignore or (),
+            offers,
+            Wish(
+                models=request.models or (request.model,),
+                begin=tuple(wish.order or ()),
+                only=frozenset(wish.only or ()),
+                ignore=frozenset(wish.ignore or ()),
+                fallbacks=request.allow_fallbacks,
+                listed=bool(request.models),
+            ),
+            request.needs,
+            self._means.settings.order,
         )
 
-    async def _whole(
-        self, exchange: Exchange, request: ChatRequest, model: Model, time_left: float
-    ) -> None:
-        answer = await attempts.whole(
-            self._providers[model.provider],
-            request.encode_for(model.upstream_id),
-            _label(exchange, model),
-            self._routing,
-            time_left,
-        )
-        await exchange.answer(answer)
 
-    async def _stream(
-        self, exchange: Exchange, request: ChatRequest, model: Model, time_left: float
-    ) -> None:
-        attempt = attempts.StreamedAttempt(
-            ChatStream(_label(exchange, model), request.choices),
-            self._routing,
-            send_timeout=self._limits.send_timeout,
-            time_left=time_left,
-        )
-        await attempt.run(
-            self._providers[model.provider], request.encode_for(model.upstream_id), exchange
-        )
-
-    def _exhausted(self, model: Model, failure: AttemptFailed, elapsed: float) -> Refusal:
-        """Every attempt failed: R's 503, or 504 where it was the caller's time that ran out."""
-        tried = f"{model.id} ({model.provider})"
-        details: dict[str, Any] = {
-            "total_attempts": 1,
-            "tried_models": [tried],
-            "error_history": [
-                {
-                    "model": model.id,
-                    "provider": model.provider,
-                    "status": failure.status,
-                    "code": failure.code,
-                    "message": self._providers[model.provider].redact(failure.message),
-                    "latency_ms": round(elapsed * 1000),
-                    "started_at": _iso(time.time() - elapsed),
-                }
-            ],
-        }
-        if elapsed >= self._routing.deadline:
-            return Refusal(
-                "timeout",
-                f"No answer within {self._routing.deadline:g} s.\n\nTried models:\n{tried}",
-                details=details,
-            )
-        retry_after = failure.retry_after if failure.retry_after is not None else 1.0
+def _refusal(end: GiveUp, made: list[Attempt], patience: float) -> Refusal:
+    """What the caller is told when there is no answer: its own mistake, or R's 503 (504 where
+    it was the time that ran out) with everything that was tried."""
+    if end.refusal is not None:
+        return end.refusal
+    names = [f"{one.model.id} ({one.model.provider})" for one in made]
+    tried = list(dict.fromkeys(names))
+    details: dict[str, Any] = {
+        "total_attempts": len(made),
+        "tried_models": tried,
+        "error_history": [_history(one) for one in made],
+    }
+    listed = "\n".join(tried)
+    if end.reason == "deadline":
         return Refusal(
-            "all_models_failed",
-            "Service temporarily unavailable. All 1 model(s) failed to respond."
-            f"\n\nTried models:\n{tried}",
-            retry_after=max(1, min(3600, math.ceil(retry_after))),
+            "timeout",
+            f"No answer within {patience:g} s.\n\nTried models:\n{listed}",
             details=details,
         )
-
-
-def _label(exchange: Exchange, model: Model) -> AnswerLabel:
-    return AnswerLabel(
-        model=model.id,
-        provider=model.provider,
-        id=f"chatcmpl-{exchange.id.replace('-', '')}",
-        created=int(time.time()),
+    return Refusal(
+        "all_models_failed",
+        f"Service temporarily unavailable. All {len(tried)} model(s) failed to respond."
+        f"\n\nTried models:\n{listed}",
+        retry_after=max(1, min(3600, math.ceil(end.retry_after or 1.0))),
+        details=details,
     )
+
+
+def _history(one: Attempt) -> dict[str, Any]:
+    """A row of `error_history`."""
+    now = time.monotonic()
+    failure = one.failure
+    return {
+        "model": one.model.id,
+        "provider": one.model.provider,
+        "status": failure.status if failure else one.refusal.status if one.refusal else None,
+        "code": one.outcome or "running",
+        "message": failure.message if failure else one.refusal.message if one.refusal else "",
+        "latency_ms": round(((one.ended or now) - one.began) * 1000),
+        "started_at": _iso(time.time() - (now - one.began)),
+    }
+
+
+def _told(one: Attempt) -> str:
+    """An attempt in the log: `Capi/gpt-4o timeout 10003ms`."""
+    ended = one.ended or time.monotonic()
+    method = f" {one.method}" if one.method else ""
+    name = f"{one.model.provider}/{one.model.id}"
+    return f"{name}{method} {one.outcome} {round((ended - one.began) * 1000)}ms"
 
 
 def _iso(moment: float) -> str:

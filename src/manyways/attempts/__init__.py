@@ -1,10 +1,10 @@
-"""Carries out attempts: asks a provider, and brings what it says to the caller.
+"""Carries out what the plan of a request commands, and brings the answer to the caller.
 
-`whole` returns an answer at its end; a `StreamedAttempt` hands events on as they arrive.
+A `Pursuit` follows one plan: attempts one after the other or two in a race, waits in between,
+and continuations of answers that broke.
 """
 
+from manyways.attempts.pursuit import CallersReply, Means, Pursuit, Unanswered
 from manyways.attempts.reply import Reply
-from manyways.attempts.stream import StreamedAttempt
-from manyways.attempts.whole import whole
 
-__all__ = ["Reply", "StreamedAttempt", "whole"]
+__all__ = ["CallersReply", "Means", "Pursuit", "Reply", "Unanswered"]

@@ -2,7 +2,6 @@
 
 from manyways.dialects import openai_chat
 from manyways.errors import AttemptFailed, TransportError
-from manyways.routing.settings import Settings
 from manyways.upstream import failures
 from manyways.upstream.openai import OpenAIProvider
 from manyways.upstream.transport import Limits
@@ -16,19 +15,20 @@ async def whole(
     provider: OpenAIProvider,
     body: bytes,
     label: openai_chat.AnswerLabel,
-    settings: Settings,
-    time_left: float,
+    *,
+    credential: int,
+    connect_timeout: float,
+    seconds: float,
 ) -> bytes:
-    """Ask, wait for the whole answer, and put our label on it.
+    """Ask, wait `seconds` at most for the whole answer, and put our label on it.
 
-    Raises `AttemptFailed`, or `Refusal` where the provider says the request is wrong. It takes
-    no longer than `answer_timeout`, nor than `time_left` seconds.
+    Raises `AttemptFailed`, or `Refusal` where the provider says the request is wrong.
     """
-    seconds = min(settings.answer_timeout, time_left)
-    limits = Limits(connect=min(settings.connect_timeout, seconds), headers=seconds, idle=seconds)
+    limits = Limits(connect=min(connect_timeout, seconds), headers=seconds, idle=seconds)
     try:
         with TimeLimit(seconds, "the answer"):
-            async with await provider.chat(body, limits, stream=False) as response:
+            response = await provider.chat(body, limits, stream=False, credential=credential)
+            async with response:
                 answer = await response.body(ANSWER_LIMIT)
     except TransportError as error:
         raise failures.from_transport(error) from error

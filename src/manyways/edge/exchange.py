@@ -36,9 +36,8 @@ class Exchange:
 
     __slots__ = (
         "_common", "_handle", "_loop", "_receive", "_send", "_settings", "_task", "_watcher",
-        "began",
-        "caller", "error_code", "error_format", "headers", "id", "left", "method", "model",
-        "over", "path", "query", "started", "status",
+        "attempts", "began", "caller", "error_code", "error_format", "headers", "history", "id",
+        "left", "method", "model", "over", "path", "query", "started", "status",
     )  # fmt: skip
 
     def __init__(
@@ -62,6 +61,8 @@ class Exchange:
         self.error_format = error_format
         self.caller: Caller | None = None
         self.model: Model | None = None
+        self.attempts = 0
+        self.history: list[str] | None = None
         self.status = 0
         self.error_code: str | None = None
         self.started = False
@@ -126,14 +127,19 @@ class Exchange:
         """For the log."""
         self.caller = caller
 
+    @property
+    def wanted_timeout(self) -> bytes | None:
+        """The `X-Request-Timeout` that came with the request."""
+        return self.headers.get(b"x-request-timeout")
+
     def answered_by(self, model: Model, attempts: int) -> None:
-        """For the headers of the answer, and the log."""
+        """For the headers of the answer, and the log: as far as is known by now."""
         self.model = model
-        self._common += (
-            (b"x-manyways-provider", _header(model.provider)),
-            (b"x-manyways-model", _header(model.id)),
-            (b"x-manyways-attempts", b"%d" % attempts),
-        )
+        self.attempts = attempts
+
+    def tried(self, history: list[str]) -> None:
+        """For the log: every attempt, in words."""
+        self.history = history
 
     # What goes
 
@@ -143,6 +149,8 @@ class Exchange:
         self.started = self.over = True
         self._stop_looking()
         out = [*self._common, *(headers or (JSON,)), (b"content-length", b"%d" % len(body))]
+        if self.model is not None:
+            out += self._origin(self.model)
         await self._send({"type": "http.response.start", "status": status, "headers": out})
         if self.method == "HEAD":
             body = b""
@@ -176,13 +184,10 @@ class Exchange:
         """Commit to 200 and an event stream."""
         self.started = True
         self.status = 200
-        await self._send(
-            {
-                "type": "http.response.start",
-                "status": 200,
-                "headers": [*self._common, _EVENTS, *_STREAM_HEADERS],
-            }
-        )
+        out = [*self._common, _EVENTS, *_STREAM_HEADERS]
+        if self.model is not None:
+            out += self._origin(self.model)
+        await self._send({"type": "http.response.start", "status": 200, "headers": out})
 
     async def write(self, data: bytes) -> None:
         """Hand bytes to the caller's socket; waits while the caller does not read."""
@@ -230,6 +235,14 @@ class Exchange:
         if self._watcher is not None:
             self._watcher.cancel()
             self._watcher = None
+
+    def _origin(self, model: Model) -> Headers:
+        """Who is asked for the answer."""
+        return [
+            (b"x-manyways-provider", _header(model.provider)),
+            (b"x-manyways-model", _header(model.id)),
+            (b"x-manyways-attempts", b"%d" % self.attempts),
+        ]
 
     def _too_large(self) -> Refusal:
         limit = self._settings.max_body

@@ -170,6 +170,8 @@ class Edge:
         if exchange.model is not None:
             facts["model"] = exchange.model.id
             facts["provider"] = exchange.model.provider
+        if exchange.history is not None:
+            facts["attempts"] = exchange.history
         if exchange.error_code is not None:
             facts["error"] = exchange.error_code
         if exchange.caller is not None:

@@ -475,8 +475,8 @@ class Plan:
         one.failure = failure
         self._ended(one, failure.code, now)
         code, took = failure.code, now - one.began
-        if code in {"diverged", "unsuitable"}:
-            self._health.dropped(one)
+        if code in {"diverged", "unsuitable"} or (code == "rate_limited" and failure.status == 413):
+            self._health.dropped(one)  # it says something about this request alone
         else:
             words = f"{failure.status} {failure.message}" if failure.status else failure.message
             self._health.failed(one, now, code, words, failure.retry_after)

@@ -1,10 +1,11 @@
 """One attempt at a streamed answer: each event reaches the caller the moment it arrives."""
 
 import asyncio
+from collections.abc import Callable
+from typing import Protocol
 
 from manyways.attempts.reply import PatientReply, Reply
 from manyways.dialects import openai_chat
-from manyways.dialects.openai_chat import ChatStream
 from manyways.dialects.sse import DONE_EVENT
 from manyways.errors import AttemptFailed, CallerLeft, TransportError
 from manyways.routing.settings import Settings
@@ -13,8 +14,6 @@ from manyways.upstream.openai import OpenAIProvider
 from manyways.upstream.transport import Limits, Response
 from manyways.watch import TimeLimit
 
-KEEP_ALIVE_INTERVAL = 10.0
-"""Seconds of silence after which the caller gets a comment."""
 TAIL = 1.0
 """Seconds a complete answer waits for what may still come: usage, `[DONE]`, the body's end."""
 
@@ -29,64 +28,101 @@ _DEADLINE = "the whole request"
 _TOO_LATE = "the deadline of the whole request has passed"
 
 
+class Events(Protocol):
+    """A provider's stream, as the dialect brings it into the caller's form."""
+
+    done: bool
+    failure: AttemptFailed | None
+
+    @property
+    def complete(self) -> bool: ...
+
+    def feed(self, chunk: bytes) -> bytes: ...
+
+    def end(self) -> bytes: ...
+
+
 class StreamedAttempt:
     """Asks one provider for a stream and brings it to the caller.
 
-    Limits: `first_token_timeout` until the first event with content, `idle_timeout` between
-    events, `send_timeout` for a caller that does not read, `time_left` for all of it.
+    Limits: `first` seconds until the first event with content, `idle_timeout` between events,
+    `send_timeout` for a caller that does not read, and `deadline`, a moment of the event
+    loop's clock, for all of it. `spoke` is called once, before the first bytes for the caller
+    are written. An attempt that has to say again what the caller has is `resuming`: until it
+    gets further, all it sends counts as progress.
     """
 
-    __slots__ = ("_deadline", "_ended", "_events", "_limit", "_now", "_send_timeout", "_settings")
+    __slots__ = (
+        "_deadline", "_ended", "_events", "_first", "_limit", "_now", "_resuming", "_send_timeout",
+        "_settings", "_spoke",
+    )  # fmt: skip
 
     def __init__(
-        self, events: ChatStream, settings: Settings, *, send_timeout: float, time_left: float
+        self,
+        events: Events,
+        settings: Settings,
+        *,
+        first: float,
+        deadline: float,
+        send_timeout: float,
+        spoke: Callable[[], None],
+        resuming: bool = False,
     ) -> None:
         self._events = events
         self._settings = settings
+        self._first = first
+        self._deadline = deadline
         self._send_timeout = send_timeout
+        self._spoke: Callable[[], None] | None = spoke
+        self._resuming = resuming
         self._now = asyncio.get_running_loop().time
-        self._deadline = self._now() + time_left
-        self._limit = TimeLimit(min(settings.first_token_timeout, time_left), _FIRST)
+        self._limit = TimeLimit(first, _FIRST)
         self._ended = False
 
     def __repr__(self) -> str:
         return f"<StreamedAttempt {self._events!r} {self._limit!r}>"
 
-    async def run(self, provider: OpenAIProvider, body: bytes, reply: Reply) -> None:
+    async def run(
+        self,
+        provider: OpenAIProvider,
+        credential: int,
+        body: bytes,
+        patient: PatientReply,
+        reply: Reply,
+    ) -> None:
         """Returns behind a complete answer, its `[DONE]` sent and the reply ended.
 
-        Raises `AttemptFailed` when the answer did not begin or could not be completed
-        (`reply.started` tells which), `Refusal` where the provider says that the request is
-        wrong, `CallerLeft`.
+        Raises `AttemptFailed` when the answer did not begin or could not be completed,
+        `Refusal` where the provider says that the request is wrong, `CallerLeft`.
         """
-        first = self._limit.seconds
         limits = Limits(
-            connect=min(self._settings.connect_timeout, first),
-            headers=first,
-            idle=max(self._settings.idle_timeout, first),
+            connect=min(self._settings.connect_timeout, self._first),
+            headers=self._first,
+            idle=max(self._settings.idle_timeout, self._first),
         )
-        with PatientReply(reply, KEEP_ALIVE_INTERVAL, self._send_timeout, first) as patient:
-            try:
-                with self._limit:
-                    async with await provider.chat(body, limits, stream=True) as response:
-                        await _expect_events(response)
-                        await self._pass_on(response, patient)
-                        if self._events.complete:
-                            await self._end(patient, reply)
-                            await self._drain(response)
-            except TransportError as error:
-                if not self._events.complete:
-                    raise failures.from_transport(error) from error
-            except TimeoutError as error:
-                self._out_of_time(error)
-            if not self._events.complete:
-                raise AttemptFailed("cut", "ended its stream before the answer was complete")
-            if not self._ended:
-                try:
-                    with TimeLimit(self._send_timeout, _CALLER):
+        events = self._events
+        try:
+            with self._limit:
+                response = await provider.chat(body, limits, stream=True, credential=credential)
+                async with response:
+                    await _expect_events(response)
+                    await self._pass_on(response, patient)
+                    if events.complete:
                         await self._end(patient, reply)
-                except TimeoutError as error:
-                    raise CallerLeft(str(error)) from error
+                        await self._read_out(response)
+        except TransportError as error:
+            if not events.complete:
+                raise failures.from_transport(error) from error
+        except TimeoutError as error:
+            self._out_of_time(error)
+        if not events.complete:
+            raise AttemptFailed("cut", "ended its stream before the answer was complete")
+        if not self._ended:
+            try:
+                with TimeLimit(self._send_timeout, _CALLER):
+                    await self._end(patient, reply)
+            except TimeoutError as error:
+                raise CallerLeft(str(error)) from error
 
     async def _pass_on(self, response: Response, patient: PatientReply) -> None:
         """From the first bytes to the body's end, or to where reading on is of no use."""
@@ -95,6 +131,9 @@ class StreamedAttempt:
             data = await response.chunk()
             out = events.feed(data) if data else events.end()
             if out:
+                if self._spoke is not None:
+                    self._spoke()
+                    self._spoke = None
                 limit.restart(self._send_timeout, _CALLER)
                 await patient.write(out)
                 if self._now() > self._deadline:
@@ -105,14 +144,15 @@ class StreamedAttempt:
                 raise events.failure
             if not data or events.done or events.failure:
                 return
-            left = self._deadline - self._now()
             if events.complete:
                 if limit.why != _END:
                     limit.restart(TAIL, _END)
-            elif out and left < self._settings.idle_timeout:
-                limit.restart(left, _DEADLINE)
-            elif out:
-                limit.restart(self._settings.idle_timeout, _NEXT)
+            elif out or self._resuming:
+                left = self._deadline - self._now()
+                if left < self._settings.idle_timeout:
+                    limit.restart(left, _DEADLINE)
+                else:
+                    limit.restart(self._settings.idle_timeout, _NEXT)
 
     async def _end(self, patient: PatientReply, reply: Reply) -> None:
         self._ended = True
@@ -120,7 +160,7 @@ class StreamedAttempt:
         await patient.settle()
         await reply.end(DONE_EVENT)
 
-    async def _drain(self, response: Response) -> None:
+    async def _read_out(self, response: Response) -> None:
         """A body read to its end gives its connection back for the next request."""
         self._limit.restart(TAIL, _END)
         while await response.chunk():
