@@ -224,6 +224,44 @@ def test_a_running_gateway_is_found_where_it_is_and_where_it_is_not(
     assert "another Manyways" in other["server"]["detail"]
 
 
+def test_what_rests_at_the_running_gateway_is_told(tmp_path: Path, port: int, wall: Wall) -> None:
+    def overloaded(request: Request) -> Script:
+        return LISTED if request.method == "GET" else whole(b"{}", 503)
+
+    wall.answer = overloaded
+    with running_gateway(tmp_path, provider(wall.url)) as gateway:
+        here = int(gateway.root.rpartition(":")[2])
+        _, before = examine(tmp_path, here, provider(wall.url))
+        chat = {"model": "m", "messages": [{"role": "user", "content": "Hi"}]}
+        gateway.chat(chat, headers={"X-Request-Timeout": "2"})
+        status, after = examine(tmp_path, here, provider(wall.url))
+        document = json.loads(gateway.command("doctor", "--json").stdout)
+        _, elsewhere = examine(tmp_path, port, provider(wall.url))
+        keys = json.loads(gateway.command("keys", "list", "--all", "--json").stdout)
+
+    names = list(after)
+    assert names[names.index("server") + 1] == "health"
+    assert before["health"]["detail"] == "no model was asked yet"
+    assert (status, after["health"]["status"]) == (0, "warning")
+    assert "Test/m rests since " in after["health"]["detail"]
+    assert "answered with an error" in after["health"]["detail"]
+    assert [(one["model"], one["code"]) for one in document["health"]["resting"]] == [
+        ("m", "provider_error")
+    ]
+    assert "health" not in elsewhere
+    assert len(keys) == 1, "looking leaves no key behind"
+
+
+def test_without_a_running_gateway_there_is_no_health(
+    tmp_path: Path, port: int, wall: Wall
+) -> None:
+    wall.answer = LISTED
+    (tmp_path / "manyways.toml").write_text(f"[server]\nport = {port}\n{provider(wall.url)}")
+    document = json.loads(run_command(tmp_path, "doctor", "--json").stdout)
+
+    assert document["health"] is None
+
+
 @pytest.mark.parametrize(
     ("content", "detail"),
     [(b"this is no database" * 100, "is not an SQLite database"), (b"", "is empty")],
