@@ -133,12 +133,14 @@ class ResumedStream(ChatStream):
         """What this attempt repeats at its beginning; `None` while that is open."""
         over = False
         for choice in choices:
-            over = over or bool(choice.finish_reason)
             for kind, _, text in pieces(choice.delta or Delta(), {}):
                 if kind == "content" and not over:
                     self._text += text
                 elif kind != "reasoning":
+                    if not self._text:
+                        raise _diverged("opened with what is no text")
                     over = True
+        over = over or any(choice.finish_reason for choice in choices)
         said = self._earlier.content
         known = overlap(said, self._text, instructed=self._method == "instruct", over=over)
         if known is not None:
@@ -273,6 +275,8 @@ def overlap(said: str, new: str, *, instructed: bool, over: bool) -> int | None:
             return len(said)
         if said.startswith(new) and not over:
             return None
+        if new[:_ECHO] == said[:_ECHO]:
+            raise _diverged("answered anew")
     repeated = _repeated(said, new, over=over) if instructed else 0
     if repeated != 0:
         return repeated
