@@ -195,10 +195,10 @@ def harmless(name: str, script: Play, speech: Speech = SPEECH) -> Fault:
     return Fault(name, stream=[script], streamed=fine, speech=speech)
 
 
-def passing(name: str, *bad: Play, helped: str = "by fallback") -> Fault:
+def passing(name: str, bad: Play, alone: str = "repeated", helped: str = "by fallback") -> Fault:
     """What is over when the same provider is asked again."""
-    found = Verdicts("repeated", helped)
-    return Fault(name, [*bad, SPEECH], [*bad, SPEECH], found, found)
+    found = Verdicts(alone, helped)
+    return Fault(name, [bad, SPEECH], [bad, SPEECH], found, found)
 
 
 def before(code: str) -> Verdicts:
@@ -324,8 +324,9 @@ FAULTS = [
     passing("429 once, with Retry-After", error(429, headers=[("Retry-After", "1")])),
     passing("429 once, with a date", until_a_date),
     passing("500 once", error(500)),
-    passing("reset once", (Reset(),)),
-    passing("HTML once", html(), helped="by fallback"),
+    # Where the connection had been kept, that is told apart from a failure: it is made anew.
+    passing("reset once", (Reset(),), "repeated or complete", "by fallback or complete"),
+    passing("HTML once", html()),
     Fault(
         "503 for a minute",
         [*[error(503)] * 9, SPEECH],
