@@ -11,8 +11,10 @@ import os
 import random
 import signal
 import socket
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from typing import cast
+from functools import partial
+from typing import Any, cast
 
 import structlog
 from granian._granian import SocketHolder
@@ -26,17 +28,21 @@ from manyways.attempts.tally import Tally
 from manyways.catalog.catalog import Catalog
 from manyways.config import Settings
 from manyways.dialects import json_text
+from manyways.edge.admin import AdminPages
 from manyways.edge.catalog import CatalogPages
 from manyways.edge.exchange import JSON, Exchange
 from manyways.edge.http import Edge
+from manyways.edge.metrics import MetricsPage, RequestCounts
 from manyways.edge.routes import NOT_YET, Endpoint, Routes
 from manyways.errors import ManywaysError, Refusal
 from manyways.flow import Flow
 from manyways.routing.health import Health
+from manyways.routing.standing import Standing, standings
 from manyways.store.database import Database
 from manyways.types import Provider
 from manyways.upstream import transport
 from manyways.upstream.aiohttp_transport import AiohttpTransport
+from manyways.upstream.drain import Drains
 from manyways.upstream.openai import OpenAIProvider
 
 log = structlog.get_logger("manyways")
@@ -115,27 +121,56 @@ async def _gateway(settings: Settings, database: Database) -> AsyncIterator[Edge
         {name: provider.credentials for name, provider in providers.items()},
         chance=random.random,
     )
+    tally = Tally()
+    drains = Drains(partial(_drained, tally))
     flow = Flow(
         ring=ring,
         catalog=catalog,
         health=health,
-        means=Means(providers, routing, settings.server.send_timeout, Tally()),
+        means=Means(providers, routing, settings.server.send_timeout, tally, drains),
         defaults={
             name: value
             for name in settings.defaults.__struct_fields__
             if (value := getattr(settings.defaults, name)) is not None
         },
     )
-    edge = Edge(_routes(settings, flow, catalog), settings.server)
+
+    def standing() -> tuple[Standing, ...]:
+        return standings(health, time.monotonic())
+
+    admin = AdminPages(
+        authenticate=flow.authenticate,
+        admin_types={name for name, kind in settings.keys.types.items() if kind.admin},
+        catalog=catalog,
+        providers=settings.providers,
+        standings=standing,
+        label=lambda name, credential: providers[name].label(credential),
+    )
+    edge = _edge(
+        settings, flow, catalog, admin, partial(MetricsPage, standings=standing, tally=tally)
+    )
     async with _background(catalog.run, ring.follow):
         try:
             yield edge
         finally:
+            await drains.aclose()
             await children.aclose()
             await carrier.aclose()
 
 
-def _routes(settings: Settings, flow: Flow, catalog: Catalog) -> Routes:
+def _drained(tally: Tally, provider: str, usage: dict[str, Any]) -> None:
+    tally.drained += 1
+    log.info("drained", provider=provider, usage=usage)
+
+
+def _edge(
+    settings: Settings,
+    flow: Flow,
+    catalog: Catalog,
+    admin: AdminPages,
+    metrics_page: Callable[..., MetricsPage],
+) -> Edge:
+    """Every route, and what counts the requests to it."""
     pages = CatalogPages(catalog, settings.catalog.title)
 
     def reading(endpoint: Endpoint) -> dict[str, Endpoint]:
@@ -167,22 +202,31 @@ def _routes(settings: Settings, flow: Flow, catalog: Catalog) -> Routes:
 
         return refuse
 
-    return Routes(
-        settings.server,
-        mounted={
-            "/chat/completions": {"POST": flow.chat},
-            "/models": reading(pages.models),
-            "/models/list": reading(pages.text),
-            "/providers": reading(pages.providers),
-            **{path: {"POST": not_yet(what)} for path, what in NOT_YET.items()},
-        },
-        rooted={
-            "/healthz": reading(alive),
-            "/readyz": reading(ready),
-            "/openapi.json": reading(described),
-        },
-        model=pages.model,
+    mounted: dict[str, dict[str, Endpoint]] = {
+        "/chat/completions": {"POST": flow.chat},
+        "/models": reading(pages.models),
+        "/models/list": reading(pages.text),
+        "/providers": reading(pages.providers),
+        **{path: {"POST": not_yet(what)} for path, what in NOT_YET.items()},
+    }
+    rooted = {
+        "/healthz": reading(alive),
+        "/readyz": reading(ready),
+        "/openapi.json": reading(described),
+        "/admin/v1/providers": reading(admin.providers),
+    }
+    counts = RequestCounts(
+        (mount.path for mount in settings.server.mounts), mounted, (*rooted, "/metrics")
     )
+
+    def active() -> int:
+        return len(edge.active)
+
+    metrics = metrics_page(counts=counts, active=active)
+    rooted["/metrics"] = reading(metrics.metrics)
+    routes = Routes(settings.server, mounted, rooted, model=pages.model)
+    edge: Edge = Edge(routes, settings.server, counts)
+    return edge
 
 
 class _Server(Server):

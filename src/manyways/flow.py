@@ -132,7 +132,8 @@ class Flow:
         finally:
             if len(plan.attempts) > 1 or plan.committed is None:
                 exchange.tried([_told(attempt) for attempt in plan.attempts])
-                if plan.committed is not None and plan.committed.outcome == "answered":
+                answering = plan.committed
+                if answering is not None and answering.id > 0 and answering.outcome == "answered":
                     self._means.tally.fallbacks += 1
 
     async def _resolve(self, request: ChatRequest) -> Candidates:

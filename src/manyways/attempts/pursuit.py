@@ -7,7 +7,9 @@ attempt after the other, in the request's own task. Only a race runs in tasks of
 import asyncio
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
+from contextlib import AbstractAsyncContextManager
+from functools import partial
 from typing import Any, Protocol
 
 import structlog
@@ -29,7 +31,9 @@ from manyways.routing.continuation import Method
 from manyways.routing.plan import Plan
 from manyways.routing.settings import Settings
 from manyways.types import Model
+from manyways.upstream.drain import Drains
 from manyways.upstream.openai import OpenAIProvider
+from manyways.upstream.transport import Limits, Response
 
 KEEP_ALIVE_INTERVAL = 10.0
 """Seconds of silence after which a caller of a stream gets a comment."""
@@ -69,6 +73,7 @@ class Means(Struct, frozen=True):
     settings: Settings
     send_timeout: float
     tally: Tally
+    drains: Drains
 
 
 class Pursuit:
@@ -210,11 +215,10 @@ class Pursuit:
             if self._streamed:
                 await self._stream(start, provider)
             else:
+                body = self._request.encode_for(start.model.upstream_id)
                 answer = await whole(
-                    provider,
-                    self._request.encode_for(start.model.upstream_id),
+                    partial(self._ask, start, provider, body),
                     self._label(start),
-                    credential=start.credential,
                     connect_timeout=self._means.settings.connect_timeout,
                     seconds=start.limit,
                 )
@@ -249,7 +253,15 @@ class Pursuit:
             spoke=lambda: self._spoke(start, events),
             resuming=start.method is not None,
         )
-        await attempt.run(provider, start.credential, body, self._patient, self._target)
+        await attempt.run(partial(self._ask, start, provider, body), self._patient, self._target)
+
+    def _ask(
+        self, start: Start, provider: OpenAIProvider, body: bytes, limits: Limits
+    ) -> Awaitable[AbstractAsyncContextManager[Response]]:
+        sending = provider.chat(body, limits, stream=self._streamed, credential=start.credential)
+        if provider.drain:
+            return self._means.drains.ask(sending, self._means.settings.deadline, provider.name)
+        return sending
 
     def _spoke(self, start: Start, events: ChatStream | ResumedStream) -> None:
         """An attempt has something for the caller: the answer is its own from now on."""

@@ -1,7 +1,8 @@
 """One attempt at a streamed answer: each event reaches the caller the moment it arrives."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 from manyways.attempts.reply import PatientReply, Reply
@@ -10,9 +11,11 @@ from manyways.dialects.sse import DONE_EVENT
 from manyways.errors import AttemptFailed, CallerLeft, TransportError
 from manyways.routing.settings import Settings
 from manyways.upstream import failures
-from manyways.upstream.openai import OpenAIProvider
 from manyways.upstream.transport import Limits, Response
 from manyways.watch import TimeLimit
+
+Ask = Callable[[Limits], Awaitable[AbstractAsyncContextManager[Response]]]
+"""Asks a provider, and waits for its answer's headers. Raises as `OpenAIProvider.chat`."""
 
 TAIL = 1.0
 """Seconds a complete answer waits for what may still come: usage, `[DONE]`, the body's end."""
@@ -82,14 +85,7 @@ class StreamedAttempt:
     def __repr__(self) -> str:
         return f"<StreamedAttempt {self._events!r} {self._limit!r}>"
 
-    async def run(
-        self,
-        provider: OpenAIProvider,
-        credential: int,
-        body: bytes,
-        patient: PatientReply,
-        reply: Reply,
-    ) -> None:
+    async def run(self, ask: Ask, patient: PatientReply, reply: Reply) -> None:
         """Returns behind a complete answer, its `[DONE]` sent and the reply ended.
 
         Raises `AttemptFailed` when the answer did not begin or could not be completed,
@@ -103,8 +99,7 @@ class StreamedAttempt:
         events = self._events
         try:
             with self._limit:
-                response = await provider.chat(body, limits, stream=True, credential=credential)
-                async with response:
+                async with await ask(limits) as response:
                     await _expect_events(response)
                     await self._pass_on(response, patient)
                     if events.complete:

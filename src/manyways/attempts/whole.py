@@ -1,9 +1,9 @@
 """One attempt at a whole answer: it comes at its end, or not at all."""
 
+from manyways.attempts.streamed import Ask
 from manyways.dialects import openai_chat
 from manyways.errors import AttemptFailed, TransportError
 from manyways.upstream import failures
-from manyways.upstream.openai import OpenAIProvider
 from manyways.upstream.transport import Limits
 from manyways.watch import TimeLimit
 
@@ -12,13 +12,7 @@ ANSWER_LIMIT = 256 * 1024 * 1024
 
 
 async def whole(
-    provider: OpenAIProvider,
-    body: bytes,
-    label: openai_chat.AnswerLabel,
-    *,
-    credential: int,
-    connect_timeout: float,
-    seconds: float,
+    ask: Ask, label: openai_chat.AnswerLabel, *, connect_timeout: float, seconds: float
 ) -> bytes:
     """Ask, wait `seconds` at most for the whole answer, and put our label on it.
 
@@ -27,8 +21,7 @@ async def whole(
     limits = Limits(connect=min(connect_timeout, seconds), headers=seconds, idle=seconds)
     try:
         with TimeLimit(seconds, "the answer"):
-            response = await provider.chat(body, limits, stream=False, credential=credential)
-            async with response:
+            async with await ask(limits) as response:
                 answer = await response.body(ANSWER_LIMIT)
     except TransportError as error:
         raise failures.from_transport(error) from error

@@ -9,6 +9,7 @@ from typing import Any
 import structlog
 
 from manyways.edge.exchange import Exchange, Headers, Receive, Send
+from manyways.edge.metrics import RequestCounts
 from manyways.edge.routes import Route, Routes
 from manyways.edge.settings import Settings
 from manyways.errors import CallerLeft, Refusal, StoreError
@@ -46,9 +47,10 @@ class Edge:
     `active` are the exchanges under way; `drain` refuses new ones and ends these in time.
     """
 
-    def __init__(self, routes: Routes, settings: Settings) -> None:
+    def __init__(self, routes: Routes, settings: Settings, counts: RequestCounts) -> None:
         self._routes = routes
         self._settings = settings
+        self._counts = counts
         self._draining = False
         self.active: dict[Exchange, asyncio.Task[Any]] = {}
 
@@ -161,11 +163,14 @@ class Edge:
             exchange.left = True
 
     def _write_log(self, exchange: Exchange) -> None:
+        seconds = time.perf_counter() - exchange.began
+        status = 499 if exchange.left else exchange.status
+        self._counts.count(exchange.path, status, seconds)
         facts: dict[str, Any] = {
             "method": exchange.method,
             "path": exchange.path[:_PATH_LENGTH],
-            "status": 499 if exchange.left else exchange.status,
-            "ms": round((time.perf_counter() - exchange.began) * 1000, 1),
+            "status": status,
+            "ms": round(seconds * 1000, 1),
         }
         if exchange.model is not None:
             facts["model"] = exchange.model.id

@@ -11,8 +11,11 @@ by going on from it as a prefill, or by being told to."""
 
 Joint = tuple[Model, Method]
 
-LOOKED_AT: Final = 40
+LOOKED_AT: Final = 1000
 """So many candidates are looked at."""
+UNLIKELY: Final = 3
+"""So many other models are asked, whose words will hardly be the same: each costs the caller
+time, and somebody money."""
 
 
 def joints(
@@ -27,7 +30,7 @@ def joints(
     """Every candidate with every method that may work for it, best first.
 
     First whoever is likely to say the same (the model elsewhere, then the `broken` one itself,
-    unless it `stalled`) or takes a prefill; then all others, whose words will hardly agree. To
+    unless it `stalled`) or takes a prefill; then a few others, of other providers first. To
     go on by instruction comes last of all. `useless` are pairs that were tried already.
     """
     candidates: dict[tuple[str, str], Model] = {}
@@ -36,15 +39,20 @@ def joints(
             candidates.setdefault((model.provider, model.id), model)
     prefill = "prefill" in ways
 
-    def rank(model: Model) -> tuple[bool, bool, bool]:
-        likely = model.id == broken.id or (prefill and "prefill" in model.capabilities)
+    def is_likely(model: Model) -> bool:
+        return model.id == broken.id or (prefill and "prefill" in model.capabilities)
+
+    def rank(model: Model) -> tuple[bool, bool, bool, bool]:
         return (
-            not likely or (stalled and model is broken),
+            not is_likely(model) or (stalled and model is broken),
             model is broken or unwell(model),
             model.id != broken.id,
+            model.provider == broken.provider,
         )
 
     ranked = sorted(candidates.values(), key=rank)
+    unlikely = [model for model in ranked if not is_likely(model)]
+    ranked = [model for model in ranked if model not in unlikely[UNLIKELY:]]
     found: list[Joint] = []
     for model in ranked:
         if prefill and "prefill" in model.capabilities:

@@ -12,7 +12,7 @@ class HedgeBudget:
     __slots__ = ("saved",)
 
     def __init__(self) -> None:
-        self.saved = 1.0
+        self.saved = 0.0
 
     def __repr__(self) -> str:
         return f"<HedgeBudget {self.saved:.2f}>"

@@ -89,7 +89,7 @@ class Plan:
     __slots__ = (
         "_budget", "_candidates", "_chance", "_deadline", "_health", "_hedge_at", "_joints",
         "_last", "_longer_than", "_settings", "_stream", "_strikes", "_tier", "_tiers", "_tried",
-        "_ways", "attempts", "committed", "over",
+        "_verdict", "_ways", "attempts", "committed", "over",
     )  # fmt: skip
 
     def __init__(
@@ -117,6 +117,7 @@ class Plan:
         self._strikes: dict[str, int] = {}
         self._longer_than: int | None = None  # a window this short is too short
         self._hedge_at: float | None = None
+        self._verdict: Refusal | None = None  # told once nobody else is about to speak
         self._ways: tuple[Method, ...] = ()  # how a broken answer may be gone on from
         self._joints: list[Joint] | None = None  # set once an answer broke
         self.attempts: list[Attempt] = []
@@ -200,7 +201,10 @@ class Plan:
             return self._go_on(now)
         if refusal.code == "content_filter" and self._settings.content_filter == "next":
             return self._go_on(now)
-        return (*self._cancel_others(one, now), self._give_up("refused", refusal))
+        self._verdict = refusal
+        if any(other.outcome is None and other.id < one.id for other in self.attempts):
+            return ()  # it was only a hedge, beside one that may still speak
+        return (*self._cancel_others(one, now), *self._next(now))
 
     def broke(
         self, attempt: int, failure: AttemptFailed, ways: tuple[Method, ...], now: float
@@ -239,6 +243,8 @@ class Plan:
 
     def _next(self, now: float) -> Commands:
         """The next attempt, when none is running."""
+        if self._verdict is not None:
+            return (self._give_up("refused", self._verdict),)
         if now >= self._deadline:
             return (self._give_up("deadline"),)
         if len(self.attempts) >= self._settings.max_attempts:
@@ -374,7 +380,11 @@ class Plan:
 
     def _hedge(self, now: float) -> Commands:
         """A second candidate beside one that is slow, if the budget has it."""
-        if len(self.attempts) >= self._settings.max_attempts or now >= self._deadline:
+        if (
+            self._verdict is not None
+            or len(self.attempts) >= self._settings.max_attempts
+            or now >= self._deadline
+        ):
             return ()
         if self._budget is None or not self._budget.covers():
             return ()

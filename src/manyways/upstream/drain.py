@@ -6,14 +6,15 @@ last event only. Reading on in the background gets that figure, and the connecti
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager
 from typing import Any, Self
 
 import msgspec
 from msgspec import Struct
 
 from manyways.dialects.sse import Event, EventReader, EventTooLong
-from manyways.errors import CallerLeft, TransportError
+from manyways.errors import CallerLeft, ManywaysError, TooLarge, TransportError
 from manyways.upstream.transport import Response
 from manyways.watch import TimeLimit
 
@@ -21,6 +22,7 @@ AT_ONCE = 64
 """Answers that are drained at the same time. Another one more is closed, as without draining."""
 
 _EVENT = 1024 * 1024  # bytes of an event that can still be about usage
+_WHOLE = 16 * 1024 * 1024
 
 OnUsage = Callable[[str, dict[str, Any]], None]
 
@@ -71,7 +73,7 @@ class Drains:
 
         Left by `CancelledError` (its caller went, another was faster, a time limit of ours) or
         by `CallerLeft` before its end, it is drained, even if a chunk was being waited for.
-        Left in any other way, out of `body`, or when there are too many, it is closed.
+        Left in any other way, or when there are too many, it is closed.
         """
         kept = _Kept(response)
         async with contextlib.AsyncExitStack() as stack:
@@ -82,6 +84,23 @@ class Drains:
                 if not kept.over and self.take(kept, limit_seconds, name):
                     stack.pop_all()
                 raise
+
+    async def ask(
+        self, sending: Coroutine[Any, Any, Response], limit_seconds: float, name: str = ""
+    ) -> AbstractAsyncContextManager[Response]:
+        """Wait for the headers of an answer that is worth draining, and `keep` it.
+
+        Who waits may be cancelled: then the answer is waited for, and drained, in the
+        background. Raises whatever `sending` does.
+        """
+        sent = asyncio.create_task(sending)
+        try:
+            await asyncio.wait({sent})
+        except asyncio.CancelledError:
+            if not self.take(_Awaited(sent), limit_seconds, name):
+                sent.cancel()
+            raise
+        return self.keep(sent.result(), limit_seconds, name)
 
     async def aclose(self) -> None:
         """Close whatever is being drained. Usage that was told by then is still reported."""
@@ -98,10 +117,12 @@ class Drains:
         try:
             with TimeLimit(limit_seconds, "the rest of an answer"):
                 async with response:
+                    if response.headers.get("Content-Type", "").startswith("application/json"):
+                        usage = _usage_of(await response.body(_WHOLE))
                     while chunk := await response.chunk():
                         usage = _usage(events.feed(chunk)) or usage
                     usage = _usage(events.end()) or usage
-        except (TransportError, TimeoutError, EventTooLong):
+        except (ManywaysError, TimeoutError, EventTooLong):
             pass  # nobody waits for it
         finally:
             if usage is not None:
@@ -136,8 +157,15 @@ class _Kept:
         return data
 
     async def body(self, limit: int) -> bytes:
-        self.over = True  # its parts are not ours to tell
-        return await self._response.body(limit)
+        parts = []
+        size = 0
+        while data := await self.chunk():
+            parts.append(data)
+            size += len(data)
+            if size > limit:
+                self.over = True
+                raise TooLarge(f"the answer is larger than {limit} bytes")
+        return b"".join(parts)
 
     async def __aenter__(self) -> Self:
         return self
@@ -152,11 +180,45 @@ class _Kept:
             await self._response.__aexit__(*exc)
 
 
+class _Awaited:
+    """A `transport.Response` whose headers have yet to come: with entering it they have."""
+
+    __slots__ = ("_response", "_sent", "headers", "status")
+
+    def __init__(self, sent: asyncio.Task[Response]) -> None:
+        self._sent = sent
+        self._response: Response | None = None
+        self.status = 0
+        self.headers: Mapping[str, str] = {}
+
+    async def chunk(self) -> bytes:
+        return b"" if self._response is None else await self._response.chunk()
+
+    async def body(self, limit: int) -> bytes:
+        return b"" if self._response is None else await self._response.body(limit)
+
+    async def __aenter__(self) -> Self:
+        self._response = await self._sent
+        self.status, self.headers = self._response.status, self._response.headers
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        if self._response is not None:
+            await self._response.__aexit__(*exc)
+
+
 class _Told(Struct):
     usage: dict[str, Any] | None = None
 
 
 _decode = msgspec.json.Decoder(_Told).decode
+
+
+def _usage_of(body: bytes) -> dict[str, Any] | None:
+    """The usage that a whole answer tells."""
+    with contextlib.suppress(msgspec.DecodeError, UnicodeError, RecursionError):
+        return _decode(body).usage
+    return None
 
 
 def _usage(events: Iterable[Event]) -> dict[str, Any] | None:
