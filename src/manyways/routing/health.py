@@ -32,8 +32,11 @@ State = Literal["closed", "open", "half-open"]
 
 HALF_LIFE: Final = 60.0
 """Seconds in which what happened counts half as much."""
-STRAY: Final = 0.1
-"""A failure rate below which a single quick failure is no reason to rest."""
+STRAY: Final = 9.0
+"""So many successes for each failure make a single quick failure no reason to rest."""
+DOUBT: Final = 5.0
+"""Successes that are assumed beside what was counted, so that few failures say little, and old
+ones nothing."""
 QUICK: Final = 1.0
 """Seconds a stray failure may have taken: a slow one costs callers too much."""
 FACTOR: Final = 4.0
@@ -54,6 +57,8 @@ ENOUGH: Final = 20
 """A percentile of fewer would say nothing."""
 UNKNOWN_LATENCY: Final = 1.0
 """Seconds that are assumed where nothing was measured."""
+SMOOTHING: Final = 0.2
+"""The weight of each new measurement."""
 FAILURE_COST: Final = 10.0
 """Seconds a failure is taken to cost, when candidates are compared."""
 
@@ -123,8 +128,8 @@ class Candidate:
     """One model at one provider, as it has done lately. Rates are decayed counts."""
 
     __slots__ = (
-        "at", "bad", "breaker", "first_token", "good", "limited", "model", "outcomes", "provider",
-        "running", "samples", "served", "whole",
+        "at", "bad", "breaker", "first_token", "good", "limited", "measured_at", "model",
+        "outcomes", "provider", "running", "samples", "served", "whole",
     )  # fmt: skip
 
     def __init__(self, model: Model, provider: ProviderHealth) -> None:
@@ -138,6 +143,7 @@ class Candidate:
         self.at = 0.0
         self.first_token: float | None = None  # smoothed, seconds
         self.whole: float | None = None
+        self.measured_at = 0.0
         self.samples: deque[float] = deque(maxlen=SAMPLES)  # seconds to the first token
         self.served = 0
         self.outcomes: Counter[str] = Counter()
@@ -166,15 +172,32 @@ class Candidate:
             return None
         return sorted(self.samples)[min(len(self.samples) - 1, int(len(self.samples) * share))]
 
-    def cost(self, *, stream: bool) -> float:
-        """Seconds one more request is expected to take here; quality makes it cheaper."""
-        measured = self.first_token if stream else self.whole
-        if measured is None:
-            told = self.model.latency_ms
-            measured = UNKNOWN_LATENCY if told is None else told / 1000
+    def measured(self, now: float, seconds: float, *, stream: bool) -> None:
+        """A first token came after so many seconds, or a whole answer."""
+        self.measured_at = now
+        if stream:
+            known = self.first_token
+            self.first_token = seconds if known is None else known + (seconds - known) * SMOOTHING
+            self.samples.append(seconds)
+        else:
+            known = self.whole
+            self.whole = seconds if known is None else known + (seconds - known) * SMOOTHING
+
+    def cost(self, now: float, *, stream: bool) -> float:
+        """Seconds one more request is expected to take here; quality makes it cheaper.
+
+        What was measured fades, so that whoever was slow once is looked at again.
+        """
+        self.decay(now)
+        told = self.model.latency_ms
+        latency = UNKNOWN_LATENCY if told is None else told / 1000
+        known = self.first_token if stream else self.whole
+        if known is not None:
+            latency += (known - latency) * 0.5 ** ((now - self.measured_at) / HALF_LIFE)
+        risk = self.bad / (self.good + self.bad + DOUBT)
         quality = self.model.quality_score
         worth = 1.0 if quality is None else max(0.1, quality / 7.0)
-        return (measured + self.failure_rate * FAILURE_COST) * (1 + self.running) / worth
+        return (latency + risk * FAILURE_COST) * (1 + self.running) / worth
 
 
 class Ticket:
@@ -280,10 +303,10 @@ class Health:
         whole = (b.until for b in (candidate.breaker, provider.breaker) if b.why)
         return max(free(key), *whole, now), key
 
-    def unreachable(self, provider: str, now: float) -> bool:
-        """Whether the provider as a whole rests."""
-        known = self._providers.get(provider)
-        return known is not None and not known.breaker.admits(now)
+    def is_due(self, model: Model) -> bool:
+        """Whether its rest is over, and nobody has tried it yet. For one that may be asked."""
+        candidate = self.candidate(model)
+        return bool(candidate.breaker.why or candidate.provider.breaker.why)
 
     # What becomes of it
 
@@ -299,30 +322,24 @@ class Health:
     def spoke(self, ticket: Ticket, now: float) -> None:
         """The first token has come. What failed before that point is well again."""
         ticket.heard = True
-        candidate = ticket.candidate
-        took = now - ticket.began
-        known = candidate.first_token
-        candidate.first_token = took if known is None else known + (took - known) * 0.2
-        candidate.samples.append(took)
+        ticket.candidate.measured(now, now - ticket.began, stream=True)
         for breaker in ticket.way:
             if breaker.why and not breaker.late:
-                breaker.close()
+                self._recover(ticket, breaker)
 
     def succeeded(self, ticket: Ticket, now: float) -> None:
         """The answer is complete."""
         if not self._end(ticket):
             return
         candidate = ticket.candidate
+        for breaker in ticket.way:
+            if breaker.failures:
+                self._recover(ticket, breaker)
         candidate.decay(now)
         candidate.good += 1
         candidate.served += 1
         if not ticket.stream:
-            took = now - ticket.began
-            known = candidate.whole
-            candidate.whole = took if known is None else known + (took - known) * 0.2
-        for breaker in ticket.way:
-            if breaker.failures:
-                breaker.close()
+            candidate.measured(now, now - ticket.began, stream=False)
 
     def failed(
         self,
@@ -350,7 +367,7 @@ class Health:
             and breaker.failures == 1
             and took < QUICK
             and retry_after is None
-            and candidate.failure_rate < STRAY
+            and candidate.good >= STRAY * candidate.bad
         )
         if not stray:
             seconds = self._rest(breaker, code, took, retry_after)
@@ -363,12 +380,18 @@ class Health:
             ticket.candidate.outcomes["refused"] += 1
             for breaker in ticket.way:
                 if breaker.why and not breaker.late:
-                    breaker.close()
+                    self._recover(ticket, breaker)
 
-    def dropped(self, ticket: Ticket) -> None:
-        """It was cancelled, or says nothing about the provider: a probe that proved nothing."""
+    def dropped(self, ticket: Ticket, outran_at: float | None = None) -> None:
+        """It was cancelled, or says nothing about the provider: a probe that proved nothing.
+
+        Where another was faster, at `outran_at`, it would have taken longer than until then.
+        """
         if self._end(ticket):
-            ticket.candidate.outcomes["cancelled"] += 1
+            candidate = ticket.candidate
+            candidate.outcomes["cancelled"] += 1
+            if outran_at is not None and ticket.stream and not ticket.heard:
+                candidate.measured(outran_at, outran_at - ticket.began, stream=True)
 
     # For operators
 
@@ -379,6 +402,12 @@ class Health:
     def candidates(self) -> Iterable[Candidate]:
         """Every model that was ever asked and is still offered."""
         return self._candidates.values()
+
+    def _recover(self, ticket: Ticket, breaker: Breaker) -> None:
+        """A success closes what had opened, and an old failure is no argument any more."""
+        if breaker.rests:
+            ticket.candidate.bad = 0.0
+        breaker.close()
 
     def _at_fault(self, ticket: Ticket, code: str) -> Breaker:
         candidate = ticket.candidate

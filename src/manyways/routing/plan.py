@@ -31,6 +31,8 @@ from manyways.types import Model
 
 SHARE: Final = 0.75
 """Of the time that is left, what one attempt may take while others could follow it."""
+WORTH_SHARING: Final = 1.0
+"""Seconds below which an attempt gets all the time that is left."""
 STRUCK: Final = 2
 """After so many failures of one provider, its other models come behind everybody else's."""
 LONGEST_PAUSE: Final = 30.0
@@ -258,9 +260,10 @@ class Plan:
 
     def _join(self, now: float) -> Commands:
         """Go on from what the caller has, with the next candidate for that."""
-        if self._joints:
+        while self._joints:
             model, method = self._joints.pop(0)
-            return (self._start(model, self._key(model, now), now, method),)
+            if self._able((model,)):
+                return (self._start(model, self._key(model, now), now, method),)
         return self._repeat(now) if self._ways else (self._give_up("exhausted"),)
 
     def _choose(self, now: float) -> tuple[Model, int] | None:
@@ -279,7 +282,7 @@ class Plan:
                 else:
                     well.append(model)
             if well:
-                model = self._better(well)
+                model = self._better(well, now)
                 # Behind the very first one come its neighbours, whom `behind` knows.
                 self._tier = [m for m in well if m is not model] if self._tiers else []
                 return model, self._key(model, now)
@@ -331,17 +334,19 @@ class Plan:
         credential = self._health.credential(latest.model, now, tried.keys)
         return None if credential is None else (latest.model, credential)
 
-    def _better(self, models: list[Model]) -> Model:
-        """Of two taken by chance the cheaper one, so that one favourite is not flooded."""
+    def _better(self, models: list[Model], now: float) -> Model:
+        """Of two taken by chance the cheaper one, so that one favourite is not flooded. One
+        whose rest is over comes first: a single request looks whether it is back."""
         if len(models) == 1:
             return models[0]
+        for model in models:
+            if self._health.is_due(model):
+                return model
         first = int(self._chance() * len(models)) % len(models)
         second = (first + 1 + int(self._chance() * (len(models) - 1))) % len(models)
-        a, b = models[first], models[second]
-        cost = self._health.candidate
-        if cost(b).cost(stream=self._stream) < cost(a).cost(stream=self._stream):
-            return b
-        return a
+        a, b = (self._health.candidate(models[i]) for i in (first, second))
+        cheaper = b.cost(now, stream=self._stream) < a.cost(now, stream=self._stream)
+        return models[second if cheaper else first]
 
     def _is_unwell(self, model: Model, now: float) -> bool:
         return (
@@ -456,7 +461,8 @@ class Plan:
         left = self._deadline - now
         limit = settings.first_token_timeout if self._stream else settings.answer_timeout
         if limit > SHARE * left:
-            limit = SHARE * left if self._others_left(model) else min(limit, left)
+            shared = left > WORTH_SHARING and self._others_left(model)
+            limit = SHARE * left if shared else min(limit, left)
         tried = self._tried_of(model)
         if tried.silent:
             limit = min(limit, max(0.001, settings.first_token_timeout - tried.silent))
@@ -543,7 +549,7 @@ class Plan:
         for one in self.attempts:
             if one.outcome is None and one is not but:
                 self._ended(one, "cancelled", now)
-                self._health.dropped(one)
+                self._health.dropped(one, None if but is None else now)
                 cancelled.append(Cancel(one.id))
         return tuple(cancelled)
 
