@@ -4,6 +4,7 @@ import contextlib
 import json
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -40,6 +41,14 @@ def test_what_is_missing_is_filled_in() -> None:
     assert answer["created"] == LABEL.created
     assert answer["object"] == "chat.completion"
     assert (answer["model"], answer["provider"]) == ("catalog-name", "Shop")
+
+
+def test_an_answer_tells_how_it_came_about_where_that_is_worth_a_word() -> None:
+    label = msgspec.structs.replace(LABEL, metadata=msgspec.Raw(b'{"fallback_attempts": 1}'))
+    answer = json.loads(
+        edit_answer(b'{"_metadata": "theirs", "choices": [' + CHOICE + b"]}", label)
+    )
+    assert answer["_metadata"] == {"fallback_attempts": 1}
 
 
 @pytest.mark.parametrize("empty", [b'""', b"null"])

@@ -223,6 +223,7 @@ class ResumedStream(ChatStream):
         return bool(rest)
 
     def _trim_call(self, told: ToolCall, part: Fields) -> bool:
+        """Take from a part of a tool call what the caller has. Whether anything is left."""
         index = call_index(told, self._calls)
         begun = self._calls.setdefault(index, CallBegun())
         begun.id = begun.id or told.id
@@ -242,7 +243,8 @@ class ResumedStream(ChatStream):
             fields.pop("name", None)
             _put(fields, "arguments", function.arguments or "", rest)
             part["function"] = json_text.raw(fields)
-        return bool(rest)
+        besides = (value for name, value in part.items() if name not in ("index", "function"))
+        return bool(rest) or (self.started and any(map(json_text.means_something, besides)))
 
     def _consume(self, kind: Kind, call: int, text: str) -> str:
         """What of a text is behind the joint. Raises where it is not what was said."""

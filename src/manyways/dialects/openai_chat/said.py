@@ -171,6 +171,11 @@ class Said(Struct, frozen=True, kw_only=True):
     alone: bool = True
     """One choice was asked for, and no other was seen. Of more, nothing else is known."""
 
+    def __repr__(self) -> str:
+        """Without any text: whatever is printed ends in a log."""
+        sizes = [f"{kind} {len(text)}" for kind, _, text in self.runs]
+        return f"<Said {', '.join(sizes) or 'nothing'}>"
+
     @property
     def content(self) -> str:
         return self._text("content")

@@ -37,15 +37,16 @@ from manyways.errors import AttemptFailed
 HELD_AT_MOST = 256
 """Contentless events kept back before the first with content. Real providers send one or two."""
 
-_NOTES_AT_MOST = 96
-"""Events that wait to be written into the transcript: some 30 kB."""
+_NOTES_AT_MOST = 64
+"""Events that wait to be written into the transcript: some 20 kB."""
 
 
 class ChatStream:
     """One provider's stream on its way to the caller.
 
     `feed` and `end` return what the caller may have now, as complete events; `b""` while
-    nothing may be sent yet. `choices` is how many answers were asked for (`n`).
+    nothing may be sent yet. `choices` is how many answers were asked for (`n`); `said` is what
+    the caller has of this answer already, from a stream that broke.
     """
 
     __slots__ = (
