@@ -1,0 +1,493 @@
+"""What is remembered of candidates, in virtual time."""
+
+import heapq
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from manyways.errors import AttemptFailed
+from manyways.routing.commands import Commands, Start
+from manyways.routing.health import ENOUGH, FACTOR, JITTER, Health, Ticket
+from manyways.routing.plan import Plan
+from manyways.routing.resolve import Wish, resolve
+from manyways.routing.settings import Settings
+from manyways.types import NO_NEEDS, Model
+from tests.support.routing import T0, health_of, model, shop
+
+OFFERS = shop("Capi/gpt-4o", "Capi/mini", "Other/gpt-4o")
+ASKED, MATE, TWIN = OFFERS.models
+REST = Settings().rest
+
+
+def begun(health: Health, row: Model = ASKED, *, key: int = 0, now: float = T0) -> Ticket:
+    ticket = Ticket(health.candidate(row), key, now, stream=True)
+    health.begin(ticket)
+    return ticket
+
+
+def answered(health: Health, row: Model = ASKED, *, key: int = 0, now: float = T0) -> None:
+    ticket = begun(health, row, key=key, now=now)
+    health.spoke(ticket, now)
+    health.succeeded(ticket, now)
+
+
+def failed(
+    health: Health,
+    code: str = "provider_error",
+    row: Model = ASKED,
+    *,
+    key: int = 0,
+    now: float = T0,
+    took: float = 0.0,
+    retry_after: float | None = None,
+) -> None:
+    health.failed(begun(health, row, key=key, now=now - took), now, code, "words", retry_after)
+
+
+def is_back(health: Health, at: float, row: Model = ASKED) -> bool:
+    """Whether it may be asked, where nobody else asks."""
+    return health.credential(row, at) is not None
+
+
+def back_in(health: Health, row: Model = ASKED, *, now: float = T0) -> float:
+    return health.back_at(row, now)[0] - now
+
+
+# What rests
+
+
+@pytest.mark.parametrize("code", ["provider_error", "reset", "cut", "timeout", "no_answer"])
+def test_a_failure_rests_the_candidate_alone(code: str) -> None:
+    health = health_of(OFFERS)
+    failed(health, code)
+    assert not is_back(health, T0 + 1.9)
+    assert is_back(health, T0 + 2)
+    assert is_back(health, T0, MATE)
+    assert is_back(health, T0, TWIN)
+
+
+@pytest.mark.parametrize("code", ["connect", "tls"])
+def test_what_cannot_be_reached_rests_the_whole_provider(code: str) -> None:
+    health = health_of(OFFERS)
+    failed(health, code)
+    assert not is_back(health, T0, MATE)
+    assert is_back(health, T0, TWIN)
+    assert is_back(health, T0 + 2, MATE)
+
+
+def test_a_key_that_is_not_accepted_rests_for_every_model_of_its_provider() -> None:
+    health = health_of(OFFERS, keys={"Capi": 2})
+    failed(health, "credentials", key=0)
+    assert [health.credential(row, T0) for row in (ASKED, MATE)] == [1, 1]
+    failed(health, "credentials", key=1)
+    assert not is_back(health, T0, MATE)
+    assert is_back(health, T0, TWIN)
+    assert is_back(health, T0 + 15)
+
+
+def test_a_limited_rate_rests_one_key_at_one_model() -> None:
+    health = health_of(OFFERS, keys={"Capi": 2})
+    failed(health, "rate_limited", key=1, retry_after=30)
+    assert {health.credential(ASKED, T0) for _ in range(3)} == {0}
+    failed(health, "rate_limited", key=0, retry_after=60)
+    assert not is_back(health, T0 + 29)
+    assert health.credential(ASKED, T0 + 30) == 1
+    assert is_back(health, T0, MATE)
+
+
+def test_a_model_that_is_gone_rests_for_minutes() -> None:
+    health = health_of(OFFERS)
+    failed(health, "model_gone")
+    assert back_in(health) == 60
+
+
+# How long
+
+
+def test_each_further_rest_is_longer_up_to_a_limit() -> None:
+    health, now = health_of(OFFERS), T0
+    rests = []
+    for _ in range(4):
+        failed(health, now=now)
+        rests.append(back_in(health, now=now))
+        now += rests[-1]
+    assert rests == [REST, REST * FACTOR, 10, 10]
+
+
+@given(chance=st.floats(0, 0.999))
+def test_a_rest_is_up_to_a_fifth_shorter_by_chance(chance: float) -> None:
+    health = health_of(OFFERS, chance=lambda: chance)
+    failed(health)
+    assert REST * (1 - JITTER) <= back_in(health) <= REST
+
+
+def test_a_silence_is_not_asked_again_in_the_time_it_took() -> None:
+    health = health_of(OFFERS)
+    failed(health, "timeout", took=7)
+    assert back_in(health) == 7
+
+
+@pytest.mark.parametrize(
+    ("code", "told", "taken"),
+    [
+        ("rate_limited", 45.0, 45.0),
+        ("rate_limited", 86_400.0, 3600.0),
+        ("provider_error", 20.0, 20.0),
+        ("provider_error", 86_400.0, 60.0),
+    ],
+)
+def test_a_provider_that_tells_a_time_is_taken_at_its_word_within_reason(
+    code: str, told: float, taken: float
+) -> None:
+    health = health_of(OFFERS)
+    failed(health, code, retry_after=told)
+    assert back_in(health) == taken
+
+
+# What counts
+
+
+def test_a_stray_failure_of_one_that_nearly_always_answers_is_no_reason_to_rest() -> None:
+    health = health_of(OFFERS)
+    for _ in range(20):
+        answered(health)
+    failed(health)
+    assert is_back(health, T0)
+    failed(health)
+    assert not is_back(health, T0)
+
+
+def test_two_strays_with_a_success_between_them_are_two_strays() -> None:
+    health = health_of(OFFERS)
+    for _ in range(20):
+        answered(health)
+    failed(health)
+    answered(health)
+    failed(health)
+    assert is_back(health, T0)
+
+
+@pytest.mark.parametrize(("took", "retry_after"), [(1.0, None), (0.0, 5.0)])
+def test_a_slow_failure_or_one_that_tells_a_time_is_never_a_stray(
+    took: float, retry_after: float | None
+) -> None:
+    health = health_of(OFFERS)
+    for _ in range(20):
+        answered(health)
+    failed(health, took=took, retry_after=retry_after)
+    assert not is_back(health, T0)
+
+
+def test_many_that_fail_together_count_once() -> None:
+    health = health_of(OFFERS)
+    for ticket in [begun(health) for _ in range(50)]:
+        health.failed(ticket, T0 + 1, "reset")
+    assert back_in(health, now=T0 + 1) == REST
+    assert health.candidate(ASKED).breaker.rests == 1
+
+
+def test_a_success_closes_all_on_its_way_at_once() -> None:
+    health = health_of(OFFERS)
+    late = begun(health)
+    failed(health)
+    failed(health, "connect", MATE)
+    failed(health, "credentials", MATE)
+    assert not is_back(health, T0)
+    health.succeeded(late, T0)
+    assert is_back(health, T0)
+    assert is_back(health, T0, MATE)
+
+
+def test_after_a_success_the_next_rest_is_a_short_one_again() -> None:
+    health = health_of(OFFERS)
+    for _ in range(3):
+        failed(health, now=T0 + 20)
+    answered(health, now=T0 + 40)
+    failed(health, now=T0 + 60)
+    assert back_in(health, now=T0 + 60) == REST
+
+
+def test_the_first_token_proves_what_failed_before_it() -> None:
+    health = health_of(OFFERS)
+    failed(health, "timeout")
+    health.spoke(begun(health, now=T0 + 2), T0 + 2)
+    assert is_back(health, T0 + 2)
+
+
+def test_what_failed_after_its_first_token_is_proven_by_a_whole_answer_only() -> None:
+    health = health_of(OFFERS)
+    cut = begun(health)
+    health.spoke(cut, T0)
+    health.failed(cut, T0, "cut")
+    probe = begun(health, now=T0 + 2)
+    health.spoke(probe, T0 + 2)
+    assert not is_back(health, T0 + 2)
+    health.succeeded(probe, T0 + 3)
+    assert is_back(health, T0 + 3)
+
+
+def test_whoever_refuses_a_request_is_well() -> None:
+    health = health_of(OFFERS)
+    failed(health)
+    health.refused(begun(health, now=T0 + 1))
+    assert is_back(health, T0 + 1)
+
+
+def test_an_end_is_heard_once() -> None:
+    health = health_of(OFFERS)
+    ticket = begun(health)
+    health.succeeded(ticket, T0)
+    health.failed(ticket, T0, "reset")
+    health.dropped(ticket)
+    assert is_back(health, T0)
+    assert health.candidate(ASKED).running == 0
+
+
+# Half-open
+
+
+def test_one_probe_passes_among_many() -> None:
+    health = health_of(OFFERS)
+    failed(health)
+    later = T0 + REST
+    passed = 0
+    for _ in range(100):
+        if health.credential(ASKED, later) is not None:
+            begun(health, now=later)
+            passed += 1
+    assert passed == 1
+
+
+def test_a_probe_that_proved_nothing_leaves_its_place_to_the_next() -> None:
+    health = health_of(OFFERS)
+    failed(health)
+    probe = begun(health, now=T0 + 2)
+    assert not is_back(health, T0 + 2)
+    health.dropped(probe)
+    assert is_back(health, T0 + 2)
+
+
+def test_a_probe_that_fails_rests_it_for_longer() -> None:
+    health = health_of(OFFERS)
+    failed(health)
+    failed(health, now=T0 + 2)
+    assert back_in(health, now=T0 + 2) == REST * FACTOR
+
+
+def test_an_attempt_during_a_rest_is_no_probe_but_its_success_counts() -> None:
+    health = health_of(OFFERS)
+    failed(health)
+    desperate = begun(health, now=T0 + 1)
+    assert is_back(health, T0 + 2), "the probe's place is free"
+    health.spoke(desperate, T0 + 1.5)
+    assert is_back(health, T0 + 1.5)
+
+
+# Keys and order
+
+
+def test_keys_take_turns() -> None:
+    health = health_of(OFFERS, keys={"Capi": 3})
+    taken = []
+    for _ in range(4):
+        key = health.credential(ASKED, T0)
+        assert key is not None
+        begun(health, key=key)
+        taken.append(key)
+    assert taken == [0, 1, 2, 0]
+
+
+def test_the_key_whose_rest_is_over_first_is_known() -> None:
+    health = health_of(OFFERS, keys={"Capi": 2})
+    failed(health, "rate_limited", key=0, retry_after=50)
+    failed(health, "rate_limited", key=1, retry_after=20)
+    assert health.back_at(ASKED, T0) == (T0 + 20, 1)
+
+
+def cost(health: Health, now: float, row: Model = ASKED) -> float:
+    return health.candidate(row).cost(now, stream=True)
+
+
+def test_old_failures_fade() -> None:
+    health = health_of(OFFERS)
+    for _ in range(5):
+        failed(health)
+    fresh = cost(health, T0)
+    assert fresh > 2 * cost(health, T0, TWIN)
+    assert cost(health, T0 + 600) == pytest.approx(cost(health, T0, TWIN), rel=0.02)
+
+
+def test_an_old_latency_fades() -> None:
+    health = health_of(OFFERS)
+    health.spoke(begun(health, now=T0 - 8), T0)
+    health.dropped(begun(health))
+    assert cost(health, T0) > 3 * cost(health, T0, TWIN)
+    assert cost(health, T0 + 600) < 2.1 * cost(health, T0, TWIN)
+
+
+def test_a_recovery_is_the_end_of_what_was_held_against_it() -> None:
+    health = health_of(OFFERS)
+    for i in range(3):
+        failed(health, now=T0 + 20 * i)
+    answered(health, now=T0 + 60)
+    assert cost(health, T0 + 60) <= cost(health, T0, TWIN)
+
+
+def test_whoever_lost_a_race_is_known_to_be_slow() -> None:
+    health = health_of(OFFERS)
+    health.dropped(begun(health, now=T0 - 6), outran_at=T0)
+    assert cost(health, T0) == 6.0
+    health.dropped(begun(health, TWIN, now=T0 - 6))
+    assert cost(health, T0, TWIN) == 1.0, "who was left by its caller proved nothing"
+
+
+def test_whoever_is_due_has_rested_and_was_not_tried_since() -> None:
+    health = health_of(OFFERS)
+    assert not health.is_due(ASKED)
+    failed(health)
+    assert is_back(health, T0 + 2)
+    assert health.is_due(ASKED)
+    answered(health, now=T0 + 2)
+    assert not health.is_due(ASKED)
+
+
+def test_a_percentile_of_too_few_is_not_known() -> None:
+    health = health_of(OFFERS)
+    for i in range(ENOUGH):
+        assert health.candidate(ASKED).percentile(0.5) is None
+        health.spoke(begun(health, now=T0 - i), T0)
+    assert health.candidate(ASKED).percentile(0.5) == ENOUGH // 2
+    assert health.candidate(ASKED).percentile(0.95) == ENOUGH - 1
+
+
+def test_what_is_no_longer_offered_is_forgotten_unless_it_is_at_work() -> None:
+    health = health_of(OFFERS)
+    failed(health)
+    failed(health, row=TWIN)
+    working = begun(health, TWIN)
+    health.keep([MATE])
+    assert is_back(health, T0), "nothing is known of it any more"
+    assert not is_back(health, T0, TWIN)
+    health.dropped(working)
+    health.keep([MATE])
+    assert is_back(health, T0, TWIN)
+
+
+def test_a_newer_row_of_the_catalog_keeps_what_was_learned() -> None:
+    health = health_of(OFFERS)
+    failed(health)
+    assert not is_back(health, T0, model("Capi/gpt-4o", quality_score=9.0))
+    assert health.candidate(ASKED).model is ASKED
+
+
+# An outage, as the callers of a whole gateway meet it
+
+
+class Outage:
+    """A primary that is dead from `T0` to `T0 + seconds`, asked once every `every` seconds, as
+    the plans of real requests decide. Somebody else always answers at once."""
+
+    def __init__(
+        self,
+        *,
+        seconds: float,
+        every: float,
+        phase: float,
+        chance: Callable[[], float],
+        silent: bool = False,
+        code: str = "connect",
+    ) -> None:
+        self.ends = T0 + seconds
+        self.settings = Settings()
+        self.health = health_of(OFFERS, self.settings, chance=chance)
+        self.chance = chance
+        self.silent, self.code = silent, code
+        self.probes: list[float] = []
+        self.back: float | None = None
+        self._next: list[tuple[float, int, Plan, Start | None]] = []
+        for i in range(-30, int((seconds + 60) / every)):
+            self._at(T0 + phase + i * every, self._plan(T0 + phase + i * every), None)
+        while self._next:
+            now, _, plan, late = heapq.heappop(self._next)
+            if late is None:
+                self._heard(plan, plan.begin(now), now)
+            else:
+                self._heard(plan, plan.failed(late.attempt, AttemptFailed("timeout", ""), now), now)
+
+    def _at(self, now: float, plan: Plan, late: Start | None) -> None:
+        heapq.heappush(self._next, (now, id(plan), plan, late))
+
+    def _plan(self, now: float) -> Plan:
+        return Plan(
+            resolve(OFFERS, Wish(models=("Capi/gpt-4o",)), NO_NEEDS, self.settings.order),
+            self.health,
+            self.settings,
+            deadline=now + 170,
+            stream=True,
+            chance=self.chance,
+        )
+
+    def _heard(self, plan: Plan, commands: Commands, now: float) -> None:
+        (start,) = commands
+        assert isinstance(start, Start)
+        if start.model is not ASKED or not T0 <= now < self.ends:
+            if start.model is ASKED and now >= self.ends and self.back is None:
+                self.back = now
+            plan.spoke(start.attempt, now)
+            plan.succeeded(start.attempt, now)
+            return
+        self.probes.append(now)
+        if self.silent:
+            self._at(now + start.limit, plan, start)
+        else:
+            failure = AttemptFailed(self.code, "down")
+            self._heard(plan, plan.failed(start.attempt, failure, now), now)
+
+    @property
+    def came_back_after(self) -> float:
+        assert self.back is not None
+        return self.back - self.ends
+
+
+chances = st.randoms(use_true_random=False).map(lambda source: source.random)
+
+
+lasting = st.floats(30, 120)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    chance=chances,
+    phase=st.floats(0, 3.999),
+    seconds=lasting,
+    code=st.sampled_from(["connect", "provider_error", "reset"]),
+)
+def test_in_an_outage_the_dead_one_sees_probes_and_is_back_within_15_seconds(
+    chance: Callable[[], float], phase: float, seconds: float, code: str
+) -> None:
+    outage = Outage(seconds=seconds, every=4, phase=phase, chance=chance, code=code)
+    assert len(outage.probes) <= 3 + seconds / 12, "not a request every 4 seconds"
+    assert outage.came_back_after <= 15
+
+
+@settings(max_examples=40, deadline=None)
+@given(chance=chances, phase=st.floats(0, 0.099), seconds=lasting)
+def test_under_load_the_dead_one_sees_no_more_probes_than_when_it_is_quiet(
+    chance: Callable[[], float], phase: float, seconds: float
+) -> None:
+    outage = Outage(seconds=seconds, every=0.1, phase=phase, chance=chance)
+    assert len(outage.probes) <= 3 + seconds / 8, "of ten requests a second"
+    assert outage.came_back_after <= 10.1
+
+
+@settings(max_examples=60, deadline=None)
+@given(chance=chances, phase=st.floats(0, 3.999), seconds=lasting)
+def test_a_silent_one_costs_few_callers_their_time_and_is_back_within_25_seconds(
+    chance: Callable[[], float], phase: float, seconds: float
+) -> None:
+    """A probe that began before the end is silent for 10 s, and is followed by a rest."""
+    outage = Outage(seconds=seconds, every=4, phase=phase, chance=chance, silent=True)
+    assert len(outage.probes) <= 3 + seconds / 18, "three before the first has failed"
+    assert outage.came_back_after <= 25

@@ -1,0 +1,534 @@
+"""Plans as conversations: what was told, and who is asked then."""
+
+import pytest
+
+from manyways.catalog.snapshot import Snapshot
+from manyways.routing.health import ENOUGH, Health, Ticket
+from manyways.routing.hedging import HedgeBudget
+from manyways.routing.resolve import Wish
+from manyways.routing.settings import Settings
+from manyways.types import Model, Needs
+from tests.support.routing import T0, Talk, health_of, model, shop
+
+# The reference's own example stands on this shelf.
+SHOP = shop(
+    "Capi/gpt-4o", "Capi/gemini-2.5-flash", "HuggingSpace/gpt-4", "HuggingSpace/gpt-4o"
+)  # fmt: skip
+SAME_MODEL = Settings(order="same-model-first")
+ALONE = shop("Capi/gpt-4o")
+
+
+# Who comes next
+
+
+def test_the_references_chain_same_provider_then_another_then_success() -> None:
+    talk = Talk(shop("Capi/gpt-4o", "Capi/gemini-2.5-flash", "HuggingSpace/gpt-4"), "gpt-4o")
+    assert talk.begin() == ["ask Capi/gpt-4o"]
+    assert talk.fails("provider_error") == ["ask Capi/gemini-2.5-flash"]
+    assert talk.fails("provider_error") == ["ask HuggingSpace/gpt-4"]
+    assert talk.speaks() == []
+    assert talk.succeeds() == []
+    assert talk.plan.over
+
+
+def test_the_same_provider_first_takes_the_model_elsewhere_before_anything_else_there() -> None:
+    talk = Talk(SHOP, "gpt-4o")
+    assert talk.begin() == ["ask Capi/gpt-4o"]
+    assert talk.fails("provider_error") == ["ask Capi/gemini-2.5-flash"]
+    assert talk.fails("provider_error") == ["ask HuggingSpace/gpt-4o"]
+    assert talk.fails("provider_error") == ["ask HuggingSpace/gpt-4"]
+
+
+def test_the_same_model_first_asks_for_it_everywhere_before_another_model() -> None:
+    talk = Talk(SHOP, "gpt-4o", settings=SAME_MODEL)
+    assert talk.begin() == ["ask Capi/gpt-4o"]
+    assert talk.fails("provider_error") == ["ask HuggingSpace/gpt-4o"]
+    assert talk.fails("provider_error") == ["ask Capi/gemini-2.5-flash"]
+    assert talk.fails("provider_error") == ["ask HuggingSpace/gpt-4"]
+
+
+def test_the_callers_own_list_is_the_whole_of_it_in_its_order() -> None:
+    wish = Wish(models=("gpt-4", "Capi/gpt-4o"), listed=True)
+    talk = Talk(SHOP, wish=wish, settings=Settings(retries=0))
+    assert talk.begin() == ["ask HuggingSpace/gpt-4"]
+    assert talk.fails("provider_error") == ["ask Capi/gpt-4o"]
+    assert talk.fails("provider_error") == ["give up: exhausted"]
+
+
+def test_without_fallbacks_nobody_is_asked_but_who_was_named() -> None:
+    wish = Wish(models=("gpt-4o",), begin=("HuggingSpace",), fallbacks=False)
+    talk = Talk(SHOP, wish=wish, settings=Settings(retries=0))
+    assert talk.begin() == ["ask HuggingSpace/gpt-4o"]
+    assert talk.fails("provider_error") == ["give up: exhausted"]
+
+
+def test_whoever_cannot_do_what_the_request_needs_is_passed_over() -> None:
+    offers = shop(
+        model("Capi/gpt-4o", capabilities=("tools",)),
+        model("Capi/plain", capabilities=("vision",)),
+        model("Capi/flux", category="image"),
+        model("Capi/short", context_window=4_000),
+        model("Other/able", capabilities=("tools", "vision")),
+    )
+    needs = Needs(capabilities=("tools",), prompt_tokens=10_000)
+    talk = Talk(offers, "gpt-4o", needs=needs, settings=Settings(retries=0))
+    assert talk.begin() == ["ask Capi/gpt-4o"]
+    assert talk.fails("provider_error") == ["ask Other/able"]
+    assert talk.fails("provider_error") == ["give up: exhausted"]
+
+
+def test_a_provider_that_cannot_be_reached_is_no_longer_the_next_one() -> None:
+    talk = Talk(shop("Capi/gpt-4o", "Capi/mini", "Other/big"), "gpt-4o")
+    assert talk.begin() == ["ask Capi/gpt-4o"]
+    assert talk.fails("connect") == ["ask Other/big"]
+    assert talk.fails("provider_error") == ["ask Capi/mini"], "but better than nobody"
+
+
+def test_a_provider_that_fails_twice_comes_behind_all_others() -> None:
+    talk = Talk(shop("Capi/gpt-4o", "Capi/mini", "Capi/nano", "Other/big"), "gpt-4o")
+    assert talk.begin() == ["ask Capi/gpt-4o"]
+    assert talk.fails("provider_error") == ["ask Capi/mini"]
+    assert talk.fails("reset") == ["ask Other/big"]
+    assert talk.fails("reset") == ["ask Capi/nano"]
+
+
+def test_a_model_whose_rate_is_limited_says_nothing_of_its_provider() -> None:
+    talk = Talk(shop("Capi/gpt-4o", "Capi/mini", "Capi/nano", "Other/big"), "gpt-4o")
+    assert talk.begin() == ["ask Capi/gpt-4o"]
+    assert talk.fails("rate_limited") == ["ask Capi/mini"]
+    assert talk.fails("model_gone") == ["ask Capi/nano"]
+
+
+def test_of_equals_the_faster_one_is_asked() -> None:
+    offers = shop(model("Slow/m", latency_ms=2000), model("Fast/m", latency_ms=300))
+    assert Talk(offers, "m").begin() == ["ask Fast/m"]
+
+
+def test_of_equals_the_one_with_less_to_do_is_asked() -> None:
+    offers = shop("One/m", "Two/m")
+    health = health_of(offers)
+    assert Talk(offers, "m", health=health).begin() == ["ask One/m"]
+    assert Talk(offers, "m", health=health).begin() == ["ask Two/m"]
+
+
+# Keys
+
+
+def test_behind_a_key_that_is_not_accepted_comes_the_next_one_then_another_candidate() -> None:
+    talk = Talk(shop("Capi/gpt-4o", "Other/big"), "gpt-4o", keys={"Capi": 2})
+    assert talk.begin() == ["ask Capi/gpt-4o"]
+    assert talk.fails("credentials") == ["ask Capi/gpt-4o with key 1"]
+    assert talk.fails("credentials") == ["ask Other/big"]
+
+
+def test_a_limited_rate_is_tried_with_the_other_key_at_once() -> None:
+    talk = Talk(shop("Capi/gpt-4o", "Other/big"), "gpt-4o", keys={"Capi": 2})
+    assert talk.begin() == ["ask Capi/gpt-4o"]
+    assert talk.fails("rate_limited", retry_after=60) == ["ask Capi/gpt-4o with key 1"]
+    assert talk.fails("rate_limited", retry_after=60) == ["ask Other/big"]
+
+
+def test_another_key_is_no_cure_for_a_broken_provider() -> None:
+    talk = Talk(shop("Capi/gpt-4o", "Other/big"), "gpt-4o", keys={"Capi": 2})
+    assert talk.begin() == ["ask Capi/gpt-4o"]
+    assert talk.fails("provider_error") == ["ask Other/big"]
+
+
+def test_keys_take_turns_from_one_request_to_the_next() -> None:
+    health = health_of(ALONE, keys={"Capi": 3})
+    asked = [Talk(ALONE, "gpt-4o", health=health).begin()[0] for _ in range(4)]
+    assert [one.removeprefix("ask Capi/gpt-4o") for one in asked] == [
+        "", " with key 1", " with key 2", ""
+    ]  # fmt: skip
+
+
+def test_a_repeat_takes_the_key_that_is_accepted() -> None:
+    talk = Talk(ALONE, "gpt-4o", keys={"Capi": 2})
+    assert talk.begin() == ["ask Capi/gpt-4o"]
+    assert talk.fails("credentials") == ["ask Capi/gpt-4o with key 1"]
+    assert talk.fails("provider_error") == ["wait 0.375"]
+    assert talk.after(0.375).rings() == ["ask Capi/gpt-4o with key 1"]
+
+
+# The same again
+
+
+def test_when_nobody_is_left_the_same_is_asked_three_times_more_after_growing_pauses() -> None:
+    talk = Talk(ALONE, "gpt-4o", chance=lambda: 0.5)  # in the middle of the jitter
+    assert talk.begin() == ["ask Capi/gpt-4o"]
+    for pause in (0.5, 1.0, 2.0):
+        assert talk.fails("reset") == [f"wait {pause:g}"]
+        assert talk.after(pause).rings() == ["ask Capi/gpt-4o"]
+    assert talk.fails("reset") == ["give up: exhausted"]
+
+
+@pytest.mark.parametrize(("chance", "pause"), [(0.0, 0.375), (0.999999, 0.625)])
+def test_a_pause_is_up_to_a_quarter_shorter_or_longer(chance: float, pause: float) -> None:
+    talk = Talk(ALONE, "gpt-4o", chance=lambda: chance)
+    talk.begin()
+    assert talk.fails("reset") == [f"wait {pause:g}"]
+
+
+def test_a_repeat_waits_as_long_as_the_provider_asks_for() -> None:
+    talk = Talk(ALONE, "gpt-4o")
+    talk.begin()
+    assert talk.fails("rate_limited", retry_after=7) == ["wait 7"]
+    assert talk.after(7).rings() == ["ask Capi/gpt-4o"]
+
+
+def test_a_pause_that_ends_behind_the_deadline_is_not_waited_for() -> None:
+    talk = Talk(ALONE, "gpt-4o", deadline=30)
+    talk.begin()
+    assert talk.fails("rate_limited", retry_after=60) == ["give up: exhausted"]
+    assert talk.told.retry_after == 60
+
+
+def test_of_several_the_one_whose_pause_ends_first_is_asked_again() -> None:
+    talk = Talk(shop("One/m", "Two/m"), "m", settings=SAME_MODEL)
+    assert talk.begin() == ["ask One/m"]
+    assert talk.fails("rate_limited", retry_after=20) == ["ask Two/m"]
+    assert talk.fails("rate_limited", retry_after=5) == ["wait 5"]
+    assert talk.after(5).rings() == ["ask Two/m"]
+
+
+@pytest.mark.parametrize("code", ["credentials", "model_gone", "too_large"])
+def test_what_will_not_change_is_not_asked_again(code: str) -> None:
+    talk = Talk(ALONE, "gpt-4o")
+    talk.begin()
+    assert talk.fails(code) == ["give up: exhausted"]
+
+
+def test_no_more_than_max_attempts_are_made() -> None:
+    talk = Talk(shop(*(f"P/m{i}" for i in range(9))), "m0", settings=Settings(max_attempts=3))
+    talk.begin()
+    assert talk.fails("reset") == ["ask P/m1"]
+    assert talk.fails("reset") == ["ask P/m2"]
+    assert talk.fails("reset") == ["give up: exhausted"]
+
+
+def test_giving_up_says_when_the_first_of_them_asked_to_come_back() -> None:
+    talk = Talk(shop("One/m", "Two/m"), "m", settings=Settings(max_attempts=2))
+    talk.begin()
+    talk.fails("rate_limited", retry_after=20)
+    talk.fails("rate_limited", retry_after=12)
+    assert talk.told.retry_after == 12
+
+
+# What the caller caused
+
+
+def test_what_the_caller_caused_is_told_at_once() -> None:
+    talk = Talk(SHOP, "gpt-4o")
+    talk.begin()
+    assert talk.refuses("provider_refused") == ["give up: refused"]
+    assert talk.told.refusal is not None
+    assert talk.told.refusal.code == "provider_refused"
+
+
+def test_too_long_a_prompt_goes_to_windows_that_are_longer_or_unknown() -> None:
+    offers = shop(
+        model("Capi/gpt-4o", context_window=16_000),
+        model("Capi/short", context_window=8_000),
+        model("Capi/alike", context_window=16_000),
+        model("Other/long", context_window=128_000),
+        model("Other/unknown"),
+    )
+    talk = Talk(offers, "gpt-4o")
+    assert talk.begin() == ["ask Capi/gpt-4o"]
+    assert talk.refuses("context_length_exceeded") == ["ask Other/long"]
+    assert talk.refuses("context_length_exceeded") == ["ask Other/unknown"]
+    assert talk.refuses("context_length_exceeded") == ["give up: refused"]
+    assert talk.told.refusal is not None
+    assert talk.told.refusal.code == "context_length_exceeded"
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"), [("refuse", "give up: refused"), ("next", "ask Capi/gemini-2.5-flash")]
+)
+def test_a_filter_is_final_unless_it_is_set_to_be_passed_on(setting: str, said: str) -> None:
+    known = Settings(content_filter="next" if setting == "next" else "refuse")
+    talk = Talk(SHOP, "gpt-4o", settings=known)
+    talk.begin()
+    assert talk.refuses("content_filter") == [said]
+
+
+def test_a_stand_in_of_unknown_abilities_that_refuses_is_not_the_callers_fault() -> None:
+    offers = shop(model("Capi/gpt-4o", capabilities=("tools",)), "Capi/unknown", "Other/unknown")
+    talk = Talk(offers, "gpt-4o", needs=Needs(capabilities=("tools",)))
+    assert talk.begin() == ["ask Capi/gpt-4o"]
+    assert talk.fails("reset") == ["ask Capi/unknown"]
+    assert talk.refuses("provider_refused") == ["ask Other/unknown"]
+
+
+def test_the_asked_models_refusal_is_the_callers_also_when_it_is_asked_again() -> None:
+    talk = Talk(ALONE, "gpt-4o", needs=Needs(capabilities=("tools",)))
+    talk.begin()
+    talk.fails("provider_error")
+    talk.after(0.375).rings()
+    assert talk.refuses("provider_refused") == ["give up: refused"]
+
+
+# Time
+
+
+def test_a_silent_provider_costs_at_most_the_limit_for_a_first_token() -> None:
+    talk = Talk(shop("Capi/gpt-4o", "Other/big"), "gpt-4o", settings=Settings(retries=3))
+    talk.begin()
+    assert talk.limit == 10
+    assert talk.after(10).fails("timeout") == ["ask Other/big"]
+    assert talk.fails("reset") == ["wait 0.375"]
+    assert talk.after(0.375).rings() == ["ask Other/big"], "the silent one is not asked again"
+
+
+def test_a_whole_answer_may_take_its_own_time() -> None:
+    talk = Talk(ALONE, "gpt-4o", stream=False)
+    talk.begin()
+    assert talk.limit == 120
+
+
+def test_near_the_deadline_each_attempt_leaves_a_share_for_the_next() -> None:
+    talk = Talk(shop("A/m", "B/m", "C/m"), "m", deadline=8)
+    talk.begin()
+    assert talk.limit == 6.0
+    talk.after(6).fails("timeout")
+    assert talk.limit == 1.5
+    talk.after(1.5).fails("timeout")
+    assert talk.limit == 0.5, "nobody follows the last one"
+    assert talk.after(0.5).fails("timeout") == ["give up: deadline"]
+
+
+def test_nobody_to_follow_is_no_reason_to_wait_longer_than_set() -> None:
+    talk = Talk(ALONE, "gpt-4o", deadline=12)
+    talk.begin()
+    assert talk.limit == 10
+
+
+def test_a_request_that_comes_too_late_asks_nobody() -> None:
+    assert Talk(ALONE, "gpt-4o", deadline=0).begin() == ["give up: deadline"]
+
+
+def test_a_caller_that_leaves_ends_what_runs() -> None:
+    talk = Talk(SHOP, "gpt-4o")
+    talk.begin()
+    assert talk.leaves() == ["cancel 0"]
+    assert talk.rings() == []
+    assert [one.outcome for one in talk.plan.attempts] == ["cancelled"]
+
+
+# What is remembered of earlier requests
+
+
+def down(health: Health, row: Model, code: str = "provider_error", *, now: float = T0) -> None:
+    ticket = Ticket(health.candidate(row), 0, now, stream=True)
+    health.begin(ticket)
+    health.failed(ticket, now, code)
+
+
+def test_whoever_rests_is_passed_over_until_it_is_time_for_a_probe() -> None:
+    offers = shop("Capi/gpt-4o", "Capi/mini")
+    health = health_of(offers)
+    down(health, offers.models[0])
+    asked = Talk(offers, "gpt-4o", health=health, now=T0 + 1.9).begin()
+    assert asked == ["ask Capi/mini"]
+    probe = Talk(offers, "gpt-4o", health=health, now=T0 + 2)
+    assert probe.begin() == ["ask Capi/gpt-4o"]
+    beside = Talk(offers, "gpt-4o", health=health, now=T0 + 2).begin()
+    assert beside == ["ask Capi/mini"], "one probe is enough"
+    probe.speaks()
+    assert Talk(offers, "gpt-4o", health=health, now=T0 + 2).begin() == ["ask Capi/gpt-4o"]
+
+
+def test_one_of_equals_whose_rest_is_over_is_looked_at_once() -> None:
+    offers = shop("Slow/m", "Fast/m", "Other/m")
+    health = health_of(offers)
+    down(health, offers.models[0], now=T0 - 5)
+    probe = Talk(offers, "m", health=health)
+    assert probe.begin() == ["ask Slow/m"]
+    assert Talk(offers, "m", health=health).begin() != ["ask Slow/m"]
+
+
+def test_a_resting_model_is_stood_in_for_in_its_own_order() -> None:
+    health = health_of(SHOP)
+    down(health, SHOP.models[0])
+    down(health, SHOP.by_id("gpt-4o")[1])
+    talk = Talk(SHOP, "gpt-4o", health=health)
+    assert talk.begin() == ["ask Capi/gemini-2.5-flash"]
+
+
+def test_where_all_rest_the_one_that_is_back_first_is_asked() -> None:
+    offers = shop("One/m", "Two/m")
+    health = health_of(offers)
+    down(health, offers.models[0], now=T0)
+    down(health, offers.models[1], now=T0 - 1)
+    talk = Talk(offers, "m", health=health)
+    assert talk.begin() == ["ask Two/m"]
+    assert talk.fails("reset") == ["ask One/m"]
+
+
+# Answers that broke
+
+
+SPEAKERS = shop(
+    "Capi/gpt-4o",
+    "Capi/mini",
+    model("Other/loyal", capabilities=("prefill",)),
+    "Other/gpt-4o",
+)
+
+
+def broken(offers: Snapshot = SPEAKERS) -> Talk:
+    talk = Talk(offers, "gpt-4o")
+    talk.begin()
+    talk.after(1).speaks()
+    talk.after(1)
+    return talk
+
+
+def test_a_broken_answer_is_gone_on_with_by_whoever_says_the_same() -> None:
+    talk = broken()
+    assert talk.breaks("cut", "again") == ["ask Other/gpt-4o to again"]
+    assert talk.fails("reset") == ["ask Capi/gpt-4o to again"]
+    assert talk.fails("reset") == ["ask Other/loyal to again"]
+
+
+def test_a_prefill_goes_only_to_whoever_takes_one() -> None:
+    talk = broken()
+    assert talk.breaks("cut", "prefill") == ["ask Other/loyal to prefill"]
+    assert talk.refuses("provider_refused") == ["give up: exhausted"], "its form is our fault"
+    assert talk.told.refusal is None
+
+
+def test_instructions_come_last() -> None:
+    talk = broken(shop("Capi/gpt-4o", "Other/gpt-4o"))
+    assert talk.breaks("cut", "again", "instruct") == ["ask Other/gpt-4o to again"]
+    assert talk.fails("diverged") == ["ask Capi/gpt-4o to again"]
+    assert talk.fails("diverged") == ["ask Other/gpt-4o to instruct"]
+    assert talk.fails("diverged") == ["ask Capi/gpt-4o to instruct"]
+    assert talk.fails("diverged") == ["give up: exhausted"]
+
+
+def test_whoever_stalled_is_asked_behind_all_others() -> None:
+    talk = broken(shop("Capi/gpt-4o", "Capi/mini"))
+    assert talk.breaks("timeout", "again") == ["ask Capi/mini to again"]
+    assert talk.fails("diverged") == ["ask Capi/gpt-4o to again"]
+
+
+def test_an_answer_that_cannot_be_gone_on_from_ends_with_the_honest_error() -> None:
+    assert broken().breaks("cut") == ["give up: exhausted"]
+
+
+def test_a_continuation_that_breaks_is_continued_too() -> None:
+    talk = broken(shop("Capi/gpt-4o", "Other/gpt-4o", "Third/gpt-4o"))
+    assert talk.breaks("cut", "again") == ["ask Other/gpt-4o to again"]
+    talk.speaks()
+    assert talk.breaks("cut", "again") == ["ask Third/gpt-4o to again"]
+    talk.speaks()
+    assert talk.succeeds() == []
+    assert talk.plan.committed is talk.plan.attempts[2]
+
+
+# Hedging
+
+
+def race(*, saved: float = 1.0, deadline: float = 170, hedged: str = "Other/m") -> Talk:
+    """One whose first token nearly always comes within 2 s, and somebody else."""
+    offers = shop("Capi/m", hedged)
+    settings = Settings(hedge=True, order="same-model-first")
+    health = health_of(offers, settings)
+    for _ in range(ENOUGH):
+        ticket = Ticket(health.candidate(offers.models[0]), 0, T0 - 2, stream=True)
+        health.begin(ticket)
+        health.spoke(ticket, T0)
+        health.succeeded(ticket, T0)
+    slow = Ticket(health.candidate(offers.models[1]), 0, T0 - 9, stream=True)
+    health.begin(slow)
+    health.spoke(slow, T0)
+    health.succeeded(slow, T0)
+    budget = HedgeBudget()
+    budget.saved = saved
+    return Talk(offers, "m", settings=settings, health=health, budget=budget, deadline=deadline)
+
+
+def test_the_second_starts_when_the_first_is_later_than_it_nearly_always_is() -> None:
+    talk = race()
+    assert talk.begin() == ["ask Capi/m", "wait 2"]
+    assert talk.after(2).rings() == ["ask Other/m"]
+    assert talk.after(1).speaks(1) == ["cancel 0"]
+    assert talk.succeeds(1) == []
+    assert [one.outcome for one in talk.plan.attempts] == ["cancelled", "answered"]
+
+
+def test_the_first_may_still_win_the_race() -> None:
+    talk = race()
+    talk.begin()
+    talk.after(2).rings()
+    assert talk.speaks(0) == ["cancel 1"]
+
+
+def test_one_that_fails_in_a_race_is_not_replaced_while_the_other_runs() -> None:
+    talk = race()
+    talk.begin()
+    talk.after(2).rings()
+    assert talk.fails("reset", attempt=0) == []
+    assert talk.fails("reset", attempt=1) == ["wait 0.375"]
+
+
+def test_a_refusal_by_the_first_ends_the_race() -> None:
+    talk = race()
+    talk.begin()
+    talk.after(2).rings()
+    assert talk.refuses("provider_refused", attempt=0) == ["cancel 1", "give up: refused"]
+
+
+def test_a_refusal_by_the_second_is_told_once_the_first_has_failed() -> None:
+    talk = race()
+    talk.begin()
+    talk.after(2).rings()
+    assert talk.refuses("provider_refused", attempt=1) == []
+    assert talk.fails("reset", attempt=0) == ["give up: refused"]
+
+
+def test_a_refusal_by_the_second_is_nothing_when_the_first_speaks() -> None:
+    talk = race()
+    talk.begin()
+    talk.after(2).rings()
+    assert talk.refuses("provider_refused", attempt=1) == []
+    assert talk.speaks(0) == []
+    assert talk.succeeds(0) == []
+
+
+def test_a_caller_that_leaves_a_race_ends_both() -> None:
+    talk = race()
+    talk.begin()
+    talk.after(2).rings()
+    assert talk.leaves() == ["cancel 0", "cancel 1"]
+
+
+def test_a_ring_that_comes_early_changes_nothing() -> None:
+    talk = race()
+    talk.begin()
+    assert talk.after(1.5).rings() == ["wait 0.5"]
+
+
+def test_without_budget_nobody_races() -> None:
+    talk = race(saved=0.9)
+    talk.begin()
+    assert talk.after(2).rings() == []
+    assert len(talk.plan.attempts) == 1
+
+
+def test_too_few_answers_tell_no_usual_time_and_so_nobody_races() -> None:
+    talk = Talk(SHOP, "gpt-4o", settings=Settings(hedge=True))
+    assert talk.begin() == ["ask Capi/gpt-4o"]
+
+
+def test_nobody_races_behind_the_deadline() -> None:
+    assert race(deadline=1.5).begin() == ["ask Capi/m"]
+
+
+def test_nobody_races_against_one_that_rests() -> None:
+    talk = race()
+    talk.begin()
+    down(talk.health, model("Other/m"), "connect", now=T0 + 1)
+    assert talk.after(1.9).rings() == ["wait 0.1"]
+    assert talk.after(0.1).rings() == []

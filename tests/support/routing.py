@@ -1,0 +1,165 @@
+"""Shops, healths and conversations: what tests of routing are told with.
+
+talk = Talk(shop("Capi/gpt-4o", "Gemini/gpt-4o"), "gpt-4o")
+assert talk.begin() == ["ask Capi/gpt-4o"]
+assert talk.fails("reset") == ["ask Gemini/gpt-4o"]
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from manyways.catalog.snapshot import Snapshot
+from manyways.errors import AttemptFailed, Refusal
+from manyways.routing.commands import Cancel, Command, Commands, GiveUp, Start, Wait
+from manyways.routing.continuation import Method
+from manyways.routing.health import Health
+from manyways.routing.hedging import HedgeBudget
+from manyways.routing.plan import Plan
+from manyways.routing.resolve import Wish, resolve
+from manyways.routing.settings import Settings
+from manyways.types import NO_NEEDS, Model, Needs
+
+T0 = 1000.0
+"""When every conversation begins, in seconds of its clock."""
+
+
+def no_chance() -> float:
+    """Ties are won by the first, rests are as long as they are set, pauses as short as can be."""
+    return 0.0
+
+
+def model(name: str, **fields: Any) -> Model:
+    """A model of a catalog out of `"provider/id"`; ids may hold slashes."""
+    provider, _, model_id = name.partition("/")
+    row: dict[str, Any] = {"upstream_id": f"up-{model_id}", "created": 1, **fields}
+    return Model(id=model_id, provider=provider, **row)
+
+
+def shop(*rows: str | Model, providers: Sequence[str] = ()) -> Snapshot:
+    """A catalog; `providers` are those that have no models."""
+    models = [model(row) if isinstance(row, str) else row for row in rows]
+    names = dict.fromkeys([*(row.provider for row in models), *providers])
+    ordered = tuple(row for name in names for row in models if row.provider == name)
+    return Snapshot(models=ordered, provider_names=tuple(names), made_at=0.0)
+
+
+def full_name(row: Model) -> str:
+    return f"{row.provider}/{row.id}"
+
+
+def health_of(
+    offers: Snapshot,
+    settings: Settings | None = None,
+    *,
+    keys: Mapping[str, int] | None = None,
+    chance: Callable[[], float] = no_chance,
+) -> Health:
+    """A memory of nothing yet; `keys` tells of providers that have more than one."""
+    counts = {name: (keys or {}).get(name, 1) for name in offers.provider_names}
+    return Health(settings or Settings(), counts, chance=chance)
+
+
+class Talk:
+    """One request's plan, spoken to in short sentences; it answers in such.
+
+    `now` stands still unless `after` moves it. What is said of an attempt is said of the
+    latest one that was started, unless `attempt` names another.
+    """
+
+    def __init__(
+        self,
+        offers: Snapshot,
+        *names: str,
+        settings: Settings | None = None,
+        health: Health | None = None,
+        keys: Mapping[str, int] | None = None,
+        wish: Wish | None = None,
+        needs: Needs = NO_NEEDS,
+        stream: bool = True,
+        now: float = T0,
+        deadline: float | None = None,
+        budget: HedgeBudget | None = None,
+        chance: Callable[[], float] = no_chance,
+    ) -> None:
+        self.settings = settings or Settings()
+        self.health = health or health_of(offers, self.settings, keys=keys, chance=chance)
+        self.now = now
+        self.began = now
+        self.budget = HedgeBudget() if budget is None else budget
+        self.commands: Commands = ()
+        self.latest = 0
+        wish = wish or Wish(models=names, listed=len(names) > 1)
+        self.plan = Plan(
+            resolve(offers, wish, needs, self.settings.order),
+            self.health,
+            self.settings,
+            deadline=now + (self.settings.deadline if deadline is None else deadline),
+            stream=stream,
+            chance=chance,
+            budget=self.budget,
+        )
+
+    @property
+    def limit(self) -> float:
+        """Seconds the latest attempt may take."""
+        return next(command.limit for command in self.commands if isinstance(command, Start))
+
+    @property
+    def told(self) -> GiveUp:
+        """Why it was given up."""
+        return next(command for command in self.commands if isinstance(command, GiveUp))
+
+    def after(self, seconds: float) -> "Talk":
+        self.now += seconds
+        return self
+
+    def begin(self) -> list[str]:
+        return self._heard(self.plan.begin(self.now))
+
+    def speaks(self, attempt: int | None = None) -> list[str]:
+        return self._heard(self.plan.spoke(self._meant(attempt), self.now))
+
+    def succeeds(self, attempt: int | None = None) -> list[str]:
+        return self._heard(self.plan.succeeded(self._meant(attempt), self.now))
+
+    def fails(
+        self, code: str, *, retry_after: float | None = None, attempt: int | None = None
+    ) -> list[str]:
+        failure = AttemptFailed(code, "in a test", retry_after=retry_after)
+        return self._heard(self.plan.failed(self._meant(attempt), failure, self.now))
+
+    def refuses(self, code: str, *, attempt: int | None = None) -> list[str]:
+        refusal = Refusal(code, "in a test")
+        return self._heard(self.plan.refused(self._meant(attempt), refusal, self.now))
+
+    def breaks(self, code: str, *ways: Method) -> list[str]:
+        failure = AttemptFailed(code, "in a test")
+        return self._heard(self.plan.broke(self.latest, failure, ways, self.now))
+
+    def rings(self) -> list[str]:
+        return self._heard(self.plan.rang(self.now))
+
+    def leaves(self) -> list[str]:
+        return self._heard(self.plan.left(self.now))
+
+    def _meant(self, attempt: int | None) -> int:
+        return self.latest if attempt is None else attempt
+
+    def _heard(self, commands: Commands) -> list[str]:
+        self.commands = commands
+        for command in commands:
+            if isinstance(command, Start):
+                self.latest = command.attempt
+        return [self._said(command) for command in commands]
+
+    def _said(self, command: Command) -> str:
+        match command:
+            case Start(credential=credential, method=method, model=row):
+                key = f" with key {credential}" if credential else ""
+                return f"ask {full_name(row)}{key}{f' to {method}' if method else ''}"
+            case Cancel(attempt=attempt):
+                return f"cancel {attempt}"
+            case Wait(until=until):
+                return f"wait {until - self.now:.4g}"
+            case GiveUp(reason=reason):
+                return f"give up: {reason}"
