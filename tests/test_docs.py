@@ -6,7 +6,7 @@ import shlex
 import shutil
 import subprocess
 import tomllib
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,15 +14,11 @@ import typer.main
 from typer.core import TyperCommand, TyperGroup
 
 from manyways import app as composition
-from manyways.access.keys import KeyRing
-from manyways.catalog.catalog import Catalog
 from manyways.cli.main import app as commands
 from manyways.config import Settings, load, show
 from manyways.edge.problems import TABLE
 from manyways.edge.routes import Routes
-from manyways.flow import Flow, Limits
 from manyways.store import database as store
-from manyways.types import Provider
 from manyways.upstream import failures
 from tests.support.chat_provider import TEXT, ChatProvider
 from tests.support.gateway import Gateway, provider, running_gateway
@@ -90,28 +86,15 @@ def named(example: tuple[str, str]) -> str:
 
 
 @pytest.fixture
-def routes(tmp_path: Path) -> Iterator[Routes]:
+async def routes(tmp_path: Path) -> AsyncIterator[Routes]:
     """The routes as the gateway puts them together."""
-    settings = Settings()
-
-    async def nobody(_provider: Provider) -> bytes:
-        raise NotImplementedError
-
     database = store.open_database(store.Settings(url=f"sqlite:///{tmp_path}/docs.db"))
-    catalog = Catalog(settings.catalog, settings.providers, nobody)
-    flow = Flow(
-        ring=KeyRing(database, settings.keys),
-        catalog=catalog,
-        providers={},
-        routing=settings.routing,
-        limits=Limits(send_timeout=1.0),
-        defaults={},
-    )
-    yield composition._routes(settings, flow, catalog)
+    async with composition._gateway(Settings(), database) as edge:
+        yield edge._routes
     database.close()
 
 
-def test_every_route_is_documented_and_every_documented_one_is_there(routes: Routes) -> None:
+async def test_every_route_is_documented_and_every_documented_one_is_there(routes: Routes) -> None:
     served = {
         (method, path)
         for path, route in routes._exact.items()

@@ -8,6 +8,7 @@ from typing import Any
 
 from manyways.edge.exchange import Exchange
 from manyways.edge.http import Edge
+from manyways.edge.metrics import RequestCounts
 from manyways.edge.routes import Endpoint, Routes
 from manyways.edge.settings import Settings
 from manyways.errors import Refusal
@@ -51,7 +52,8 @@ def edge(pages: Mapping[str, Endpoint]) -> Edge:
         raise Refusal("model_not_found", model)
 
     rooted = {path: {"GET": page, "HEAD": page} for path, page in pages.items()}
-    return Edge(Routes(Settings(), {}, rooted, model=none), Settings())
+    routes = Routes(Settings(), {}, rooted, model=none)
+    return Edge(routes, Settings(), RequestCounts((), (), rooted))
 
 
 async def ask(at: Edge, target: str, *, key: str | None = None, method: str = "GET") -> Page:

@@ -128,8 +128,8 @@ class Candidate:
     """One model at one provider, as it has done lately. Rates are decayed counts."""
 
     __slots__ = (
-        "at", "bad", "breaker", "first_token", "good", "limited", "measured_at", "model",
-        "outcomes", "provider", "running", "samples", "served", "whole",
+        "at", "bad", "breaker", "first_token", "forgiven", "good", "limited", "measured_at",
+        "model", "outcomes", "provider", "running", "samples", "served", "whole",
     )  # fmt: skip
 
     def __init__(self, model: Model, provider: ProviderHealth) -> None:
@@ -140,6 +140,7 @@ class Candidate:
         self.running = 0
         self.good = 0.0
         self.bad = 0.0
+        self.forgiven = 0.0  # of `bad`, what lies before a recovery
         self.at = 0.0
         self.first_token: float | None = None  # smoothed, seconds
         self.whole: float | None = None
@@ -164,6 +165,7 @@ class Candidate:
             factor = 0.5 ** (passed / HALF_LIFE)
             self.good *= factor
             self.bad *= factor
+            self.forgiven *= factor
             self.at = now
 
     def percentile(self, share: float) -> float | None:
@@ -194,7 +196,8 @@ class Candidate:
         known = self.first_token if stream else self.whole
         if known is not None:
             latency += (known - latency) * 0.5 ** ((now - self.measured_at) / HALF_LIFE)
-        risk = self.bad / (self.good + self.bad + DOUBT)
+        bad = self.bad - self.forgiven
+        risk = bad / (self.good + bad + DOUBT)
         quality = self.model.quality_score
         worth = 1.0 if quality is None else max(0.1, quality / 7.0)
         return (latency + risk * FAILURE_COST) * (1 + self.running) / worth
@@ -406,7 +409,7 @@ class Health:
     def _recover(self, ticket: Ticket, breaker: Breaker) -> None:
         """A success closes what had opened, and an old failure is no argument any more."""
         if breaker.rests:
-            ticket.candidate.bad = 0.0
+            ticket.candidate.forgiven = ticket.candidate.bad
         breaker.close()
 
     def _at_fault(self, ticket: Ticket, code: str) -> Breaker:
