@@ -267,6 +267,13 @@ def test_a_refusal_of_a_prefill_is_never_the_callers_fault(stage: Stage, refusal
     is_broken(stage.ask(SPEECH.begun(4, Close()), prefilling=no_prefill(OTHER, refusal)))
 
 
+@pytest.mark.parametrize("count", [4, 7])
+def test_a_server_that_begins_anew_in_spite_of_a_prefill_repeats_no_word(
+    stage: Stage, count: int
+) -> None:
+    is_complete(stage.ask(SPEECH.begun(count, Close()), prefilling=SAME))
+
+
 # Settings
 
 

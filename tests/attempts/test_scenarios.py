@@ -20,7 +20,18 @@ import pytest
 from tests.support.chat_wall import ChatWall, Speech, Turns, chat_wall, event
 from tests.support.faults import TOO_LONG, error, whole_stream
 from tests.support.gateway import Answer, Gateway, provider, running_gateway
-from tests.support.wall import END, Close, Pause, Request, Reset, Script, Send, Stall
+from tests.support.wall import (
+    END,
+    Close,
+    Moment,
+    Pause,
+    Request,
+    Reset,
+    Script,
+    Send,
+    Stall,
+    WaitFor,
+)
 from tests.support.wall import Answer as Play
 
 pytestmark = pytest.mark.process
@@ -207,22 +218,30 @@ OUTAGES = [
 
 
 @pytest.fixture(scope="module")
-def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+def walls() -> Iterator[dict[str, ChatWall]]:
     with chat_wall() as primary, chat_wall() as fallback:
-        config = CONFIG
-        for case in CASES:
-            first, second = case.names
-            primary.models[case.asked] = case.scenario.primary()
-            fallback.models[case.second] = case.scenario.fallback
-            config += _two(primary, fallback, (first, case.asked), (second, case.second), case)
-        for i, down in enumerate(OUTAGES):
-            asked = f"outage-{i}"
-            second = asked if down.models == "the same model" else f"other-{asked}"
-            primary.models[asked] = down.outage
-            fallback.models[second] = SECOND
-            config += _two(primary, fallback, (f"Down {i}", asked), (f"Up {i}", second))
-        with running_gateway(tmp_path_factory.mktemp("scenarios"), config) as running:
-            yield running
+        yield {"Primary": primary, "Fallback": fallback}
+
+
+@pytest.fixture(scope="module")
+def gateway(
+    walls: dict[str, ChatWall], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Gateway]:
+    primary, fallback = walls["Primary"], walls["Fallback"]
+    config = CONFIG + _two(primary, fallback, ("Probed", "probed"), ("Probed too", "probed"))
+    for case in CASES:
+        first, second = case.names
+        primary.models[case.asked] = case.scenario.primary()
+        fallback.models[case.second] = case.scenario.fallback
+        config += _two(primary, fallback, (first, case.asked), (second, case.second), case)
+    for i, down in enumerate(OUTAGES):
+        asked = f"outage-{i}"
+        second = asked if down.models == "the same model" else f"other-{asked}"
+        primary.models[asked] = down.outage
+        fallback.models[second] = SECOND
+        config += _two(primary, fallback, (f"Down {i}", asked), (f"Up {i}", second))
+    with running_gateway(tmp_path_factory.mktemp("scenarios"), config) as running:
+        yield running
 
 
 def _two(
@@ -332,6 +351,35 @@ def test_an_outage_of_60_s_under_20_requests_passes(runs: Runs, down: Down) -> N
         back = by_primary.index(True)
         assert after[back].ended - outage.ends <= 15 / SCALE, "back in use within 15 s"
         assert all(by_primary[back:]), "and stays in use"
+
+
+def test_after_a_rest_one_request_probes_and_nobody_waits_for_it(
+    gateway: Gateway, walls: dict[str, ChatWall]
+) -> None:
+    answering = Moment()
+    slowly = (WaitFor(answering), *SPEECH.begun(60, event(SPEECH.finish), Send(END)))
+    walls["Primary"].models["probed"] = Turns(error(503), slowly)
+    walls["Fallback"].models["probed"] = SECOND
+
+    def asked(_number: int = 0) -> str:
+        found = ask(gateway, "probed", "Probed", "Probed too").answer
+        complete(found)
+        return str(found.chunks()[-1]["provider"])
+
+    assert asked() == "Probed too"
+    with ThreadPoolExecutor(20) as callers:
+        probes: list[Future[str]] = []
+        deadline = time.monotonic() + 5
+        while len(walls["Primary"].asked("probed")) < 2:  # until its rest is over
+            assert time.monotonic() < deadline
+            probes.append(callers.submit(asked))
+            time.sleep(0.02)
+        others = list(callers.map(asked, range(15)))
+        assert others == ["Probed too"] * 15
+        assert len(walls["Primary"].asked("probed")) == 2, "one probe at a time"
+        answering.set()
+        assert [each.result() for each in probes].count("Probed") == 1
+    assert asked() == "Probed", "at once, once it has answered"
 
 
 def complete(answer: Answer) -> None:

@@ -115,12 +115,10 @@ def begun(*after: Step) -> Script:
     return SPEECH.begun(4, *after)
 
 
-def status_told(fault: Fault, *, stream: bool) -> int | None:
-    """The HTTP status of the first thing the provider does, where it is an error."""
-    first = (fault.stream if stream else fault.whole or [()])[0]
-    if callable(first) or not first or not isinstance(first[0], Send):
-        return None
-    words = first[0].data[:64].split()
+def status_told(play: Play) -> int | None:
+    """The HTTP status that is told first, where it is an error."""
+    first = play[0] if not callable(play) and play else None
+    words = first.data[:64].split() if isinstance(first, Send) else []
     if words[:1] != [b"HTTP/1.1"] or len(words) < 2 or words[1] == b"200":
         return None
     return int(words[1])
@@ -528,6 +526,7 @@ FAULTS = [
     harmless("no [DONE], no end", sse(*ALL, ends=False)),
     harmless("a reset behind the finish", (*sse(*ALL, ends=False), Pause(0.05), Reset())),
     harmless("[DONE], but no end of the body", sse(*ALL, "[DONE]", ends=False)),
+    harmless("[DONE] twice", sse(*ALL, "[DONE]", "[DONE]")),
     harmless("an error behind the finish", sse(*ALL, OVERLOADED, "[DONE]")),
     harmless(
         "no empty line behind [DONE]",
