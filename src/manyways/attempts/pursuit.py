@@ -21,10 +21,15 @@ from manyways.attempts.streamed import StreamedAttempt
 from manyways.attempts.tally import Tally
 from manyways.attempts.whole import whole
 from manyways.dialects import json_text
-from manyways.dialects.openai_chat import AnswerLabel, ChatStream
+from manyways.dialects.openai_chat import (
+    AnswerLabel,
+    ChatStream,
+    ResumedStream,
+    Said,
+    extra_messages,
+    methods,
+)
 from manyways.dialects.openai_chat.request import ChatRequest
-from manyways.dialects.openai_chat.resume import ResumedStream, extra_messages, methods
-from manyways.dialects.openai_chat.said import Said
 from manyways.errors import AttemptFailed, ManywaysError, Refusal
 from manyways.routing.commands import Cancel, Commands, GiveUp, Start, Wait
 from manyways.routing.continuation import Method
@@ -251,7 +256,6 @@ class Pursuit:
             deadline=now + self._deadline - time.monotonic(),
             send_timeout=self._means.send_timeout,
             spoke=lambda: self._spoke(start, events),
-            resuming=start.method is not None,
         )
         await attempt.run(partial(self._ask, start, provider, body), self._patient, self._target)
 

@@ -38,6 +38,11 @@ class Events(Protocol):
     failure: AttemptFailed | None
 
     @property
+    def heard(self) -> int:
+        """Events that were taken in, though nothing of them is handed out: progress, too."""
+        ...
+
+    @property
     def complete(self) -> bool: ...
 
     def feed(self, chunk: bytes) -> bytes: ...
@@ -51,13 +56,12 @@ class StreamedAttempt:
     Limits: `first` seconds until the first event with content, `idle_timeout` between events,
     `send_timeout` for a caller that does not read, and `deadline`, a moment of the event
     loop's clock, for all of it. `spoke` is called once, before the first bytes for the caller
-    are written. An attempt that has to say again what the caller has is `resuming`: until it
-    gets further, all it sends counts as progress.
+    are written.
     """
 
     __slots__ = (
-        "_deadline", "_ended", "_events", "_first", "_limit", "_now", "_resuming", "_send_timeout",
-        "_settings", "_spoke",
+        "_deadline", "_ended", "_events", "_first", "_limit", "_now", "_send_timeout", "_settings",
+        "_spoke",
     )  # fmt: skip
 
     def __init__(
@@ -69,7 +73,6 @@ class StreamedAttempt:
         deadline: float,
         send_timeout: float,
         spoke: Callable[[], None],
-        resuming: bool = False,
     ) -> None:
         self._events = events
         self._settings = settings
@@ -77,7 +80,6 @@ class StreamedAttempt:
         self._deadline = deadline
         self._send_timeout = send_timeout
         self._spoke: Callable[[], None] | None = spoke
-        self._resuming = resuming
         self._now = asyncio.get_running_loop().time
         self._limit = TimeLimit(first, _FIRST)
         self._ended = False
@@ -122,6 +124,7 @@ class StreamedAttempt:
     async def _pass_on(self, response: Response, patient: PatientReply) -> None:
         """From the first bytes to the body's end, or to where reading on is of no use."""
         events, limit = self._events, self._limit
+        heard = 0
         while True:
             data = await response.chunk()
             out = events.feed(data) if data else events.end()
@@ -142,7 +145,8 @@ class StreamedAttempt:
             if events.complete:
                 if limit.why != _END:
                     limit.restart(TAIL, _END)
-            elif out or self._resuming:
+            elif out or events.heard > heard:
+                heard = events.heard
                 left = self._deadline - self._now()
                 if left < self._settings.idle_timeout:
                     limit.restart(left, _DEADLINE)

@@ -5,13 +5,13 @@ Comments, `id:` and `retry:` are passed over. `event:` is kept, as some dialects
 events there.
 """
 
-import re
 from typing import NamedTuple
 
 DONE = b"[DONE]"
 DONE_EVENT = b"data: [DONE]\n\n"
 KEEP_ALIVE = b": keep-alive\n\n"
-_ONE_EVENT = re.compile(rb"data: [^\r\n]+\n\n")
+_LF, _CR = b"\n\r"
+"""As numbers: one byte is found several times as fast as a string of one."""
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
@@ -47,7 +47,14 @@ class EventReader:
 
     def feed(self, chunk: bytes) -> list[Event]:
         """The events that `chunk` completes, in order. Raises `EventTooLong`."""
-        if not (self._pieces or self._data or self._name) and _ONE_EVENT.fullmatch(chunk):
+        if (
+            chunk.find(_LF) == len(chunk) - 2
+            and chunk[-1] == _LF
+            and chunk.startswith(b"data: ")
+            and _CR not in chunk
+            and len(chunk) > len(b"data: \n\n")
+            and not (self._pieces or self._data or self._name)
+        ):
             return [Event(chunk[6:-2], b"")]  # as most come: one event, one line, one read
         if b"\n" not in chunk:
             self._pieces.append(chunk)

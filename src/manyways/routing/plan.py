@@ -33,12 +33,15 @@ SHARE: Final = 0.75
 """Of the time that is left, what one attempt may take while others could follow it."""
 WORTH_SHARING: Final = 1.0
 """Seconds below which an attempt gets all the time that is left."""
-STRUCK: Final = 2
-"""After so many failures of one provider, its other models come behind everybody else's."""
+STRUCK: Final = 2.0
+"""Strikes against a provider that put its other models behind everybody else's."""
+STRIKES: Final = {"connect": 2.0, "tls": 2.0, "credentials": 2.0, "timeout": 1.0, "reset": 1.0}
+"""How much a failure of one model says about all of its provider."""
+STRIKE: Final = 0.4
+"""What other failures say: five of ten attempts may go to one provider that fails quickly."""
 LONGEST_PAUSE: Final = 30.0
 JITTER: Final = 0.25
 
-_PROVIDER_WIDE = frozenset({"connect", "tls", "credentials"})
 _OF_THE_MODEL = frozenset({"rate_limited", "model_gone", "unsuitable", "diverged"})
 _AGAIN = frozenset(
     {
@@ -116,7 +119,7 @@ class Plan:
         self._tiers: Iterator[tuple[Model, ...]] | None = None
         self._last: list[Model] = []  # whoever rests, or whose provider has failed: asked last
         self._tried: dict[tuple[str, str], _Tried] = {}
-        self._strikes: dict[str, int] = {}
+        self._strikes: dict[str, float] = {}
         self._longer_than: int | None = None  # a window this short is too short
         self._hedge_at: float | None = None
         self._verdict: Refusal | None = None  # told once nobody else is about to speak
@@ -498,8 +501,8 @@ class Plan:
             self._health.failed(one, now, code, words, failure.retry_after)
         provider = one.model.provider
         if code not in _OF_THE_MODEL:
-            strikes = STRUCK if code in _PROVIDER_WIDE else 1
-            self._strikes[provider] = self._strikes.get(provider, 0) + strikes
+            strikes = self._strikes.get(provider, 0.0) + STRIKES.get(code, STRIKE)
+            self._strikes[provider] = strikes
         tried = self._tried_of(one.model)
         if code == "timeout" and one.spoke_at is None:
             tried.silent += took

@@ -92,10 +92,12 @@ class ResumedStream(ChatStream):
 
     __slots__ = (
         "_answering", "_at", "_calls", "_earlier", "_method", "_opening", "_pending", "_text",
+        "heard",
     )  # fmt: skip
 
     def __init__(self, label: AnswerLabel, said: Said, method: Method) -> None:
         super().__init__(label, said=said)
+        self.heard = 0
         self._earlier = said
         self._method: Method = method
         self._usage = said.usage
@@ -115,6 +117,7 @@ class ResumedStream(ChatStream):
     def _one(self, fields: Fields, choices: Sequence[Choice], out: list[bytes]) -> None:
         if "usage" in fields and json_text.means_something(fields["usage"]):
             self._usage = fields["usage"] = _added(self._earlier.usage, fields["usage"])
+        self.heard += 1
         fields.pop("id", None)  # the caller knows this answer by another
         fields.pop("created", None)
         if self._opening is None:

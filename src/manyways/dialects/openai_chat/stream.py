@@ -54,6 +54,10 @@ class ChatStream:
         "_reader", "_transcript", "_usage", "done", "failure", "started",
     )  # fmt: skip
 
+    heard = 0
+    """Events that were taken in and, where the caller had them already, not handed out: a
+    stream that resumes another makes progress in silence."""
+
     def __init__(self, label: AnswerLabel, choices: int = 1, said: Said | None = None) -> None:
         self._choices = choices
         self._reader = EventReader()
