@@ -34,7 +34,7 @@ from tests.support.faults import (
 )
 from tests.support.gateway import Answer, Gateway, provider, running_gateway
 from tests.support.tls import Authority
-from tests.support.wall import END, Close, Request, Script, Send, Stall, sse, wall_in_thread
+from tests.support.wall import END, Close, Request, Script, Send, Stall, html, sse, wall_in_thread
 from tests.support.wall import Answer as Play
 
 pytestmark = pytest.mark.process
@@ -365,6 +365,48 @@ def test_a_key_that_asks_too_often_is_rested_and_the_next_one_used(
     for _ in range(9):
         assert gateway.chat(body).text == Speech().text
     assert used.count("key-limited") == 1, "it said for how long"
+
+
+def test_the_attempts_before_an_answer_are_counted_in_it(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    plays: dict[str, Play] = {
+        "gpt-4o": error(500),
+        "gemini": error(503),
+        "claude": html(),
+        "gpt-4": Speech(),
+    }
+    with chat_wall() as wall:
+        wall.models.update(plays)
+        config = provider(wall.wall.url, "gpt-4o", "gemini", "claude", name="Capi")
+        config += provider(wall.wall.url, "gpt-4", name="HuggingSpace")
+        with running_gateway(tmp_path_factory.mktemp("counted"), config) as gateway:
+            body = {"model": "gpt-4o", "messages": [{"role": "user", "content": "Go on"}]}
+            answer = gateway.chat(body)
+    found = answer.json()
+    assert (found["model"], found["provider"]) == ("gpt-4", "HuggingSpace")
+    told = {"original_model": "gpt-4o", "original_provider": "Capi", "fallback_attempts": 3}
+    assert told.items() <= found["_metadata"].items()
+    assert answer.headers["x-manyways-attempts"] == "4"
+
+
+def test_a_filter_may_be_passed_by_where_that_is_set(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    with chat_wall() as strict, chat_wall() as lenient:
+        strict.answer = error(400, "flagged", code="content_filter")
+        lenient.answer = Speech()
+        config = f'{CONFIG}content_filter = "next"\n'
+        config += provider(strict.wall.url, name="Primary") + provider(
+            lenient.wall.url, name="Fallback"
+        )
+        with running_gateway(tmp_path_factory.mktemp("filter"), config) as gateway:
+            body = {"model": "m", "messages": [{"role": "user", "content": "Go on"}]}
+            answer = gateway.chat({**body, "provider": "Primary"})
+            assert verdict(answer, Speech().text) == "by fallback"
+            lenient.answer = strict.answer
+            answer = gateway.chat({**body, "provider": "Primary"})
+            assert verdict(answer, Speech().text) == "400 content_filter"
 
 
 @pytest.mark.parametrize("order", ["same-provider-first", "same-model-first"])

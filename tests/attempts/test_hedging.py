@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.chat_wall import ChatWall, Speech, chat_wall
+from tests.support.chat_wall import ChatWall, Speech, Turns, chat_wall
 from tests.support.faults import error, whole_stream
 from tests.support.gateway import Answer, Gateway, provider, running_gateway
 from tests.support.wall import Answer as Play
@@ -35,6 +35,7 @@ retry_pause = "20ms"
 rest = "50ms"
 """
 ALWAYS = "hedge = true\nhedge_budget = 1.0\n"
+PROVIDERS = ("Primary", "Fallback")
 MODELS = [f"m{n}" for n in range(30)]
 USUAL = 25
 """Requests that show what is usual."""
@@ -72,17 +73,18 @@ class Stage:
         """What Fallback was asked since then."""
         return self.fallback.asked(self.model)[self.usual :]
 
-    def ask(self, gateway: Gateway) -> Asked:
-        names = ["Primary", "Fallback"]
-        body: dict[str, Any] = {
+    def body(self, *names: str) -> dict[str, Any]:
+        return {
             "model": self.model,
             "models": [self.model],
             "messages": [{"role": "user", "content": "Go on"}],
             "stream": True,
             "provider": {"order": names, "only": names},
         }
+
+    def ask(self, gateway: Gateway, *names: str) -> Asked:
         began = time.monotonic()
-        answer = gateway.chat(body)
+        answer = gateway.chat(self.body(*(names or PROVIDERS)))
         return Asked(answer, time.monotonic() - began)
 
     def late(self, setting: str, primary: Play, fallback: Play) -> Asked:
@@ -160,6 +162,35 @@ def test_where_both_fail_the_error_tells_of_both(stage: Stage) -> None:
         ("Fallback", 503),
     }
     assert failure["details"]["total_attempts"] == len(history)
+
+
+def test_a_winner_that_breaks_is_continued_like_any_other(stage: Stage) -> None:
+    once = Turns(SECOND.begun(2, Close()), SECOND)
+    found = stage.late(ALWAYS, (Stall(),), once)
+    assert found.answer.text == SECOND.text
+    assert found.answer.metadata["continuations"]
+    whole_stream(found.answer)
+
+
+def test_a_caller_that_leaves_a_race_ends_both(stage: Stage) -> None:
+    gateway = stage.warm(ALWAYS)
+    stage.primary.models[stage.model] = (Stall(),)
+    stage.fallback.models[stage.model] = (Stall(),)
+    with gateway.begin(stage.body(*PROVIDERS)):
+        deadline = time.monotonic() + 5
+        while not stage.beside():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+    stage.primary.asked(stage.model)[-1].left.block(1.0)
+    stage.beside()[0].left.block(1.0)
+
+
+def test_nobody_races_itself(stage: Stage) -> None:
+    gateway = stage.warm(ALWAYS)
+    stage.primary.models[stage.model] = after(0.5)
+    asked = len(stage.primary.asked(stage.model))
+    assert stage.ask(gateway, "Primary").answer.text == SPEECH.text
+    assert len(stage.primary.asked(stage.model)) == asked + 1
 
 
 def test_an_answer_as_quick_as_usual_is_nobodys_race(stage: Stage) -> None:

@@ -422,6 +422,15 @@ FAULTS = [
         ),
         "timeout",
     ),
+    early_stream(
+        "only empty words",
+        (
+            OPENING,
+            *(step for _ in range(40) for step in (event(SPEECH.role), Pause(0.05))),
+            Stall(),
+        ),
+        "timeout",
+    ),
     early_stream("an error as the first event", sse(OVERLOADED), "error_inside"),
     early_stream(
         "an event named error",
