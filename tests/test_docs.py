@@ -7,7 +7,9 @@ import shutil
 import subprocess
 import tomllib
 from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer.main
@@ -20,9 +22,10 @@ from manyways.edge.problems import TABLE
 from manyways.edge.routes import Routes
 from manyways.store import database as store
 from manyways.upstream import failures
-from tests.support.chat_provider import TEXT, ChatProvider
+from tests.support.chat_provider import TEXT, ChatProvider, failure
+from tests.support.chat_wall import ChatWall, Speech, chat_wall
 from tests.support.gateway import Gateway, provider, running_gateway
-from tests.support.wall import wall_in_thread
+from tests.support.wall import Close, Reset, wall_in_thread
 
 ROOT = Path(__file__).parents[1]
 SOURCES = ROOT / "src" / "manyways"
@@ -258,7 +261,7 @@ def test_every_curl_line_gets_an_answer(gateway: Gateway, example: tuple[str, st
         pytest.skip("curl is not installed")
     done = subprocess.run(
         ["bash", "-ec", example[1].replace("http://127.0.0.1:8080", gateway.root)],
-        env={"KEY": gateway.key, "PATH": "/usr/local/bin:/usr/bin:/bin"},
+        env={"KEY": gateway.key, "ADMIN": gateway.key, "PATH": "/usr/local/bin:/usr/bin:/bin"},
         capture_output=True,
         text=True,
         timeout=30,
@@ -266,7 +269,7 @@ def test_every_curl_line_gets_an_answer(gateway: Gateway, example: tuple[str, st
     )
 
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith(("{", "data: {"))
+    assert done.stdout.startswith(("{", "data: {", "# HELP manyways_"))
     assert not done.stdout.startswith('{"error"')
     assert ('"stream": true' in example[1]) == done.stdout.endswith("data: [DONE]\n\n")
 
@@ -277,6 +280,107 @@ def test_the_first_words_of_the_gateway_are_those_in_the_readme(gateway: Gateway
     said = gateway.welcome.replace(gateway.root, "http://127.0.0.1:8080")
 
     assert said.replace(gateway.key, "rvf_...").startswith(told)
+
+
+# What follows a failure
+
+
+ASKED = [{"role": "user", "content": "Say hello."}]
+
+
+@contextmanager
+def capi_and_huggingspace(
+    directory: Path, config: str = ""
+) -> Iterator[tuple[Gateway, ChatWall, ChatWall]]:
+    """The providers of the examples, who have `gpt-4o` both, behind a gateway."""
+    with (
+        chat_wall() as capi,
+        chat_wall() as huggingspace,
+        running_gateway(
+            directory,
+            config
+            + provider(capi.wall.url, "gpt-4o", "gemini-2.5-flash", name="Capi")
+            + provider(huggingspace.wall.url, "gpt-4o", name="HuggingSpace"),
+        ) as gateway,
+    ):
+        yield gateway, capi, huggingspace
+
+
+def shown(page: Path, language: str, *parts: str) -> str:
+    """The one example in `language` that has all of these parts."""
+    (found,) = [one for one in blocks(page, language) if all(part in one for part in parts)]
+    return found
+
+
+@pytest.mark.process
+def test_the_answer_after_a_fallback_is_the_one_shown(tmp_path: Path) -> None:
+    told = json.loads(shown(API, "json", '"chat.completion"', "_metadata"))
+    with capi_and_huggingspace(tmp_path) as (gateway, capi, huggingspace):
+        capi.answer = failure(500, "Internal error.")
+        huggingspace.answer = Speech(("Hello!",))
+        given = gateway.chat({"model": "gpt-4o", "provider": "Capi", "messages": ASKED}).json()
+
+    assert list(given) == list(told)
+    for name in ("model", "provider", "choices", "_metadata"):
+        assert given[name] == told[name]
+
+
+@pytest.mark.process
+def test_the_broken_stream_is_continued_as_shown(tmp_path: Path) -> None:
+    lines = shown(API, "text", "continuations").splitlines()
+    told = [json.loads(line[6:]) for line in lines if line.startswith("data: {")]
+    speech = Speech(("One,", " two."))
+    with capi_and_huggingspace(tmp_path) as (gateway, capi, huggingspace):
+        capi.answer = speech.begun(1, Close())
+        huggingspace.answer = speech
+        answer = gateway.chat(
+            {"model": "gpt-4o", "provider": "Capi", "stream": True, "messages": ASKED}
+        )
+
+    assert answer.events()[-1] == "[DONE]"
+    assert [one | {"created": 0} for one in answer.chunks()] == [
+        one | {"created": 0} for one in told
+    ]
+
+
+@pytest.mark.process
+def test_the_error_when_everybody_failed_is_the_one_shown(tmp_path: Path) -> None:
+    told = json.loads(shown(ERRORS, "json", "error_history"))
+    with capi_and_huggingspace(tmp_path, "[routing]\nmax_attempts = 3\n") as walls:
+        gateway, capi, huggingspace = walls
+        capi.models["gpt-4o"] = failure(502, "Bad gateway")
+        capi.models["gemini-2.5-flash"] = (Reset(),)
+        huggingspace.answer = failure(429, "Too many requests.", headers=[("Retry-After", "2")])
+        answer = gateway.chat({"model": "gpt-4o", "provider": "Capi", "messages": ASKED})
+
+    assert answer.status == 503
+    assert answer.headers["retry-after"] == "2"
+    assert untimed(answer.json()) == untimed(told)
+
+
+def untimed(body: Any) -> Any:
+    """An error without what is never twice the same."""
+    for attempt in body["error"]["details"]["error_history"]:
+        assert attempt.pop("latency_ms") >= 0
+        assert re.fullmatch(r"[\d-]{10}T[\d:]{8}\.\d{3}Z", attempt.pop("started_at"))
+    return body
+
+
+@pytest.mark.process
+def test_the_wishes_shown_are_understood(tmp_path: Path) -> None:
+    wishes = json.loads(shown(API, "json", '"models"', '"order"'))
+    with capi_and_huggingspace(tmp_path) as (gateway, capi, huggingspace):
+        capi.answer = huggingspace.answer = Speech()
+        first = gateway.chat(wishes)
+        huggingspace.answer = failure(401, "Who are you?")
+        second = gateway.chat(wishes)
+        capi.models["gpt-4o"] = failure(503, "Overloaded.")
+        third = gateway.chat(wishes)
+
+    answered = [(one.json()["provider"], one.json()["model"]) for one in (first, second, third)]
+    assert answered == [
+        ("HuggingSpace", "gpt-4o"), ("Capi", "gpt-4o"), ("Capi", "gemini-2.5-flash"),
+    ]  # fmt: skip
 
 
 # Pages
