@@ -22,6 +22,7 @@ from granian.constants import HTTPModes, Interfaces
 from granian.http import HTTP1Settings
 from granian.server.embed import Server
 
+from manyways import logs
 from manyways.access.keys import KeyRing
 from manyways.attempts import Means
 from manyways.attempts.tally import Tally
@@ -225,7 +226,7 @@ def _edge(
     metrics = metrics_page(counts=counts, active=active)
     rooted["/metrics"] = reading(metrics.metrics)
     routes = Routes(settings.server, mounted, rooted, model=pages.model)
-    edge: Edge = Edge(routes, settings.server, counts)
+    edge: Edge = Edge(routes, settings.server, counts, logs.tell)
     return edge
 
 

@@ -20,12 +20,18 @@ from typing import Any, Protocol
 
 from manyways import attempts
 from manyways.access.keys import KeyRing
-from manyways.dialects.openai_chat.request import ChatRequest, decode_request, request_timeout
+from manyways.dialects.openai_chat.request import (
+    NO_CHOICE,
+    ChatRequest,
+    decode_request,
+    request_timeout,
+)
 from manyways.errors import Refusal
+from manyways.routing.attempt import Attempt
 from manyways.routing.commands import GiveUp
 from manyways.routing.health import Health
 from manyways.routing.hedging import HedgeBudget
-from manyways.routing.plan import Attempt, Plan
+from manyways.routing.plan import Plan
 from manyways.routing.resolve import Candidates, Offers, Wish, resolve
 from manyways.types import Caller
 
@@ -111,7 +117,7 @@ class Flow:
         if wanted is not None:
             patience = min(patience, wanted)
         request = decode_request(await exchange.body(), self._defaults)
-        candidates = await self._resolve(request)
+        candidates = await self._resolve(request, began + patience)
         plan = Plan(
             candidates,
             self._health,
@@ -136,7 +142,7 @@ class Flow:
                 if answering is not None and answering.id > 0 and answering.outcome == "answered":
                     self._means.tally.fallbacks += 1
 
-    async def _resolve(self, request: ChatRequest) -> Candidates:
+    async def _resolve(self, request: ChatRequest, deadline: float) -> Candidates:
         try:
             return self._look_up(request)
         except Refusal as refusal:
@@ -145,7 +151,8 @@ class Flow:
             missing = refusal
         # A provider may not have told its models yet: right after the start that is no 404.
         names = self._catalog.snapshot.provider_names
-        if await self._catalog.settled(names, self._discovery_wait):
+        wait = min(self._discovery_wait, deadline - time.monotonic())
+        if await self._catalog.settled(names, wait):
             return self._look_up(request)
         try:
             return self._look_up(request)
@@ -161,20 +168,21 @@ class Flow:
         if offers is not self._seen:
             self._seen = offers
             self._health.keep(offers.models)
-        wish = request.provider
-        return resolve(
-            offers,
-            Wish(
-                models=request.models or (request.model,),
-                begin=tuple(wish.order or ()),
-                only=frozenset(wish.only or ()),
-                ignore=frozenset(wish.ignore or ()),
-                fallbacks=request.allow_fallbacks,
-                listed=bool(request.models),
-            ),
-            request.needs,
-            self._means.settings.order,
-        )
+        return resolve(offers, _wish(request), request.needs, self._means.settings.order)
+
+
+def _wish(request: ChatRequest) -> Wish:
+    choice = request.provider
+    if choice is NO_CHOICE and not request.models:
+        return Wish(models=(request.model,))
+    return Wish(
+        models=request.models or (request.model,),
+        begin=tuple(choice.order or ()),
+        only=frozenset(choice.only or ()),
+        ignore=frozenset(choice.ignore or ()),
+        fallbacks=request.allow_fallbacks,
+        listed=bool(request.models),
+    )
 
 
 def _refusal(end: GiveUp, made: list[Attempt], patience: float) -> Refusal:

@@ -53,7 +53,7 @@ def edge(pages: Mapping[str, Endpoint]) -> Edge:
 
     rooted = {path: {"GET": page, "HEAD": page} for path, page in pages.items()}
     routes = Routes(Settings(), {}, rooted, model=none)
-    return Edge(routes, Settings(), RequestCounts((), (), rooted))
+    return Edge(routes, Settings(), RequestCounts((), (), rooted), lambda *_: None)
 
 
 async def ask(at: Edge, target: str, *, key: str | None = None, method: str = "GET") -> Page:

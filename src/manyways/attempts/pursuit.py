@@ -114,7 +114,8 @@ class Pursuit:
         self._means = means
         self._deadline = deadline
         self._streamed = request.stream or means.settings.assemble
-        self._target: Reply = reply if request.stream else AssembledReply(reply)
+        assembled = self._streamed and not request.stream
+        self._target: Reply = AssembledReply(reply) if assembled else reply
         self._patient: PatientReply | None = None
         self._events: ChatStream | ResumedStream | None = None  # the answer's, once it began
         self._said: Said | None = None  # what the caller has of a broken answer
@@ -305,8 +306,8 @@ class Pursuit:
         if wanted:
             ways = methods(
                 self._said,
-                prefill=True,
-                best_effort=wanted == "best-effort",
+                prefill=not self._request.ends_with_answer,  # two in a row would be odd
+                best_effort=wanted == "best-effort" and not self._request.ends_with_answer,
                 structured=self._request.structured,
             )
         return self._plan.broke(start.attempt, failure, ways, now)

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import structlog
@@ -38,19 +38,25 @@ _ALLOWED_HEADERS = (
 _CLIENT_ID_LENGTH = 128
 _PATH_LENGTH = 200
 
+Tell = Callable[[str, dict[str, Any]], None]
+"""Writes a line of the log: its event, and facts that it may keep."""
+
 log = structlog.get_logger("manyways.edge")
 
 
 class Edge:
-    """What the HTTP server calls for every request.
+    """What the HTTP server calls for every request, each of which is counted and told.
 
     `active` are the exchanges under way; `drain` refuses new ones and ends these in time.
     """
 
-    def __init__(self, routes: Routes, settings: Settings, counts: RequestCounts) -> None:
+    def __init__(
+        self, routes: Routes, settings: Settings, counts: RequestCounts, tell: Tell
+    ) -> None:
         self._routes = routes
         self._settings = settings
         self._counts = counts
+        self._tell = tell
         self._draining = False
         self.active: dict[Exchange, asyncio.Task[Any]] = {}
 
@@ -181,7 +187,8 @@ class Edge:
             facts["error"] = exchange.error_code
         if exchange.caller is not None:
             facts["key"] = exchange.caller.last4
-        log.info("request", **facts, id=exchange.id)
+        facts["id"] = exchange.id
+        self._tell("request", facts)
 
 
 def _preflight(methods: str) -> Headers:

@@ -15,8 +15,8 @@ A circuit breaker stands at every place that can fail by itself:
 
 A success closes all of them on its way, at once. A rest is at least as long as the failure
 took, so that a silent provider is not asked twice in the time of one silence. Many requests
-that fail together count once: a failure counts against a breaker only if its attempt began
-after the breaker last opened.
+that fail together count once: a failure counts against a breaker, and a success for it, only
+if its attempt began after the breaker last opened.
 
 Nothing here knows a clock: `now` is handed in, in seconds of any monotonic clock.
 """
@@ -206,7 +206,7 @@ class Candidate:
 class Ticket:
     """One attempt, as the memory sees it."""
 
-    __slots__ = ("began", "candidate", "credential", "heard", "open", "stream", "way")
+    __slots__ = ("began", "candidate", "credential", "heard", "open", "stream")
 
     def __init__(
         self, candidate: Candidate, credential: int, began: float, *, stream: bool
@@ -217,15 +217,17 @@ class Ticket:
         self.stream = stream
         self.heard = False
         self.open = True
-        # Every breaker it passes.
-        provider = candidate.provider
-        self.way: tuple[Breaker, ...] = (
-            candidate.breaker,
-            provider.credentials[credential],
-            provider.breaker,
-        )
-        if candidate.limited and credential in candidate.limited:
-            self.way += (candidate.limited[credential],)
+
+    @property
+    def way(self) -> Iterable[Breaker]:
+        """Every breaker it passes."""
+        provider = self.candidate.provider
+        yield self.candidate.breaker
+        yield provider.credentials[self.credential]
+        yield provider.breaker
+        limited = self.candidate.limited.get(self.credential)
+        if limited is not None:
+            yield limited
 
 
 class Health:
@@ -242,6 +244,7 @@ class Health:
         self._chance = chance
         self._providers = {name: ProviderHealth(max(1, n)) for name, n in credentials.items()}
         self._candidates: dict[tuple[str, str], Candidate] = {}
+        self._failing: set[Breaker] = set()  # those with failures: mostly there is none
 
     def __repr__(self) -> str:
         return f"<Health of {len(self._candidates)} candidates>"
@@ -260,11 +263,10 @@ class Health:
     def keep(self, models: Iterable[Model]) -> None:
         """Forget the candidates that are not among `models`, unless they are at work."""
         known = {(model.provider, model.id) for model in models}
-        self._candidates = {
-            key: candidate
-            for key, candidate in self._candidates.items()
-            if key in known or candidate.running
-        }
+        for key, candidate in list(self._candidates.items()):
+            if key not in known and not candidate.running:
+                del self._candidates[key]
+                self._failing.difference_update((candidate.breaker, *candidate.limited.values()))
 
     # Who may be asked
 
@@ -318,26 +320,23 @@ class Health:
         candidate = ticket.candidate
         candidate.running += 1
         candidate.provider.turn = ticket.credential + 1
-        for breaker in ticket.way:
-            if breaker.why and ticket.began >= breaker.until and breaker.probe is None:
-                breaker.probe = ticket
+        if self._failing:
+            for breaker in ticket.way:
+                if breaker.why and ticket.began >= breaker.until and breaker.probe is None:
+                    breaker.probe = ticket
 
     def spoke(self, ticket: Ticket, now: float) -> None:
         """The first token has come. What failed before that point is well again."""
         ticket.heard = True
         ticket.candidate.measured(now, now - ticket.began, stream=True)
-        for breaker in ticket.way:
-            if breaker.why and not breaker.late:
-                self._recover(ticket, breaker)
+        self._recover(ticket)
 
     def succeeded(self, ticket: Ticket, now: float) -> None:
         """The answer is complete."""
         if not self._end(ticket):
             return
         candidate = ticket.candidate
-        for breaker in ticket.way:
-            if breaker.failures:
-                self._recover(ticket, breaker)
+        self._recover(ticket, complete=True)
         candidate.decay(now)
         candidate.good += 1
         candidate.served += 1
@@ -364,6 +363,7 @@ class Health:
         if ticket.began < breaker.since:
             return  # it fell together with the one that opened it
         breaker.failures += 1
+        self._failing.add(breaker)
         took = now - ticket.began
         stray = (
             breaker is candidate.breaker
@@ -381,9 +381,7 @@ class Health:
         """The provider is well, and says that the request is wrong."""
         if self._end(ticket):
             ticket.candidate.outcomes["refused"] += 1
-            for breaker in ticket.way:
-                if breaker.why and not breaker.late:
-                    self._recover(ticket, breaker)
+            self._recover(ticket)
 
     def dropped(self, ticket: Ticket, outran_at: float | None = None) -> None:
         """It was cancelled, or says nothing about the provider: a probe that proved nothing.
@@ -406,11 +404,22 @@ class Health:
         """Every model that was ever asked and is still offered."""
         return self._candidates.values()
 
-    def _recover(self, ticket: Ticket, breaker: Breaker) -> None:
-        """A success closes what had opened, and an old failure is no argument any more."""
-        if breaker.rests:
-            ticket.candidate.forgiven = ticket.candidate.bad
-        breaker.close()
+    def _recover(self, ticket: Ticket, *, complete: bool = False) -> None:
+        """A success closes what had opened, and an old failure is no argument any more, unless
+        it began before: then it proves nothing, nor does an answer that has only begun prove
+        anything against breaking later."""
+        if not self._failing:
+            return
+        for breaker in ticket.way:
+            if (
+                breaker.failures
+                and ticket.began >= breaker.since
+                and (complete or (breaker.why and not breaker.late))
+            ):
+                if breaker.rests:
+                    ticket.candidate.forgiven = ticket.candidate.bad
+                breaker.close()
+                self._failing.discard(breaker)
 
     def _at_fault(self, ticket: Ticket, code: str) -> Breaker:
         candidate = ticket.candidate
@@ -439,7 +448,8 @@ class Health:
             return False
         ticket.open = False
         ticket.candidate.running -= 1
-        for breaker in ticket.way:
-            if breaker.probe is ticket:
-                breaker.probe = None
+        if self._failing:
+            for breaker in ticket.way:
+                if breaker.probe is ticket:
+                    breaker.probe = None
         return True

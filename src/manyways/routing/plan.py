@@ -21,9 +21,10 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Final, Literal
 
 from manyways.errors import AttemptFailed, Refusal
+from manyways.routing.attempt import Attempt, Tried
 from manyways.routing.commands import Cancel, Commands, GiveUp, Start, Wait
 from manyways.routing.continuation import Joint, Method, joints
-from manyways.routing.health import Candidate, Health, Ticket
+from manyways.routing.health import Health
 from manyways.routing.hedging import HedgeBudget
 from manyways.routing.resolve import Candidates
 from manyways.routing.settings import Settings
@@ -33,15 +34,19 @@ SHARE: Final = 0.75
 """Of the time that is left, what one attempt may take while others could follow it."""
 WORTH_SHARING: Final = 1.0
 """Seconds below which an attempt gets all the time that is left."""
+PREFERRED: Final = 1.0
+"""Seconds that a model which was asked for may rest longer than others, and still come first."""
 STRUCK: Final = 2.0
 """Strikes against a provider that put its other models behind everybody else's."""
-STRIKES: Final = {"connect": 2.0, "tls": 2.0, "credentials": 2.0, "timeout": 1.0, "reset": 1.0}
-"""How much a failure of one model says about all of its provider."""
+STRIKES: Final = {"connect": 2.0, "tls": 2.0, "credentials": 2.0, "reset": 1.0}
+"""How much a failure of one model says about all of its provider. Silence before the first
+token says all, so that a silent provider is waited for once."""
 STRIKE: Final = 0.4
 """What other failures say: five of ten attempts may go to one provider that fails quickly."""
 LONGEST_PAUSE: Final = 30.0
 JITTER: Final = 0.25
 
+_NOT_REACHED = frozenset({"connect", "tls"})
 _OF_THE_MODEL = frozenset({"rate_limited", "model_gone", "unsuitable", "diverged"})
 _AGAIN = frozenset(
     {
@@ -50,38 +55,6 @@ _AGAIN = frozenset(
     }
 )  # fmt: skip
 """What may be gone when the same candidate is asked once more."""
-
-
-class Attempt(Ticket):
-    """What is known of one attempt. `outcome` is `None` while it runs, `"answered"`,
-    `"cancelled"`, `"refused"`, or the class of its failure."""
-
-    __slots__ = ("ended", "failure", "id", "method", "model", "outcome", "refusal", "spoke_at")
-
-    def __init__(
-        self,
-        candidate: Candidate,
-        credential: int,
-        began: float,
-        *,
-        stream: bool,
-        number: int,
-        method: Method | None,
-    ) -> None:
-        super().__init__(candidate, credential, began, stream=stream)
-        self.id = number
-        self.model = candidate.model
-        self.method = method
-        self.spoke_at: float | None = None
-        self.ended: float | None = None
-        self.outcome: str | None = None
-        self.failure: AttemptFailed | None = None
-        self.refusal: Refusal | None = None
-
-    def __repr__(self) -> str:
-        method = f" {self.method}" if self.method else ""
-        name = f"{self.model.provider}/{self.model.id}"
-        return f"<Attempt {self.id} {name}{method} {self.outcome or 'running'}>"
 
 
 class Plan:
@@ -93,8 +66,8 @@ class Plan:
 
     __slots__ = (
         "_budget", "_candidates", "_chance", "_deadline", "_health", "_hedge_at", "_joints",
-        "_last", "_longer_than", "_settings", "_stream", "_strikes", "_tier", "_tiers", "_tried",
-        "_verdict", "_ways", "attempts", "committed", "over",
+        "_last", "_longer_than", "_not_reached", "_settings", "_stream", "_strikes", "_tier",
+        "_tiers", "_tried", "_verdict", "_ways", "attempts", "committed", "over",
     )  # fmt: skip
 
     def __init__(
@@ -118,8 +91,9 @@ class Plan:
         self._tier: list[Model] = list(candidates.first)
         self._tiers: Iterator[tuple[Model, ...]] | None = None
         self._last: list[Model] = []  # whoever rests, or whose provider has failed: asked last
-        self._tried: dict[tuple[str, str], _Tried] = {}
+        self._tried: dict[tuple[str, str], Tried] = {}
         self._strikes: dict[str, float] = {}
+        self._not_reached: set[str] = set()  # providers: their other models are not asked
         self._longer_than: int | None = None  # a window this short is too short
         self._hedge_at: float | None = None
         self._verdict: Refusal | None = None  # told once nobody else is about to speak
@@ -312,12 +286,19 @@ class Plan:
     def _choose_last(self, now: float) -> tuple[Model, int] | None:
         """Of those that rest the one that is back first: a plan is never empty."""
         waiting = {
-            (model.provider, model.id): model for model in self._last if not self._is_out(model)
+            (model.provider, model.id): model
+            for model in self._last
+            if not self._is_out(model) and model.provider not in self._not_reached
         }
         self._last.clear()
         if not waiting:
             return None
-        models = sorted(waiting.values(), key=lambda model: self._health.back_at(model, now))
+
+        def back_at(model: Model) -> float:
+            moment, _ = self._health.back_at(model, now)
+            return moment - (PREFERRED if self._candidates.asked_for(model) else 0.0)
+
+        models = sorted(waiting.values(), key=back_at)
         self._last.extend(models[1:])
         return models[0], self._key(models[0], now)
 
@@ -331,10 +312,10 @@ class Plan:
         latest = self.attempts[-1]
         if latest.outcome not in {"credentials", "rate_limited"} or latest.method is not None:
             return None
-        tried = self._tried_of(latest.model)
-        if len(set(tried.keys)) >= self._health.credentials(latest.model):
+        keys = {one.credential for one in self.attempts if one.candidate is latest.candidate}
+        if len(keys) >= self._health.credentials(latest.model):
             return None
-        credential = self._health.credential(latest.model, now, tried.keys)
+        credential = self._health.credential(latest.model, now, keys)
         return None if credential is None else (latest.model, credential)
 
     def _better(self, models: list[Model], now: float) -> Model:
@@ -359,7 +340,11 @@ class Plan:
 
     def _is_out(self, model: Model) -> bool:
         """Whether it has been asked already, or is known to be too small by now."""
-        return (model.provider, model.id) in self._tried or self._is_too_small(model)
+        asked = any(
+            one.model.id == model.id and one.model.provider == model.provider
+            for one in self.attempts
+        )
+        return asked or self._is_too_small(model)
 
     def _is_too_small(self, model: Model) -> bool:
         window = model.context_window
@@ -450,7 +435,8 @@ class Plan:
         able = []
         for model in models:
             tried = self._tried.get((model.provider, model.id))
-            if not (self._is_too_small(model) or (tried is not None and tried.useless)):
+            useless = model.provider in self._not_reached if tried is None else tried.useless
+            if not (useless or self._is_too_small(model)):
                 able.append(model)
         return able
 
@@ -466,10 +452,9 @@ class Plan:
         if limit > SHARE * left:
             shared = left > WORTH_SHARING and self._others_left(model)
             limit = SHARE * left if shared else min(limit, left)
-        tried = self._tried_of(model)
-        if tried.silent:
+        tried = self._tried.get((model.provider, model.id)) if number else None
+        if tried is not None and tried.silent:
             limit = min(limit, max(0.001, settings.first_token_timeout - tried.silent))
-        tried.keys += (credential,)
         candidate = self._health.candidate(model)
         attempt = Attempt(
             candidate, credential, now, stream=self._stream, number=number, method=method
@@ -501,8 +486,11 @@ class Plan:
             self._health.failed(one, now, code, words, failure.retry_after)
         provider = one.model.provider
         if code not in _OF_THE_MODEL:
-            strikes = self._strikes.get(provider, 0.0) + STRIKES.get(code, STRIKE)
-            self._strikes[provider] = strikes
+            silent = code == "timeout" and one.spoke_at is None
+            strikes = STRUCK if silent else STRIKES.get(code, STRIKE)
+            self._strikes[provider] = self._strikes.get(provider, 0.0) + strikes
+        if code in _NOT_REACHED:
+            self._not_reached.add(provider)
         tried = self._tried_of(one.model)
         if code == "timeout" and one.spoke_at is None:
             tried.silent += took
@@ -560,24 +548,9 @@ class Plan:
         one.outcome = outcome
         one.ended = now
 
-    def _tried_of(self, model: Model) -> "_Tried":
+    def _tried_of(self, model: Model) -> "Tried":
         key = (model.provider, model.id)
         found = self._tried.get(key)
         if found is None:
-            found = self._tried[key] = _Tried(model)
+            found = self._tried[key] = Tried(model)
         return found
-
-
-class _Tried:
-    """What one candidate did in this plan."""
-
-    __slots__ = ("again_at", "keys", "model", "over", "repeats", "silent", "useless")
-
-    def __init__(self, model: Model) -> None:
-        self.model = model
-        self.keys: tuple[int, ...] = ()
-        self.repeats = 0
-        self.silent = 0.0  # seconds of waiting for nothing
-        self.again_at = 0.0
-        self.over = False  # asking again is of no use
-        self.useless = False  # nor is it, to go on from a broken answer

@@ -131,23 +131,29 @@ def resolve(offers: Offers, wish: Wish, needs: Needs, order: Order) -> Candidate
     _check_providers(offers, (*wish.begin, *wish.only, *wish.ignore))
     tiers: list[tuple[Model, ...]] = []
     unfit: list[Model] = []
+    found_at: set[str] = set()
     for name in wish.models:
         rows = _named(offers, name, wish)
+        found_at.update(m.provider for m in rows)
         fitting = tuple(m for m in rows if fits(m, needs))
         unfit.extend(m for m in rows if not fits(m, needs))
         tiers.extend(_in_order(fitting, wish))
-    named = None
-    if not tiers and unfit and wish.fallbacks and not wish.listed:
-        # Who was named cannot do it; somebody else may.
-        named = unfit[0]
-        others = tuple(m for m in offers.models if _allowed(m, wish) and fits(m, needs))
-        tiers.extend(_in_order(others, wish))
-    if not tiers and not unfit:
+    if wish.begin and found_at.isdisjoint(wish.begin):
+        many = "Providers" if len(wish.begin) > 1 else "Provider"
+        have = "have" if len(wish.begin) > 1 else "has"
         raise Refusal(
             "model_not_found",
-            f"None of the providers {_listed(wish.begin)} has the model {wish.models[0]}.",
-            param="provider",
+            f"{many} {_listed(wish.begin)} {have} no model {_listed(wish.models)};"
+            f" it is at {_listed(sorted(found_at))}.",
+            param=_param(wish),
         )
+    named = None
+    related = [m for m in unfit if m.category == needs.category]
+    if not tiers and related and wish.fallbacks and not wish.listed:
+        # Who was named cannot do it; somebody else of its kind may.
+        named = related[0]
+        others = tuple(m for m in offers.models if _allowed(m, wish) and fits(m, needs))
+        tiers.extend(_in_order(others, wish))
     if not tiers:
         raise _unfit(unfit, needs)
     return Candidates(offers, wish, needs, order, tiers[0], tuple(tiers[1:]), named)
@@ -170,14 +176,7 @@ def _named(offers: Offers, name: str, wish: Wish) -> Sequence[Model]:
     else:
         found = offers.resolve_name(name)
     if not found:
-        raise _unknown(offers, name)
-    begin = wish.begin
-    if len(begin) == 1 and not any(m.provider == begin[0] for m in found):
-        raise Refusal(
-            "model_not_found",
-            f"Provider {begin[0]} has no model {name}; it is at {_who(found)}.",
-            param="model",
-        )
+        raise _unknown(offers, name, _param(wish))
     allowed = [m for m in found if _allowed(m, wish)]
     if not allowed:
         raise Refusal(
@@ -186,6 +185,10 @@ def _named(offers: Offers, name: str, wish: Wish) -> Sequence[Model]:
             param="provider",
         )
     return _best(allowed) if name == AUTO else allowed
+
+
+def _param(wish: Wish) -> str:
+    return "models" if wish.listed else "model"
 
 
 def _allowed(model: Model, wish: Wish) -> bool:
@@ -250,13 +253,13 @@ def _check_providers(offers: Offers, names: Sequence[str]) -> None:
             )
 
 
-def _unknown(offers: Offers, name: str) -> Refusal:
+def _unknown(offers: Offers, name: str, param: str) -> Refusal:
     ids = list(dict.fromkeys(m.id for m in offers.models))
     close = []
     if len(ids) <= _WORTH_COMPARING and len(name) <= _A_NAME:
         close = _alike(name.rpartition("/")[2], ids)
     hint = f" Did you mean {_listed(close)}?" if close else " GET /v1/models lists what there is."
-    return Refusal("model_not_found", f"There is no model {name}.{hint}", param="model")
+    return Refusal("model_not_found", f"There is no model {name}.{hint}", param=param)
 
 
 def _alike(name: str, ids: Sequence[str]) -> list[str]:

@@ -26,7 +26,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     max_attempts: int = 10
     retries: int = 3
     retry_pause: float = 0.5
-    rest: float = 2.0
+    rest: float = 1.0
     rest_limit: float = 10.0
     connect_timeout: float = 5.0
     first_token_timeout: float = 10.0

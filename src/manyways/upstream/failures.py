@@ -177,4 +177,6 @@ _FOR_CALLERS = {
     "connect": "cannot be reached",
     "tls": "its certificate is not accepted",
     "reset": "closed the connection before it answered",
+    "cut": "broke its answer off",
+    "garbled": "does not speak HTTP as it should",
 }

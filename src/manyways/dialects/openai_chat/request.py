@@ -20,7 +20,7 @@ from manyways.types import NO_NEEDS, Capability, Needs
 
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 _NEED_CONTENT = frozenset({"system", "developer", "user", "tool"})
-_OURS = ("provider", "models", "web_search", "transforms")
+_OURS = frozenset({"provider", "models", "web_search", "transforms"})
 _TRUE = Raw(b"true")
 _NONE = Raw(b'"none"')
 
@@ -136,6 +136,8 @@ class ChatBody(Struct):
     modalities: list[str] | None = None
 
 
+NO_CHOICE: Final = ProviderChoice()
+
 _decode_body = msgspec.json.Decoder(ChatBody).decode
 
 
@@ -159,6 +161,8 @@ class ChatRequest(Struct, frozen=True):
     structured: bool = False
     """The answer is to be JSON, or of another form than plain text."""
     logprobs: bool = False
+    ends_with_answer: bool = False
+    """The caller's own last message is the assistant's, to be gone on from."""
 
     def encode_for(
         self,
@@ -208,9 +212,8 @@ def decode_request(body: bytes, defaults: Mapping[str, float] = {}) -> ChatReque
         raise Refusal(
             "invalid_request", f"{twice}: the field stands twice; send it once.", param=twice
         )
-    nothing = [
-        name for name in _OURS if name in fields and not json_text.means_something(fields[name])
-    ]
+    ours = _OURS.intersection(fields)
+    nothing = [name for name in ours if not json_text.means_something(fields[name])] if ours else ()
     for name in nothing:
         del fields[name]
     try:
@@ -222,25 +225,25 @@ def decode_request(body: bytes, defaults: Mapping[str, float] = {}) -> ChatReque
     _check_messages(checked.messages)
     _check_not_yet(checked, fields)
     models = _models(checked)
-    for name in _OURS:
+    for name in ours:
         fields.pop(name, None)
-    _fill(fields, defaults)
-    provider = checked.provider
+    if defaults:
+        _fill(fields, defaults)
+    provider = checked.provider or NO_CHOICE
+    if isinstance(provider, str):
+        provider = ProviderChoice(order=[provider])
     return ChatRequest(
         fields=fields,
         model=models[0],
-        provider=provider
-        if isinstance(provider, ProviderChoice)
-        else ProviderChoice(order=[provider] if provider else None),
+        provider=provider,
         stream=bool(checked.stream),
         choices=checked.n or 1,
         models=models if checked.models else (),
-        allow_fallbacks=not (
-            isinstance(provider, ProviderChoice) and provider.allow_fallbacks is False
-        ),
+        allow_fallbacks=provider.allow_fallbacks is not False,
         needs=_needs(checked, fields, len(body)),
         structured=checked.response_format is not None and checked.response_format.type != "text",
         logprobs=bool(checked.logprobs),
+        ends_with_answer=checked.messages[-1].role == "assistant",
     )
 
 
