@@ -179,7 +179,7 @@ async def test_a_resting_model_says_why_since_when_and_until_when(gateway: Opera
     assert (model["state"], model["code"]) == ("resting", "provider_error")
     assert model["why"] == "answered with an error: the engine is overloaded"
     assert model["resting_since"] == "2027-01-15T08:00:02.000Z"
-    assert model["back_at"] == "2027-01-15T08:00:04.000Z"
+    assert model["back_at"] == "2027-01-15T08:00:03.500Z"
     assert model["due"] is False
     assert (model["failures"], model["outcomes"]) == (1, {"provider_error": 1})
     assert (capi["state"], capi["why"]) == ("degraded", "1 of 2 models rests")
@@ -273,7 +273,7 @@ async def test_a_provider_all_of_whose_models_rest_rests(gateway: Operated) -> N
     assert (row["state"], row["why"]) == ("resting", "all of its 2 models rest")
     assert (row["resting_since"], row["back_at"]) == (
         "2027-01-15T08:00:02.000Z",
-        "2027-01-15T08:00:03.000Z",
+        "2027-01-15T08:00:02.000Z",
     )
 
 
