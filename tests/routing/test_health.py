@@ -14,11 +14,10 @@ from manyways.routing.plan import Plan
 from manyways.routing.resolve import Wish, resolve
 from manyways.routing.settings import Settings
 from manyways.types import NO_NEEDS, Model
-from tests.support.routing import T0, health_of, model, shop
+from tests.support.routing import REST, T0, health_of, model, shop
 
 OFFERS = shop("Capi/gpt-4o", "Capi/mini", "Other/gpt-4o")
 ASKED, MATE, TWIN = OFFERS.models
-REST = Settings().rest
 
 
 def begun(health: Health, row: Model = ASKED, *, key: int = 0, now: float = T0) -> Ticket:
@@ -190,14 +189,22 @@ def test_many_that_fail_together_count_once() -> None:
 
 def test_a_success_closes_all_on_its_way_at_once() -> None:
     health = health_of(OFFERS)
-    late = begun(health)
     failed(health)
     failed(health, "connect", MATE)
     failed(health, "credentials", MATE)
     assert not is_back(health, T0)
-    health.succeeded(late, T0)
-    assert is_back(health, T0)
-    assert is_back(health, T0, MATE)
+    answered(health, now=T0 + 1)
+    assert is_back(health, T0 + 1)
+    assert is_back(health, T0 + 1, MATE)
+
+
+def test_a_success_that_began_before_the_failure_proves_nothing() -> None:
+    health = health_of(OFFERS)
+    late = begun(health, now=T0 - 5)
+    failed(health)
+    health.spoke(late, T0 + 1)
+    health.succeeded(late, T0 + 1)
+    assert not is_back(health, T0 + 1)
 
 
 def test_after_a_success_the_next_rest_is_a_short_one_again() -> None:

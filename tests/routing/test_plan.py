@@ -8,13 +8,13 @@ from manyways.routing.hedging import HedgeBudget
 from manyways.routing.resolve import Wish
 from manyways.routing.settings import Settings
 from manyways.types import Model, Needs
-from tests.support.routing import T0, Talk, health_of, model, shop
+from tests.support.routing import REST, T0, Talk, health_of, model, shop
 
 # The reference's own example stands on this shelf.
 SHOP = shop(
     "Capi/gpt-4o", "Capi/gemini-2.5-flash", "HuggingSpace/gpt-4", "HuggingSpace/gpt-4o"
 )  # fmt: skip
-SAME_MODEL = Settings(order="same-model-first")
+SAME_MODEL = Settings(order="same-model-first", rest=REST)
 ALONE = shop("Capi/gpt-4o")
 
 
@@ -81,15 +81,23 @@ def test_a_provider_that_cannot_be_reached_is_no_longer_the_next_one() -> None:
     talk = Talk(shop("Capi/gpt-4o", "Capi/mini", "Other/big"), "gpt-4o")
     assert talk.begin() == ["ask Capi/gpt-4o"]
     assert talk.fails("connect") == ["ask Other/big"]
-    assert talk.fails("provider_error") == ["ask Capi/mini"], "but better than nobody"
+    assert talk.fails("model_gone") == ["wait 0.375"], "one of its models is enough to see"
+    assert talk.after(0.375).rings() == ["ask Capi/gpt-4o"]
 
 
 def test_a_provider_that_fails_twice_comes_behind_all_others() -> None:
     talk = Talk(shop("Capi/gpt-4o", "Capi/mini", "Capi/nano", "Other/big"), "gpt-4o")
     assert talk.begin() == ["ask Capi/gpt-4o"]
-    assert talk.fails("provider_error") == ["ask Capi/mini"]
+    assert talk.fails("reset") == ["ask Capi/mini"]
     assert talk.fails("reset") == ["ask Other/big"]
     assert talk.fails("reset") == ["ask Capi/nano"]
+
+
+def test_a_silent_provider_is_not_given_a_second_silence() -> None:
+    talk = Talk(shop("Capi/gpt-4o", "Capi/mini", "Other/big"), "gpt-4o")
+    assert talk.begin() == ["ask Capi/gpt-4o"]
+    assert talk.after(10).fails("timeout") == ["ask Other/big"]
+    assert talk.fails("reset") == ["ask Capi/mini"], "but better than nobody"
 
 
 def test_a_model_whose_rate_is_limited_says_nothing_of_its_provider() -> None:
@@ -433,7 +441,7 @@ def test_a_continuation_that_breaks_is_continued_too() -> None:
 def race(*, saved: float = 1.0, deadline: float = 170, hedged: str = "Other/m") -> Talk:
     """One whose first token nearly always comes within 2 s, and somebody else."""
     offers = shop("Capi/m", hedged)
-    settings = Settings(hedge=True, order="same-model-first")
+    settings = Settings(hedge=True, order="same-model-first", rest=REST)
     health = health_of(offers, settings)
     for _ in range(ENOUGH):
         ticket = Ticket(health.candidate(offers.models[0]), 0, T0 - 2, stream=True)

@@ -175,6 +175,7 @@ class Witness:
         self.too_short = 0
         self.useless: set[tuple[str, Method | None]] = set()  # was said to lead nowhere
         self.dead: set[tuple[str, int]] = set()  # keys that were not accepted
+        self.not_reached: set[str] = set()  # providers
         self.silence: dict[str, float] = {}  # seconds each has let us wait for nothing
         self.final = False  # the caller's own fault was told
         self.ended = False
@@ -282,7 +283,9 @@ class Witness:
             row
             for tier in self.candidates.behind(first)
             for row in tier
-            if row not in asked and (row.context_window or 10**9) > self.too_short
+            if row not in asked
+            and row.provider not in self.not_reached
+            and (row.context_window or 10**9) > self.too_short
         ]
 
     # What happens
@@ -314,6 +317,8 @@ class Witness:
             name = full_name(start.model)
             waited = self.now - self.plan.attempts[attempt].began
             self.silence[name] = self.silence.get(name, 0.0) + waited
+        if code in {"connect", "tls"}:
+            self.not_reached.add(start.model.provider)
         if code == "diverged":
             self.useless.add((full_name(start.model), start.method))
         if code == "credentials":

@@ -19,6 +19,9 @@ from manyways.routing.resolve import Wish, resolve
 from manyways.routing.settings import Settings
 from manyways.types import NO_NEEDS, Model, Needs
 
+REST = 2.0
+"""Seconds of a first rest in tests, whatever the default is."""
+SETTINGS = Settings(rest=REST)
 T0 = 1000.0
 """When every conversation begins, in seconds of its clock."""
 
@@ -56,7 +59,7 @@ def health_of(
 ) -> Health:
     """A memory of nothing yet; `keys` tells of providers that have more than one."""
     counts = {name: (keys or {}).get(name, 1) for name in offers.provider_names}
-    return Health(settings or Settings(), counts, chance=chance)
+    return Health(settings or SETTINGS, counts, chance=chance)
 
 
 class Talk:
@@ -81,7 +84,7 @@ class Talk:
         budget: HedgeBudget | None = None,
         chance: Callable[[], float] = no_chance,
     ) -> None:
-        self.settings = settings or Settings()
+        self.settings = settings or SETTINGS
         self.health = health or health_of(offers, self.settings, keys=keys, chance=chance)
         self.now = now
         self.began = now
