@@ -23,6 +23,7 @@ commands
   install   only install the load generator and the peers
   report    write docs/benchmark.* again from bench/results.json
   profile   run Manyways under a sampling profiler and name its dearest functions
+  simulate  play outages in virtual time, write docs/simulation.*
 
 examples
   python -m bench                                          all of it, a quarter of an hour
@@ -43,7 +44,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    commands = ("measure", "install", "report", "profile")
+    commands = ("measure", "install", "report", "profile", "simulate")
     names = [peer.name for peer in peers.PEERS]
     add("command", nargs="?", default="measure", choices=commands, help="what to do, see below")
     add("--only", type=_names(names), metavar="PEERS", help=f"some of {','.join(names)}")
@@ -118,11 +119,21 @@ def _profile(options: argparse.Namespace, console: Console) -> int:
     return 0
 
 
+def _simulate(options: argparse.Namespace, console: Console) -> int:
+    del options
+    from bench.simulate import page
+
+    page.write(DOCS)
+    console.print("written: docs/simulation.md, docs/simulation.svg")
+    return 0
+
+
 _COMMANDS: Final = {
     "measure": _measure,
     "install": _install,
     "report": _report,
     "profile": _profile,
+    "simulate": _simulate,
 }
 
 
