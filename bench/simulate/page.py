@@ -24,10 +24,10 @@ COMMAND: Final = "python -m bench simulate"
 _HEAD: Final = f"""\
 # Outages, simulated
 
-This page is written by `{COMMAND}`, which takes under a minute on one core. It plays outages in
-virtual time against the gateway's own planner and its own health memory: the very code that
-decides for real requests, with nothing in its place. Only the providers, the callers and the
-clock are made up. Seeds decide everything: the same code gives the same figures.
+This page is written by `{COMMAND}`, which takes under a minute on one core. It plays
+outages in virtual time against the gateway's own planner and its own health memory: the very
+code that decides for real requests, with nothing in its place. Only the providers, the callers
+and the clock are made up. Seeds decide everything: the same code gives the same figures.
 
 ![The findings as bars, and when a dead provider was asked](simulation.svg)
 
@@ -95,7 +95,7 @@ def _words(findings: Findings) -> dict[str, str]:
         return findings.of(scenario, variant).load
 
     forgetful, strict = MEMORIES["no memory"], MEMORIES["every failure counts"]
-    race, fleet = HEDGES["p95, 5 %"], findings.of("fleet, crash")
+    race, fleet = HEDGES["p95, 5%"], findings.of("fleet, crash")
     in_step = findings.of("fleet, crash", JITTERS["none"])
     calm = findings.of("calm", race)
     return {
@@ -105,9 +105,9 @@ def _words(findings: Findings) -> dict[str, str]:
             requests, but while a model is down, `same-provider-first` gives another model's
             answer in its place: {asked("model down")} of all answers are given by the asked
             model, and {asked("model down", ORDERS["same-model-first"])} with
-            `same-model-first`. It gains where the provider's other models are faster. Where several providers have the same
-            models, and it matters to the callers which one answers, set
-            `order = "same-model-first"`.
+            `same-model-first`. It gains where the provider's other models are faster. Where
+            several providers have the same models, and it matters to the callers which one
+            answers, set `order = "same-model-first"`.
             """
         ),
         "memory": _prose(
@@ -118,7 +118,7 @@ def _words(findings: Findings) -> dict[str, str]:
             {late("slow errors", 0.95, forgetful)} or longer without a memory, and
             {late("slow errors", 0.95)} with one. What remains is who asked before the first of
             them had failed. A single quick failure of a candidate that nearly always answers is
-            no reason to rest: with 5 % strays {asked("strays")} of the answers come from the asked
+            no reason to rest: with 5% strays {asked("strays")} of the answers come from the asked
             model, and {asked("strays", strict)} if every failure counts. The price of a memory is
             that a candidate which fails half the time rests for most of it, quick though its
             failures are: {asked("half broken")} by the asked model instead of
@@ -146,24 +146,24 @@ def _words(findings: Findings) -> dict[str, str]:
         ),
         "jitter": _prose(
             f"""
-            Rests are up to 20 % shorter by chance, so that gateways which saw the same outage do
+            Rests are up to 20% shorter by chance, so that gateways which saw the same outage do
             not come back together. Among 25 gateways the busiest half second has
             {fleet.busiest(15.0, 65.0)} probes, and {in_step.busiest(15.0, 65.0)} without it: as
             callers come at random, probes are spread anyway. It is a precaution more than a
-            gain, and costs nothing, as a shorter rest is never a later return.
+            gain, and what it costs cannot be seen here.
             """
         ),
         "hedging": _prose(
             f"""
-            Where 3 % of the answers begin twelve times later than usual, a race brings the p99
+            Where 3% of the answers begin twelve times later than usual, a race brings the p99
             from {late("long tail", 0.99)} to {late("long tail", 0.99, race)}, for
-            {load("long tail", race) - load("long tail"):.1%} more attempts. A budget of 2 % gets
-            no further than {late("long tail", 0.99, HEDGES["p95, 2 %"])}; one of 20 % gains next
-            to nothing over 5 % ({late("long tail", 0.99, HEDGES["p95, 20 %"])}), as only one
+            {load("long tail", race) - load("long tail"):.1%} more attempts. A budget of 2% gets
+            no further than {late("long tail", 0.99, HEDGES["p95, 2%"])}; one of 20% gains next
+            to nothing over 5% ({late("long tail", 0.99, HEDGES["p95, 20%"])}), as only one
             request in twenty is later than the p95. Racing at the median spends the budget on
-            answers that were about to come ({late("long tail", 0.99, HEDGES["p50, 5 %"])});
+            answers that were about to come ({late("long tail", 0.99, HEDGES["p50, 5%"])});
             waiting for the p99 is waiting for the tail itself
-            ({late("long tail", 0.99, HEDGES["p99, 5 %"])}). In a brown-out the budget keeps load
+            ({late("long tail", 0.99, HEDGES["p99, 5%"])}). In a brown-out the budget keeps load
             where it was ({load("brown-out", race):.2f} attempts a request, without a limit
             {load("brown-out", HEDGES["p95, no limit"]):.2f}), and so cannot help much. It stays
             off by default: when nothing is wrong it gains nothing that a caller would notice
@@ -174,16 +174,18 @@ def _words(findings: Findings) -> dict[str, str]:
         ),
         "attempts": _prose(
             f"""
-            When everybody fails 60 % of the time, 10 attempts answer
+            When everybody fails 60% of the time, 10 attempts answer
             {answered("everything shaky", 10)} of the requests, 5 answer
             {answered("everything shaky", 5)}, 3 answer {answered("everything shaky", 3)}; 20 gain
             little ({answered("everything shaky", 20)}), and no request makes more of them than it
             needs. When two of three providers are down, 3 are enough
             ({answered("two down", 3)}; the rest had begun when it happened, and could not be gone
-            on from). Only where everybody is gone for some seconds do more than 10 help
-            ({answered("all down", 20)} instead of {answered("all down", 10)}): not because more
-            are asked, but because that takes longer. It multiplies the load on whoever is down.
-            The reference says 10, and nothing here says otherwise.
+            on from). Only where everybody is gone for seconds do more than 10 help
+            ({answered("all down", 20)} instead of {answered("all down", 10)}): an answer that
+            broke off asks three providers in turn to go on, again and again after ever longer
+            pauses, and has used up 10 attempts within 2 s, before anybody is back after 3. That
+            is rare, callers ask again after it, and 20 attempts would be as many requests at
+            providers that have no use for them. 10 is the reference's number, too.
             """
         ),
     }

@@ -68,7 +68,7 @@ _ALL: Final = (
     ),
     Scenario(
         "strays",
-        "5 % of Capi's requests get a 500, all the time.",
+        "5% of Capi's requests get a 500, all the time.",
         _market(Trouble("errors", share=0.05)),
     ),
     Scenario(
@@ -88,7 +88,7 @@ _ALL: Final = (
     ),
     Scenario(
         "cuts",
-        "10 % of Capi's streams break off somewhere.",
+        "10% of Capi's streams break off somewhere.",
         _market(Trouble("cuts", share=0.1)),
     ),
     Scenario(
@@ -98,7 +98,7 @@ _ALL: Final = (
     ),
     Scenario(
         "long tail",
-        "3 % of Capi's answers take twelve times longer to begin.",
+        "3% of Capi's answers take twelve times longer to begin.",
         _market(tail=0.03),
     ),
     Scenario(
@@ -129,7 +129,7 @@ _ALL: Final = (
     ),
     Scenario(
         "everything shaky",
-        "Everybody answers 500 to 60 % of all requests.",
+        "Everybody answers 500 to 60% of all requests.",
         _market(
             Trouble("errors", share=0.6),
             gemini=[Trouble("errors", share=0.6)],
@@ -184,14 +184,14 @@ RESTS: Final = {
         (0.5, 10.0), (1.0, 5.0), (1.0, 10.0), (1.0, 60.0), (2.0, 10.0), (8.0, 10.0), (8.0, 60.0)
     )
 }  # fmt: skip
-JITTERS: Final = {"none": Variant(jitter=False), "20 %": DEFAULT}
+JITTERS: Final = {"none": Variant(jitter=False), "20%": DEFAULT}
 HEDGES: Final = {
     "off": DEFAULT,
-    "p95, 2 %": Variant(Settings(hedge=True, hedge_budget=0.02)),
-    "p95, 5 %": Variant(Settings(hedge=True, hedge_budget=0.05)),
-    "p95, 20 %": Variant(Settings(hedge=True, hedge_budget=0.2)),
+    "p95, 2%": Variant(Settings(hedge=True, hedge_budget=0.02)),
+    "p95, 5%": Variant(Settings(hedge=True, hedge_budget=0.05)),
+    "p95, 20%": Variant(Settings(hedge=True, hedge_budget=0.2)),
     "p95, no limit": Variant(Settings(hedge=True, hedge_budget=1.0)),
-    "p50, 5 %": Variant(Settings(hedge=True), plan=RacingAtHalf),
-    "p99, 5 %": Variant(Settings(hedge=True), plan=RacingLate),
+    "p50, 5%": Variant(Settings(hedge=True), plan=RacingAtHalf),
+    "p99, 5%": Variant(Settings(hedge=True), plan=RacingLate),
 }
 ATTEMPTS: Final = {str(most): Variant(Settings(max_attempts=most)) for most in (1, 2, 3, 5, 10, 20)}

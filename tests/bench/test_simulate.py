@@ -160,13 +160,13 @@ def test_strays_are_no_reason_to_rest() -> None:
 
 
 def test_a_race_cuts_the_tail_and_stays_in_its_budget() -> None:
-    off, on = compared("long tail", [HEDGES["off"], HEDGES["p95, 5 %"]])
+    off, on = compared("long tail", [HEDGES["off"], HEDGES["p95, 5%"]])
     assert on.percentile(0.99) < off.percentile(0.99) / 2
     assert on.load < off.load + 0.06
 
 
 def test_a_budget_keeps_races_from_doubling_the_load_of_a_brown_out() -> None:
-    budget, free = compared("brown-out", [HEDGES["p95, 5 %"], HEDGES["p95, no limit"]])
+    budget, free = compared("brown-out", [HEDGES["p95, 5%"], HEDGES["p95, no limit"]])
     assert budget.load < 1.1 < free.load
 
 
