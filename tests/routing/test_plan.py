@@ -250,6 +250,16 @@ def test_too_long_a_prompt_goes_to_windows_that_are_longer_or_unknown() -> None:
     assert talk.told.refusal.code == "context_length_exceeded"
 
 
+def test_whoever_failed_and_has_too_short_a_window_is_not_asked_again() -> None:
+    offers = shop(
+        model("Capi/gpt-4o", context_window=8_000), model("Other/long", context_window=16_000)
+    )
+    talk = Talk(offers, "gpt-4o")
+    assert talk.begin() == ["ask Capi/gpt-4o"]
+    assert talk.fails("provider_error") == ["ask Other/long"]
+    assert talk.refuses("context_length_exceeded") == ["give up: refused"]
+
+
 @pytest.mark.parametrize(
     ("setting", "said"), [("refuse", "give up: refused"), ("next", "ask Capi/gemini-2.5-flash")]
 )
@@ -461,6 +471,7 @@ def test_the_second_starts_when_the_first_is_later_than_it_nearly_always_is() ->
     talk = race()
     assert talk.begin() == ["ask Capi/m", "wait 2"]
     assert talk.after(2).rings() == ["ask Other/m"]
+    assert not talk.budget.covers(), "it is paid for"
     assert talk.after(1).speaks(1) == ["cancel 0"]
     assert talk.succeeds(1) == []
     assert [one.outcome for one in talk.plan.attempts] == ["cancelled", "answered"]
@@ -516,6 +527,13 @@ def test_a_ring_that_comes_early_changes_nothing() -> None:
     talk = race()
     talk.begin()
     assert talk.after(1.5).rings() == ["wait 0.5"]
+
+
+def test_whoever_has_spoken_is_raced_by_nobody() -> None:
+    talk = race()
+    talk.begin()
+    talk.after(1).speaks()
+    assert talk.after(1).rings() == []
 
 
 def test_without_budget_nobody_races() -> None:
