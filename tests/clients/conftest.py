@@ -18,6 +18,9 @@ CONFIG = """
 [catalog]
 title = "Shown To Clients"
 
+[routing]
+retry_pause = "20ms"
+
 [[providers]]
 name = "Capi"
 protocol = "openai"

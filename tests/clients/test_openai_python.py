@@ -125,7 +125,7 @@ def test_headers_say_who_answered(client: OpenAI) -> None:
         ("HuggingSpace/command-r-plus-08-2024", {}, "HuggingSpace"),
         ("command-r-plus-08-2024", {"provider": "HuggingSpace"}, "HuggingSpace"),
         ("gpt-4o", {"provider": {"only": ["Capi"], "allow_fallbacks": False}}, "Capi"),
-        ("auto", {}, "Capi"),
+        ("auto", {"provider": {"only": ["Capi"]}}, "Capi"),
         ("auto", {"provider": {"ignore": ["Capi"]}}, "HuggingSpace"),
     ],
 )
@@ -467,10 +467,15 @@ def test_when_nobody_answers_it_is_a_503_with_its_history(
     client: OpenAI, provider: ChatProvider, streamed: bool
 ) -> None:
     provider.answers["overloaded"] = chat_provider.failure(
-        529, "Too much.", headers=[("Retry-After", "7")]
+        529, "Too much.", headers=[("Retry-After", "300")]
     )
     with pytest.raises(openai.InternalServerError) as raised:
-        client.chat.completions.create(model=MODEL, messages=says("overloaded"), stream=streamed)
+        client.chat.completions.create(
+            model=MODEL,
+            messages=says("overloaded"),
+            stream=streamed,
+            extra_body={"provider": {"allow_fallbacks": False}},
+        )
     error = raised.value
     assert error.status_code == 503
     assert (error.type, error.code) == ("service_unavailable_error", "all_models_failed")

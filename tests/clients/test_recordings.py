@@ -64,7 +64,8 @@ def framed(payloads: list[bytes]) -> bytes:
 def ask(gateway: Gateway, name: str, *, stream: bool, choices: int = 1) -> Answer:
     """A request to which the provider answers what stands under `name`."""
     messages = [{"role": "user", "content": name}]
-    return gateway.chat({"model": "gpt-4o", "messages": messages, "stream": stream, "n": choices})
+    body = {"model": "gpt-4o", "messages": messages, "stream": stream, "n": choices}
+    return gateway.chat({**body, "provider": {"allow_fallbacks": False}})
 
 
 def untouched(fields: Fields) -> dict[str, bytes]:

@@ -129,7 +129,7 @@ class Candidate:
 
     __slots__ = (
         "at", "bad", "breaker", "first_token", "forgiven", "good", "limited", "measured_at",
-        "model", "outcomes", "provider", "running", "samples", "served", "whole",
+        "model", "outcomes", "proved", "provider", "running", "samples", "served", "whole",
     )  # fmt: skip
 
     def __init__(self, model: Model, provider: ProviderHealth) -> None:
@@ -146,6 +146,7 @@ class Candidate:
         self.whole: float | None = None
         self.measured_at = 0.0
         self.samples: deque[float] = deque(maxlen=SAMPLES)  # seconds to the first token
+        self.proved = 0.0  # when the latest attempt began that has spoken
         self.served = 0
         self.outcomes: Counter[str] = Counter()
 
@@ -328,6 +329,7 @@ class Health:
     def spoke(self, ticket: Ticket, now: float) -> None:
         """The first token has come. What failed before that point is well again."""
         ticket.heard = True
+        ticket.candidate.proved = max(ticket.candidate.proved, ticket.began)
         ticket.candidate.measured(now, now - ticket.began, stream=True)
         self._recover(ticket)
 
@@ -341,6 +343,7 @@ class Health:
         candidate.good += 1
         candidate.served += 1
         if not ticket.stream:
+            candidate.proved = max(candidate.proved, ticket.began)
             candidate.measured(now, now - ticket.began, stream=False)
 
     def failed(
@@ -362,6 +365,13 @@ class Health:
             candidate.bad += 1
         if ticket.began < breaker.since:
             return  # it fell together with the one that opened it
+        if (
+            breaker is candidate.breaker
+            and ticket.began < candidate.proved
+            and not ticket.heard
+            and retry_after is None
+        ):
+            return  # one that began later has been answered since
         breaker.failures += 1
         self._failing.add(breaker)
         took = now - ticket.began
