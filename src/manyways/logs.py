@@ -60,7 +60,7 @@ def tell(event: str, facts: dict[str, Any]) -> None:
     """An info line with these facts, which the line may keep. It comes out as any other; every
     request writes one, so it takes the shortest way there is."""
     if _quick is None:
-        _log.info(event, **facts)
+        structlog.get_logger("manyways").info(event, **facts)
     else:
         _quick.write(event, facts)
 
@@ -78,7 +78,6 @@ class _JsonLines:
 
 
 _quick: _JsonLines | None = None
-_log = structlog.get_logger("manyways")
 
 
 class _Patient:

@@ -2,7 +2,9 @@
 
 from typing import Protocol
 
+from manyways.attempts.whole import ANSWER_LIMIT
 from manyways.dialects.openai_chat.assemble import Assembly
+from manyways.errors import Refusal
 
 
 class WholeReply(Protocol):
@@ -27,7 +29,10 @@ class AssembledReply:
         self.started = True
 
     async def write(self, data: bytes) -> None:
+        """Raises `Refusal` where the answer gets too long to be held."""
         self._assembly.feed(data)
+        if self._assembly.size > ANSWER_LIMIT:
+            raise Refusal("all_models_failed", f"The answer is over {ANSWER_LIMIT:,} bytes long.")
 
     async def end(self, data: bytes) -> None:
         self._assembly.feed(data)

@@ -1,0 +1,62 @@
+"""Every line of the log looks the same, whichever way it took."""
+
+import io
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import structlog
+
+from manyways import logs
+
+
+@pytest.fixture(autouse=True)
+def unconfigured() -> Iterator[None]:
+    yield
+    structlog.reset_defaults()
+    logs._quick = None
+
+
+def line(out: io.StringIO) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(out.getvalue())
+    assert out.getvalue().endswith("}\n")
+    return found
+
+
+def test_the_short_way_writes_what_the_long_way_does() -> None:
+    long, short = io.StringIO(), io.StringIO()
+    logs.configure(logs.Settings(format="json"), long)
+    structlog.get_logger().info("request", status=200, path="/ü")
+    logs.configure(logs.Settings(format="json"), short)
+    logs.tell("request", {"status": 200, "path": "/ü"})
+
+    written, quickly = line(long), line(short)
+    assert {**written, "timestamp": ""} == {**quickly, "timestamp": ""}
+    assert quickly["level"] == "info"
+
+
+def test_above_info_nothing_is_told() -> None:
+    out = io.StringIO()
+    logs.configure(logs.Settings(format="json", level="warning"), out)
+    logs.tell("request", {"status": 200})
+    assert out.getvalue() == ""
+
+
+def test_as_text_it_is_told_as_text() -> None:
+    out = io.StringIO()
+    logs.configure(logs.Settings(format="text"), out)
+    logs.tell("request", {"status": 200})
+    assert "request" in out.getvalue()
+    assert "status=200" in out.getvalue()
+    assert not out.getvalue().startswith("{")
+
+
+class Closed(io.StringIO):
+    def write(self, text: str) -> int:
+        raise BrokenPipeError
+
+
+def test_where_nobody_reads_the_log_requests_go_on() -> None:
+    logs.configure(logs.Settings(format="json"), Closed())
+    logs.tell("request", {"status": 200})
