@@ -149,8 +149,8 @@ def _words(findings: Findings) -> dict[str, str]:
             Rests are up to 20% shorter by chance, so that gateways which saw the same outage do
             not come back together. Among 25 gateways the busiest half second has
             {fleet.busiest(15.0, 65.0)} probes, and {in_step.busiest(15.0, 65.0)} without it: as
-            callers come at random, probes are spread anyway. It is a precaution more than a
-            gain, and what it costs cannot be seen here.
+            callers come at random, probes are spread anyway. It is a precaution that
+            these figures give no reason for, and none against.
             """
         ),
         "hedging": _prose(

@@ -174,8 +174,26 @@ def test_a_slow_failure_or_one_that_tells_a_time_is_never_a_stray(
 ) -> None:
     health = health_of(OFFERS)
     for _ in range(20):
-        answered(health)
+        answered(health, now=T0 - 5)
     failed(health, took=took, retry_after=retry_after)
+    assert not is_back(health, T0)
+
+
+def test_a_failure_is_old_news_once_somebody_who_began_later_was_answered() -> None:
+    health = health_of(OFFERS)
+    slow = begun(health, now=T0 - 10)
+    answered(health, now=T0 - 5)
+    health.failed(slow, T0, "timeout")
+    assert is_back(health, T0)
+    assert health.candidate(ASKED).outcomes["timeout"] == 1
+
+
+def test_a_break_after_the_first_token_counts_whoever_was_answered_since() -> None:
+    health = health_of(OFFERS)
+    cut = begun(health, now=T0 - 10)
+    health.spoke(cut, T0 - 9)
+    answered(health, now=T0 - 5)
+    health.failed(cut, T0, "cut")
     assert not is_back(health, T0)
 
 
@@ -475,7 +493,8 @@ def test_in_an_outage_the_dead_one_sees_probes_and_is_back_within_15_seconds(
     chance: Callable[[], float], phase: float, seconds: float, code: str
 ) -> None:
     outage = Outage(seconds=seconds, every=4, phase=phase, chance=chance, code=code)
-    assert len(outage.probes) <= 3 + seconds / 12, "not a request every 4 seconds"
+    early = 4  # one is taken for a stray, and the first rests are short
+    assert len(outage.probes) <= early + seconds / 12, "not a request every 4 seconds"
     assert outage.came_back_after <= 15
 
 
