@@ -314,6 +314,10 @@ class Health:
         candidate = self.candidate(model)
         return bool(candidate.breaker.why or candidate.provider.breaker.why)
 
+    def is_probe(self, ticket: Ticket) -> bool:
+        """Whether an attempt under way is the one that looks whether somebody is back."""
+        return bool(self._failing) and any(b.probe is ticket for b in ticket.way)
+
     # What becomes of it
 
     def begin(self, ticket: Ticket) -> None:
@@ -396,9 +400,15 @@ class Health:
     def dropped(self, ticket: Ticket, outran_at: float | None = None) -> None:
         """It was cancelled, or says nothing about the provider: a probe that proved nothing.
 
-        Where another was faster, at `outran_at`, it would have taken longer than until then.
+        Where another was faster, at `outran_at`, it would have taken longer than until then; a
+        probe that is too slow has failed.
         """
+        outrun = outran_at is not None and not ticket.heard and self.is_probe(ticket)
+        probed = [b for b in ticket.way if b.probe is ticket] if outrun else []
         if self._end(ticket):
+            for breaker in probed:
+                seconds = self._rest(breaker, "timeout", 0.0, None)
+                breaker.open(outran_at or 0.0, seconds, breaker.why, late=breaker.late)
             candidate = ticket.candidate
             candidate.outcomes["cancelled"] += 1
             if outran_at is not None and ticket.stream and not ticket.heard:

@@ -17,6 +17,7 @@ again.
 """
 
 import itertools
+import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final, Literal
 
@@ -66,8 +67,8 @@ class Plan:
 
     __slots__ = (
         "_budget", "_candidates", "_chance", "_deadline", "_health", "_hedge_at", "_joints",
-        "_last", "_longer_than", "_not_reached", "_settings", "_stream", "_strikes", "_tier",
-        "_tiers", "_tried", "_verdict", "_ways", "attempts", "committed", "over",
+        "_last", "_longer_than", "_not_reached", "_probing", "_settings", "_stream", "_strikes",
+        "_tier", "_tiers", "_tried", "_verdict", "_ways", "attempts", "committed", "over",
     )  # fmt: skip
 
     def __init__(
@@ -96,6 +97,7 @@ class Plan:
         self._not_reached: set[str] = set()  # providers: their other models are not asked
         self._longer_than: int | None = None  # a window this short is too short
         self._hedge_at: float | None = None
+        self._probing = False  # what is watched looks whether somebody is back
         self._verdict: Refusal | None = None  # told once nobody else is about to speak
         self._ways: tuple[Method, ...] = ()  # how a broken answer may be gone on from
         self._joints: list[Joint] | None = None  # set once an answer broke
@@ -121,18 +123,14 @@ class Plan:
 
     def begin(self, now: float) -> Commands:
         """The request is there."""
-        commands: Commands
+        if self._settings.hedge and self._stream and self._budget is not None:
+            self._budget.earn(self._settings.hedge_budget)
         only = self._tier[0] if len(self._tier) == 1 else None
         credential = None if only is None else self._health.credential(only, now)
         if only is not None and credential is not None and now < self._deadline:
             self._tier = []  # the usual case: one is meant, and it is well
-            commands = (self._start(only, credential, now),)
-        else:
-            commands = self._next(now)
-        if self._settings.hedge and self._stream and self._budget is not None:
-            self._budget.earn(self._settings.hedge_budget)
-            return commands + self._arm(now)
-        return commands
+            return self._launch(only, credential, now)
+        return self._next(now)
 
     def spoke(self, attempt: int, now: float) -> Commands:
         """The first content of an attempt has come: its answer is the caller's from now on."""
@@ -232,7 +230,7 @@ class Plan:
             return self._join(now)
         chosen = self._choose(now) or self._choose_last(now)
         if chosen is not None:
-            return (self._start(*chosen, now),)
+            return self._launch(*chosen, now)
         return self._repeat(now)
 
     def _join(self, now: float) -> Commands:
@@ -363,6 +361,9 @@ class Plan:
         if not waiting:
             return (self._give_up("exhausted"),)
         again_at, tried = min(waiting, key=lambda one: one[0])
+        # One after the other: all at once would use up every attempt within the same moment.
+        latest = max(one.ended or now for one in self.attempts)
+        again_at = max(again_at, latest + self._settings.retry_pause * (1 - JITTER))
         if again_at >= self._deadline:
             return (self._give_up("exhausted", retry_after=again_at - now),)
         if again_at > now:
@@ -371,31 +372,44 @@ class Plan:
         method = None if self._joints is None else self._ways_of(tried.model, now)[0]
         return (self._start(tried.model, self._key(tried.model, now), now, method),)
 
+    def _launch(self, model: Model, credential: int, now: float) -> Commands:
+        """Start an attempt, and look again when its first token is later than it nearly always
+        is. A probe is always watched: no caller is to wait out whether somebody is back."""
+        start = self._start(model, credential, now)
+        if not self._stream or self._joints is not None:
+            return (start,)
+        candidate = self._health.candidate(model)
+        self._probing = self._health.is_probe(self.attempts[-1])
+        if self._probing:
+            usual = candidate.percentile(0.95) or (candidate.first_token or math.inf) * 2
+            patience = min(usual * 1.5, start.limit / 2)
+        elif self._settings.hedge and start.attempt == 0:
+            patience = candidate.percentile(0.95) or math.inf
+        else:
+            return (start,)
+        if now + patience >= self._deadline:
+            return (start,)
+        self._hedge_at = now + patience
+        return (start, Wait(self._hedge_at))
+
     def _hedge(self, now: float) -> Commands:
-        """A second candidate beside one that is slow, if the budget has it."""
+        """A second candidate beside one that is slow, if the budget has it. A probe needs none:
+        there is one for each rest."""
         if (
             self._verdict is not None
             or len(self.attempts) >= self._settings.max_attempts
             or now >= self._deadline
         ):
             return ()
-        if self._budget is None or not self._budget.covers():
+        budget = self._budget
+        if not self._probing and (budget is None or not budget.covers()):
             return ()
         chosen = self._choose(now)
         if chosen is None:
             return ()
-        self._budget.spend()
+        if budget is not None and not self._probing:
+            budget.spend()
         return (self._start(*chosen, now),)
-
-    def _arm(self, now: float) -> Commands:
-        """Look again when the first token is later than it nearly always is."""
-        if not self.attempts:
-            return ()
-        usual = self._health.candidate(self.attempts[0].model).percentile(0.95)
-        if not usual or now + usual >= self._deadline:
-            return ()
-        self._hedge_at = now + usual
-        return (Wait(self._hedge_at),)
 
     def _joinable(self, broken: Attempt, now: float) -> list[Joint]:
         """Who may go on from a broken answer, and how, best first."""
