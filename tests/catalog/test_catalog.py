@@ -8,6 +8,7 @@ import structlog
 from structlog.testing import capture_logs
 
 from manyways.catalog.catalog import AT_ONCE, FIRST_RETRY, Catalog, Settings
+from manyways.catalog.trouble import Trouble
 from manyways.errors import AttemptFailed, Refusal
 from manyways.types import Model, ModelEntry, Provider
 
@@ -159,6 +160,45 @@ async def test_an_earlier_life_is_remembered_when_the_provider_answers() -> None
     assert world.ids("Capi") == []
     await world.catalog.refresh()
     assert [m.created for m in world.catalog.snapshot.models] == [5, 1_000_000]
+
+
+# Who has not told its models
+
+
+async def test_whoever_is_asked_for_its_models_is_untold_until_it_has_told_them() -> None:
+    world = World([CAPI, SPACE, LISTED, LOCAL], Capi=[REFUSED, listing("a"), REFUSED], Space=[b""])
+    assert list(world.catalog.snapshot.untold) == ["Capi", "Space"]
+    begun = world.catalog.snapshot
+    await world.catalog.refresh("Capi")
+    assert world.catalog.snapshot is begun
+    await world.catalog.refresh("Capi")
+    assert list(world.catalog.snapshot.untold) == ["Space"]
+    await world.catalog.refresh("Capi")
+    assert list(world.catalog.snapshot.untold) == ["Space"]  # it keeps what it told
+
+
+async def test_a_provider_that_says_it_has_no_models_has_told_them() -> None:
+    world = World([CAPI], Capi=[listing()])
+    with capture_logs() as lines:
+        await world.catalog.refresh()
+    assert world.catalog.snapshot.untold == ()
+    assert lines == []
+
+
+async def test_troubles_tell_why_and_since_when_until_they_are_over() -> None:
+    odd = AttemptFailed("provider_error", "overloaded", status=503)
+    world = World([CAPI, LISTED], Capi=[REFUSED, odd, listing("a")], Listed=[REFUSED])
+    assert world.catalog.troubles == {}
+    await world.catalog.refresh()
+    refused = Trouble(reason="nobody listens there", since=1_000_000.0)
+    assert world.catalog.troubles == {"Capi": refused, "Listed": refused}
+    world.clock.now += 60
+    await world.catalog.refresh("Capi")
+    assert world.catalog.troubles["Capi"] == Trouble(
+        reason="HTTP 503: overloaded", since=1_000_000.0
+    )
+    await world.catalog.refresh("Capi")
+    assert list(world.catalog.troubles) == ["Listed"]
 
 
 # Refreshing

@@ -61,8 +61,14 @@ def test_a_providers_rows_are_replaced_and_nothing_else_moves() -> None:
     assert SNAPSHOT.by_id("o3") == ()
 
 
+def test_whoever_told_its_models_is_untold_no_more_even_if_it_has_none() -> None:
+    begun = Snapshot(provider_names=("Capi", "Empty"), untold=("Capi", "Empty"))
+    assert begun.with_provider("Empty", (), made_at=8.0).untold == ("Capi",)
+    assert SNAPSHOT.untold == ()
+
+
 def test_it_cannot_be_changed() -> None:
-    for name in ("models", "provider_names", "made_at"):
+    for name in ("models", "provider_names", "made_at", "untold"):
         with pytest.raises(AttributeError):
             setattr(SNAPSHOT, name, ())
 

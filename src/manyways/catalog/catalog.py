@@ -7,7 +7,7 @@ the network, and tests run in no time.
 import asyncio
 import re
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from random import SystemRandom
 from typing import Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
@@ -18,6 +18,7 @@ from msgspec import Struct
 from manyways.catalog.discovery import Discovered, merge, parse
 from manyways.catalog.selection import unknown_provider
 from manyways.catalog.snapshot import Snapshot
+from manyways.catalog.trouble import Trouble, reason
 from manyways.errors import ManywaysError
 from manyways.types import Model, Provider
 
@@ -81,14 +82,16 @@ class _Source:
 
     `failures` counts those in a row. `settled` is set once the provider has been asked for
     the first time, whatever came of it, and from the beginning where the configuration lists
-    its models. `turn` keeps an earlier answer from coming after a later one.
+    its models. `trouble` is why it could not be asked, until it can. `turn` keeps an earlier
+    answer from coming after a later one.
     """
 
-    __slots__ = ("failures", "provider", "settled", "turn")
+    __slots__ = ("failures", "provider", "settled", "trouble", "turn")
 
     def __init__(self, provider: Provider) -> None:
         self.provider = provider
         self.failures = 0
+        self.trouble: Trouble | None = None
         self.turn = asyncio.Lock()
         self.settled = asyncio.Event()
         if provider.models is not None:
@@ -134,12 +137,28 @@ class Catalog:
             ),
             provider_names=tuple(provider.name for provider in providers),
             made_at=now,
+            untold=tuple(
+                name for name, source in self._sources.items() if source.provider.models is None
+            ),
         )
 
     def __repr__(self) -> str:
         waiting = sum(not source.settled.is_set() for source in self._sources.values())
         failing = sum(source.failures > 0 for source in self._sources.values())
         return f"<Catalog {self.snapshot!r}, {waiting} not asked yet, {failing} failing>"
+
+    @property
+    def troubles(self) -> Mapping[str, Trouble]:
+        """The providers whose lists could not be had at the latest try, and why.
+
+        `since` is when the first of those tries failed that have all failed. It is not only
+        about providers that are `untold`: others keep the models that they had.
+        """
+        return {
+            name: source.trouble
+            for name, source in self._sources.items()
+            if source.trouble is not None
+        }
 
     async def run(self) -> None:
         """Ask every provider now, and again and again, until cancelled.
@@ -206,26 +225,28 @@ class Catalog:
                     body = await self._ask(source.provider)
                 self._succeeded(source, parse(body))
             except ManywaysError as error:
-                problem = str(error) or type(error).__name__
+                problem = reason(error)
                 self._failed(source, problem)
             except Exception as error:  # noqa: BLE001 - the other providers are to live on
-                problem = f"unexpected {type(error).__name__}: {error}"
+                problem = reason(error)
                 self._failed(source, problem, exc_info=error)
             source.settled.set()
             return problem
 
     def _failed(
-        self, source: _Source, reason: str, *, exc_info: BaseException | None = None
+        self, source: _Source, problem: str, *, exc_info: BaseException | None = None
     ) -> None:
         name = source.provider.name
         source.failures += 1
+        since = self._clock() if source.trouble is None else source.trouble.since
+        source.trouble = Trouble(reason=problem, since=since)
         # Once is news; that it is still so is not.
         tell = _log.warning if source.failures == 1 else _log.debug
         kept = len(self.snapshot.of_provider(name))
         tell(
             f"{name} does not tell its models",
             provider=name,
-            reason=reason,
+            reason=problem,
             kept=kept,
             **({"exc_info": exc_info} if exc_info else {}),
         )
@@ -238,9 +259,12 @@ class Catalog:
         if source.failures:
             _log.info(f"{name} tells its models again", provider=name, failures=source.failures)
             source.failures = 0
-        if after == before:
+            source.trouble = None
+        if after == before and name not in self.snapshot.untold:
             return
         self.snapshot = self.snapshot.with_provider(name, after, now)
+        if after == before:
+            return
         old, new = {model.id for model in before}, {model.id for model in after}
         _log.info(
             f"The models of {name} have changed",

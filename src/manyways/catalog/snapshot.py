@@ -13,13 +13,15 @@ class Snapshot(Struct, frozen=True, eq=False, dict=True, weakref=True):
 
     `provider_names` are the configured providers in their order, also those that have no
     models now. `models` stand in the order of their providers and, within one, as they were
-    given. Invariants: every model's provider is in `provider_names`; no provider has one id
-    twice.
+    given. `untold` are the providers that are to be asked for their models and have not told
+    them yet: they may have any. Invariants: every model's provider is in `provider_names`; no
+    provider has one id twice.
     """
 
     models: tuple[Model, ...] = ()
     provider_names: tuple[str, ...] = ()
     made_at: float = 0.0
+    untold: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{name} {len(self.of_provider(name))}" for name in self.provider_names)
@@ -51,13 +53,14 @@ class Snapshot(Struct, frozen=True, eq=False, dict=True, weakref=True):
         return rows if provider is None else tuple(row for row in rows if row.provider == provider)
 
     def with_provider(self, name: str, models: Iterable[Model], made_at: float) -> "Snapshot":
-        """This snapshot with `models` in place of all that the provider had."""
+        """This snapshot with `models`, as the provider told, in place of all that it had."""
         rows = {known: self.of_provider(known) for known in self.provider_names}
         rows[name] = tuple(models)
         return Snapshot(
             models=tuple(model for row in rows.values() for model in row),
             provider_names=tuple(rows),
             made_at=made_at,
+            untold=tuple(untold for untold in self.untold if untold != name),
         )
 
     @cached_property
