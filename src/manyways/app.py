@@ -37,7 +37,7 @@ from manyways.edge.metrics import MetricsPage, RequestCounts
 from manyways.edge.routes import NOT_YET, Endpoint, Routes
 from manyways.errors import ManywaysError, Refusal
 from manyways.flow import Flow
-from manyways.routing.health import Health
+from manyways.routing.health import Health, Name
 from manyways.routing.standing import Standing, standings
 from manyways.store.database import Database
 from manyways.types import Provider
@@ -80,9 +80,9 @@ async def serve(settings: Settings, database: Database, ready: Callable[[str], N
                 await serving
                 raise CannotListen("the HTTP server ended by itself")
             log.info("stopping")
-            draining = asyncio.create_task(edge.drain(settings.server.drain))
+            # Until they are through, whoever comes is told to ask again, and not turned away.
+            await edge.drain(settings.server.drain)
             cast("Callable[[], None]", server.stop)()
-            await draining
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(5.0):
                     await serving
@@ -121,6 +121,7 @@ async def _gateway(settings: Settings, database: Database) -> AsyncIterator[Edge
         routing,
         {name: provider.credentials for name, provider in providers.items()},
         chance=random.random,
+        tell=_tell_of_health,
     )
     tally = Tally()
     drains = Drains(partial(_drained, tally))
@@ -157,6 +158,16 @@ async def _gateway(settings: Settings, database: Database) -> AsyncIterator[Edge
             await drains.aclose()
             await children.aclose()
             await carrier.aclose()
+
+
+def _tell_of_health(name: Name, why: str, seconds: float | None) -> None:
+    provider, model, credential = name
+    key = None if credential is None else credential + 1
+    facts = {"provider": provider, "model": model, "key": key, "why": why}
+    if seconds is None:
+        log.info("back in use", **facts)
+    else:
+        log.warning("resting", **facts, seconds=round(seconds, 1))
 
 
 def _drained(tally: Tally, provider: str, usage: dict[str, Any]) -> None:

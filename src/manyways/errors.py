@@ -81,7 +81,8 @@ class AttemptFailed(ManywaysError):
     """One attempt at one provider failed through no fault of the caller.
 
     `code` is one of the outcome classes of `upstream.failures`; `status` is the provider's
-    HTTP status, where it sent one; `retry_after` is in seconds, where it said so.
+    HTTP status, where it sent one; `retry_after` is in seconds, where it said so. `words` are
+    the provider's own where `message`, which callers see, keeps them back.
     """
 
     def __init__(
@@ -91,12 +92,14 @@ class AttemptFailed(ManywaysError):
         *,
         status: int | None = None,
         retry_after: float | None = None,
+        words: str = "",
     ) -> None:
         super().__init__(message)
         self.code = code
         self.message = message
         self.status = status
         self.retry_after = retry_after
+        self.words = words
 
     def __repr__(self) -> str:
         return f"<AttemptFailed {self.code} status={self.status}: {self.message}>"

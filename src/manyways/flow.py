@@ -15,7 +15,7 @@ Limits belong between 3 and 4, the record behind 5.
 import math
 import random
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from manyways import attempts
@@ -66,11 +66,20 @@ class Exchange(attempts.CallersReply, Protocol):
         ...
 
 
+class Shelf(Offers, Protocol):
+    """What the catalog has at one moment."""
+
+    @property
+    def untold(self) -> Sequence[str]:
+        """Providers that have not told their models since the start."""
+        ...
+
+
 class Catalog(Protocol):
     """Where models are looked up."""
 
     @property
-    def snapshot(self) -> Offers: ...
+    def snapshot(self) -> Shelf: ...
 
     async def settled(self, names: Iterable[str], limit: float) -> bool: ...
 
@@ -148,27 +157,30 @@ class Flow:
         except Refusal as refusal:
             if refusal.code != "model_not_found":
                 raise
-            missing = refusal
         # A provider may not have told its models yet: right after the start that is no 404.
         names = self._catalog.snapshot.provider_names
         wait = min(self._discovery_wait, deadline - time.monotonic())
-        if await self._catalog.settled(names, wait):
-            return self._look_up(request)
+        await self._catalog.settled(names, wait)
+        untold = self._catalog.snapshot.untold
         try:
-            return self._look_up(request)
-        except Refusal:
+            return self._look_up(request, untold)
+        except Refusal as refusal:
+            if refusal.code != "model_not_found" or not untold:
+                raise
             raise Refusal(
                 "all_models_failed",
-                f"{missing.message} But not every provider has told its models yet; ask again.",
+                f"{refusal.message} But {', '.join(untold)} cannot be asked for models yet,"
+                " and may have it; ask again.",
                 retry_after=5,
             ) from None
 
-    def _look_up(self, request: ChatRequest) -> Candidates:
+    def _look_up(self, request: ChatRequest, untold: Sequence[str] = ()) -> Candidates:
         offers = self._catalog.snapshot
         if offers is not self._seen:
             self._seen = offers
             self._health.keep(offers.models)
-        return resolve(offers, _wish(request), request.needs, self._means.settings.order)
+        order = self._means.settings.order
+        return resolve(offers, _wish(request), request.needs, order, untold=untold)
 
 
 def _wish(request: ChatRequest) -> Wish:
@@ -204,10 +216,12 @@ def _refusal(end: GiveUp, made: list[Attempt], patience: float) -> Refusal:
             f"No answer within {patience:g} s.\n\nTried models:\n{listed}",
             details=details,
         )
+    what = f"Service temporarily unavailable. All {len(tried)} model(s) failed to respond."
+    if any(one.spoke_at is not None for one in made):
+        what = "The answer broke off, and nobody could go on with it."
     return Refusal(
         "all_models_failed",
-        f"Service temporarily unavailable. All {len(tried)} model(s) failed to respond."
-        f"\n\nTried models:\n{listed}",
+        f"{what}\n\nTried models:\n{listed}",
         retry_after=max(1, min(3600, math.ceil(end.retry_after or 1.0))),
         details=details,
     )

@@ -71,7 +71,7 @@ class TimeLimit:
         if not self._expired or task is None:
             return
         if task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
-            raise TimeoutError(f"{self.why or 'waiting'} took over {self.seconds:g} s") from error
+            raise TimeoutError(f"{self.why or 'waiting'} took over {self.seconds:.3g} s") from error
 
     def ring(self, now: float) -> None:
         """Cancel the task if the time has come. Called by the clock."""

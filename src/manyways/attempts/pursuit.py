@@ -284,6 +284,7 @@ class Pursuit:
     def _lost(self, start: Start, provider: OpenAIProvider, failure: AttemptFailed) -> Commands:
         """A failure, before or after the answer had begun."""
         failure.message = provider.redact(failure.message)
+        failure.words = provider.redact(failure.words)
         now = time.monotonic()
         attempt = self._plan.attempts[start.attempt]
         tell = log.error if failure.code == "credentials" else log.warning
@@ -295,7 +296,7 @@ class Pursuit:
             key=provider.label(start.credential) if failure.code == "credentials" else None,
             code=failure.code,
             status=failure.status,
-            reason=provider.redact(str(failure.__cause__ or failure)),
+            reason=failure.words or provider.redact(str(failure.__cause__ or failure)),
             ms=round((now - attempt.began) * 1000),
         )
         if self._events is None or attempt.spoke_at is None:

@@ -84,7 +84,8 @@ def _this_machine(config: Path | None) -> tuple[list[Finding], Settings | None, 
         return findings, settings, None
     from manyways.cli import health
 
-    finding, found = health.look(reachable(settings.server.host), settings.server.port)
+    keys = {one.name: len(one.api_keys) for one in settings.providers}
+    finding, found = health.look(reachable(settings.server.host), settings.server.port, keys)
     return [*findings, finding], settings, found
 
 

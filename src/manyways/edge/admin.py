@@ -47,11 +47,16 @@ class AdminPages:
         await self._admit(exchange)
         name = query_fields(exchange, "name")["name"]
         shown = [one for one in self._providers if name is None or one.name == name]
-        snapshot = self._catalog.snapshot
+        snapshot, troubles = self._catalog.snapshot, self._catalog.troubles
         if name is not None and not shown:
             raise unknown_provider(snapshot, name, param="name")
         rows = provider_rows(
-            shown, snapshot.of_provider, self._standings(), self._label, self._clock()
+            shown,
+            snapshot.of_provider,
+            self._standings(),
+            self._label,
+            self._clock(),
+            untold={one: troubles[one] for one in snapshot.untold if one in troubles},
         )
         body = json_text.encode({"object": "list", "data": rows})
         await exchange.answer(body, 200, [JSON, _AS_IT_IS_NOW])

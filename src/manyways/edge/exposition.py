@@ -19,6 +19,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from manyways import __version__
+from manyways.catalog.snapshot import Snapshot
 from manyways.edge.metrics import BOUNDS, EndpointCounts, Reading
 from manyways.edge.wording import Reason
 from manyways.routing.standing import Standing
@@ -51,6 +52,7 @@ class _Page(Collector):
         build.add_metric((__version__, platform.python_version()), 1)
         yield build
         yield from self._requests()
+        yield from _catalog(self._reading.catalog)
         yield from _health(self._reading)
         yield from _candidates(self._reading.standings)
         for name, count in self._reading.totals.items():
@@ -90,6 +92,19 @@ class _Page(Collector):
 def _buckets(endpoint: EndpointCounts) -> list[tuple[str, float]]:
     ends = (*map(str, BOUNDS), "+Inf")
     return list(zip(ends, accumulate(endpoint.classes), strict=True))
+
+
+def _catalog(snapshot: Snapshot) -> Iterator[Metric]:
+    models = GaugeMetricFamily("manyways_models", "Models in the catalog.", labels=("provider",))
+    told = GaugeMetricFamily(
+        "manyways_models_told",
+        "0 for a provider that is asked for its models and has not told them since the start.",
+        labels=("provider",),
+    )
+    for name in snapshot.provider_names:
+        models.add_metric((name,), len(snapshot.of_provider(name)))
+        told.add_metric((name,), name not in snapshot.untold)
+    yield from (models, told)
 
 
 def _health(reading: Reading) -> Iterator[Metric]:

@@ -35,6 +35,8 @@ _ALLOWED_HEADERS = (
     b" X-Stainless-Retry-Count, X-Stainless-Runtime, X-Stainless-Runtime-Version,"
     b" X-Stainless-Timeout, X-Stainless-Helper-Method, X-Stainless-Async, User-Agent"
 )
+_ROUTINE = frozenset({"/healthz", "/readyz", "/metrics"})
+"""What machines ask every few seconds: nobody wants to read that it went well."""
 _CLIENT_ID_LENGTH = 128
 _PATH_LENGTH = 200
 
@@ -188,7 +190,12 @@ class Edge:
         if exchange.caller is not None:
             facts["key"] = exchange.caller.last4
         facts["id"] = exchange.id
-        self._tell("request", facts)
+        if status >= 500:
+            log.warning("request", **facts)
+        elif exchange.path in _ROUTINE and status == 200:
+            log.debug("request", **facts)
+        else:
+            self._tell("request", facts)
 
 
 def _preflight(methods: str) -> Headers:

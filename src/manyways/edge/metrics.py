@@ -13,6 +13,7 @@ from typing import Final
 from msgspec import Struct
 
 from manyways.attempts.tally import Tally
+from manyways.catalog.snapshot import Snapshot
 from manyways.edge.exchange import Exchange
 from manyways.routing.standing import Standing
 
@@ -103,10 +104,12 @@ class Reading(Struct, frozen=True, kw_only=True):
     standings: tuple[Standing, ...]
     totals: dict[str, int]
     continuations: dict[str, int]
+    catalog: Snapshot
 
 
 class MetricsPage:
-    """`GET /metrics`. `active` tells how many requests are under way, `clock` Unix seconds."""
+    """`GET /metrics`. `active` tells how many requests are under way, `catalog` the models
+    that there are, `clock` Unix seconds."""
 
     def __init__(
         self,
@@ -115,12 +118,14 @@ class MetricsPage:
         standings: Callable[[], Iterable[Standing]],
         tally: Tally,
         active: Callable[[], int],
+        catalog: Callable[[], Snapshot] = Snapshot,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._counts = counts
         self._standings = standings
         self._tally = tally
         self._active = active
+        self._catalog = catalog
         self._clock = clock
         # The page needs no key: however many ask, one page is written at a time.
         self._turn = asyncio.Lock()
@@ -154,6 +159,7 @@ class MetricsPage:
                 "answers_drained": tally.drained,
             },
             continuations=dict(tally.continuations),
+            catalog=self._catalog(),
         )
 
 

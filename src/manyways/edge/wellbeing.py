@@ -5,19 +5,21 @@ A provider, a credential and a model are each in one of these states:
     well            asked lately, and nothing speaks against it
     degraded        answers, but more than one in ten attempts failed, or a part of it rests
     resting         left alone, as it failed; behind `back_at` a request may try it again
+    models unknown  a provider that does not tell its models, and has not since the start
     not asked yet   nothing is known of it
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, Literal, NamedTuple, get_args
 from urllib.parse import urlsplit, urlunsplit
 
+from manyways.catalog.trouble import Trouble
 from manyways.edge.wording import NO_FAILURES, Reason
 from manyways.routing.standing import Standing
 from manyways.types import Model, Provider
 
-State = Literal["well", "degraded", "resting", "not asked yet"]
+State = Literal["well", "degraded", "resting", "models unknown", "not asked yet"]
 STATES: Final[tuple[State, ...]] = get_args(State)
 
 DEGRADED: Final = 0.1
@@ -28,7 +30,8 @@ Label = Callable[[str, int], str]
 
 
 class _State(NamedTuple):
-    """These fields of a row. `due`: its rest is over, and the next request may try it."""
+    """These fields of a row. `due`: its rest is over, and the next request may try it.
+    `resting_since` is also since when a provider does not tell its models."""
 
     state: State
     why: str | None = None
@@ -57,9 +60,12 @@ def provider_rows(
     standings: Iterable[Standing],
     label: Label,
     now: float,
+    *,
+    untold: Mapping[str, Trouble],
 ) -> list[dict[str, Any]]:
     """A row a provider, in their order. `models` tells those of a provider, `now` is Unix seconds.
 
+    `untold` are the providers that were asked for their models and have never told them.
     Moments in the rows are UTC (RFC 3339, milliseconds), latencies milliseconds, rates 0 to 1.
     """
     known: dict[str, _Known] = {}
@@ -73,7 +79,8 @@ def provider_rows(
             found.models[one.model] = one
         elif one.model is not None and one.credential is not None:
             found.limited.setdefault(one.model, {})[one.credential] = one
-    rows = _Rows(label, now)
+    providers = tuple(providers)
+    rows = _Rows(label, now, {one.name for one in providers if not one.api_keys}, untold)
     return [
         rows.provider(one, models(one.name), known.get(one.name) or _Known([], {}, {}, {}))
         for one in providers
@@ -81,15 +88,19 @@ def provider_rows(
 
 
 class _Rows:
-    def __init__(self, label: Label, now: float) -> None:
+    def __init__(
+        self, label: Label, now: float, keyless: set[str], untold: Mapping[str, Trouble]
+    ) -> None:
         self._label = label
         self._now = now
+        self._keyless = keyless
+        self._untold = untold
 
     def provider(
         self, provider: Provider, models: Sequence[Model], known: _Known
     ) -> dict[str, Any]:
         rows = [self._model(model, known) for model in models]
-        state = self._provider_state(known, rows)
+        state = self._provider_state(provider.name, known, rows)
         return {
             "name": provider.name,
             "object": "provider",
@@ -156,7 +167,7 @@ class _Rows:
         shut, count = self._shut(known.credentials, limited)
         if shut and len(shut) == count:
             first = min(shut, key=_back)
-            closed_to_it.append((first, f"{self._named(first)} rests: "))
+            closed_to_it.append((first, self._whose(first)))
         if closed_to_it:
             last, whose = max(closed_to_it, key=lambda one: _back(one[0]))
             return self._resting(last, whose)
@@ -181,14 +192,20 @@ class _Rows:
                 shut.append(max(resting, key=_back))
         return shut, len(numbers)
 
-    def _provider_state(self, known: _Known, models: list[dict[str, Any]]) -> _State:
+    def _provider_state(self, name: str, known: _Known, models: list[dict[str, Any]]) -> _State:
         for whole in known.whole:
             if whole.state != "closed":
                 return self._resting(whole, "")
         shut, count = self._shut(known.credentials, {})
         if shut and len(shut) == count:
             first = min(shut, key=_back)
-            return self._resting(first, f"{self._named(first)} rests: ")
+            return self._resting(first, self._whose(first))
+        if (trouble := self._untold.get(name)) is not None:
+            return _State(
+                "models unknown",
+                f"does not tell its models: {trouble.reason}",
+                resting_since=self._moment(trouble.since - self._now),
+            )
         resting = [row for row in models if row["state"] == "resting"]
         if resting and len(resting) == len(models):
             first_back = min(resting, key=lambda row: str(row["back_at"]))
@@ -224,13 +241,14 @@ class _Rows:
 
     def _resting_keys(self, rows: Iterable[Standing]) -> list[str]:
         return [
-            f"{self._named(one)} rests: {Reason.of(one.why or '')}"
-            for one in rows
-            if one.state != "closed"
+            f"{self._whose(one)}{Reason.of(one.why or '')}" for one in rows if one.state != "closed"
         ]
 
-    def _named(self, one: Standing) -> str:
-        return self._label(one.provider, one.credential or 0)
+    def _whose(self, one: Standing) -> str:
+        """Names the key that rests, where there are keys."""
+        if one.provider in self._keyless:
+            return ""
+        return f"{self._label(one.provider, one.credential or 0)} rests: "
 
     def _moment(self, seconds: float) -> str:
         """`seconds` from now."""

@@ -1,5 +1,6 @@
 """Outcome classes in an operator's words."""
 
+import re
 from typing import Final, NamedTuple
 
 MEANINGS: Final = {
@@ -19,6 +20,8 @@ MEANINGS: Final = {
 }
 """What each class of failure says of a provider: `Capi cannot be reached`."""
 
+_STATUS: Final = re.compile(r"([1-5]\d\d)\b:?\s*(.*)", re.DOTALL)
+
 NO_FAILURES: Final = frozenset({"refused", "cancelled"})
 """Outcomes that say nothing against a provider: the caller's fault, or the caller's leaving."""
 
@@ -31,12 +34,19 @@ class Reason(NamedTuple):
 
     @classmethod
     def of(cls, why: str) -> "Reason":
-        """A breaker's `why`: `"timeout"`, `"provider_error: overloaded"`."""
+        """A breaker's `why`: `"timeout"`, `"provider_error: 503 overloaded"`."""
         code, _, words = why.partition(":")
         return cls(code, words.strip())
 
     def __str__(self) -> str:
+        """In one sentence, in which nothing is said twice."""
         meaning = MEANINGS.get(self.code)
-        if meaning is None or self.words.startswith(meaning):
+        if meaning is None:
             return self.words or self.code
-        return f"{meaning}: {self.words}" if self.words else meaning
+        found = _STATUS.fullmatch(self.words)
+        status, said = found.groups() if found else ("", self.words)
+        if status and (not said or said.startswith(meaning)):
+            return f"{said or meaning} (HTTP {status})"
+        if not said or said.startswith(meaning):
+            return said or meaning
+        return f"{meaning}: {self.words}"

@@ -29,6 +29,11 @@ from manyways.routing.settings import Settings
 from manyways.types import Model
 
 State = Literal["closed", "open", "half-open"]
+Name = tuple[str, str | None, int | None]
+"""What a breaker stands for: a provider, a model of it or all, a credential of it or any."""
+Tell = Callable[[Name, str, float | None], None]
+"""Hears that something begins to rest: its name, why, and for how many seconds. `None` seconds
+say that it is back, after what it rested for."""
 
 HALF_LIFE: Final = 60.0
 """Seconds in which what happened counts half as much."""
@@ -67,14 +72,17 @@ _WORDS = 300
 
 
 class Breaker:
-    """One circuit breaker. `until` is when its rest ends, `since` when it last opened.
+    """One circuit breaker. `until` is when its rest ends, `since` when it last opened, `began`
+    when it did so first, after it was well.
 
     Invariants: `probe` is set only while half-open; a closed breaker has no `why`.
     """
 
-    __slots__ = ("failures", "late", "probe", "rests", "since", "until", "why")
+    __slots__ = ("began", "failures", "late", "name", "probe", "rests", "since", "until", "why")
 
-    def __init__(self) -> None:
+    def __init__(self, name: Name) -> None:
+        self.name = name
+        self.began = 0.0
         self.failures = 0  # in a row
         self.rests = 0  # in a row: the next one is so much longer
         self.since = 0.0
@@ -99,6 +107,8 @@ class Breaker:
         return not self.why or (now >= self.until and self.probe is None)
 
     def open(self, now: float, seconds: float, why: str, *, late: bool) -> None:
+        if not self.why:
+            self.began = now
         self.rests += 1
         self.since = now
         self.until = now + seconds
@@ -117,9 +127,9 @@ class ProviderHealth:
 
     __slots__ = ("breaker", "credentials", "only", "turn")
 
-    def __init__(self, credentials: int) -> None:
-        self.breaker = Breaker()
-        self.credentials = [Breaker() for _ in range(credentials)]
+    def __init__(self, name: str, credentials: int) -> None:
+        self.breaker = Breaker((name, None, None))
+        self.credentials = [Breaker((name, None, i)) for i in range(credentials)]
         self.only = self.credentials[0] if credentials == 1 else None
         self.turn = 0
 
@@ -135,7 +145,7 @@ class Candidate:
     def __init__(self, model: Model, provider: ProviderHealth) -> None:
         self.model = model
         self.provider = provider
-        self.breaker = Breaker()
+        self.breaker = Breaker((model.provider, model.id, None))
         self.limited: dict[int, Breaker] = {}  # credential × model, where a rate was limited
         self.running = 0
         self.good = 0.0
@@ -240,10 +250,12 @@ class Health:
         credentials: dict[str, int],
         *,
         chance: Callable[[], float],
+        tell: Tell = lambda *_: None,
     ) -> None:
         self._settings = settings
         self._chance = chance
-        self._providers = {name: ProviderHealth(max(1, n)) for name, n in credentials.items()}
+        self._tell = tell
+        self._providers = {name: ProviderHealth(name, max(1, n)) for name, n in credentials.items()}
         self._candidates: dict[tuple[str, str], Candidate] = {}
         self._failing: set[Breaker] = set()  # those with failures: mostly there is none
 
@@ -255,7 +267,7 @@ class Health:
         key = (model.provider, model.id)
         found = self._candidates.get(key)
         if found is None:
-            provider = self._providers.setdefault(model.provider, ProviderHealth(1))
+            provider = self._providers.setdefault(model.provider, ProviderHealth(model.provider, 1))
             found = self._candidates[key] = Candidate(model, provider)
         elif found.model is not model:
             found.model = model  # the catalog has a newer row
@@ -369,6 +381,8 @@ class Health:
             candidate.bad += 1
         if ticket.began < breaker.since:
             return  # it fell together with the one that opened it
+        if breaker.why and ticket.began < breaker.until:
+            return  # it was asked although it rests: that says nothing new
         if (
             breaker is candidate.breaker
             and ticket.began < candidate.proved
@@ -389,6 +403,8 @@ class Health:
         if not stray:
             seconds = self._rest(breaker, code, took, retry_after)
             why = f"{code}: {words[:_WORDS]}" if words else code
+            if not breaker.why:
+                self._tell(breaker.name, why, seconds)
             breaker.open(now, seconds, why, late=ticket.heard)
 
     def refused(self, ticket: Ticket) -> None:
@@ -407,12 +423,14 @@ class Health:
         probed = [b for b in ticket.way if b.probe is ticket] if outrun else []
         if self._end(ticket):
             for breaker in probed:
-                seconds = self._rest(breaker, "timeout", 0.0, None)
+                seconds = self._rest(breaker, breaker.why.partition(":")[0], 0.0, None)
                 breaker.open(outran_at or 0.0, seconds, breaker.why, late=breaker.late)
             candidate = ticket.candidate
             candidate.outcomes["cancelled"] += 1
             if outran_at is not None and ticket.stream and not ticket.heard:
-                candidate.measured(outran_at, outran_at - ticket.began, stream=True)
+                seconds = outran_at - ticket.began
+                if seconds > (candidate.first_token or 0.0):
+                    candidate.measured(outran_at, seconds, stream=True)
 
     # For operators
 
@@ -438,6 +456,8 @@ class Health:
             ):
                 if breaker.rests:
                     ticket.candidate.forgiven = ticket.candidate.bad
+                if breaker.why and breaker.until > breaker.since:
+                    self._tell(breaker.name, breaker.why, None)
                 breaker.close()
                 self._failing.discard(breaker)
 
@@ -446,7 +466,8 @@ class Health:
         if code == "credentials":
             return candidate.provider.credentials[ticket.credential]
         if code == "rate_limited":
-            return candidate.limited.setdefault(ticket.credential, Breaker())
+            name = (candidate.model.provider, candidate.model.id, ticket.credential)
+            return candidate.limited.setdefault(ticket.credential, Breaker(name))
         if code in _WHOLE_PROVIDER:
             return candidate.provider.breaker
         return candidate.breaker

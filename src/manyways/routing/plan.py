@@ -66,9 +66,10 @@ class Plan:
     """
 
     __slots__ = (
-        "_budget", "_candidates", "_chance", "_deadline", "_health", "_hedge_at", "_joints",
-        "_last", "_longer_than", "_not_reached", "_probing", "_settings", "_stream", "_strikes",
-        "_tier", "_tiers", "_tried", "_verdict", "_ways", "attempts", "committed", "over",
+        "_budget", "_candidates", "_chance", "_deadline", "_health", "_hedge_at", "_hedging",
+        "_joints", "_last", "_longer_than", "_not_reached", "_probing", "_settings", "_stream",
+        "_strikes", "_tier", "_tiers", "_tried", "_verdict", "_ways", "attempts", "committed",
+        "over",
     )  # fmt: skip
 
     def __init__(
@@ -97,6 +98,7 @@ class Plan:
         self._not_reached: set[str] = set()  # providers: their other models are not asked
         self._longer_than: int | None = None  # a window this short is too short
         self._hedge_at: float | None = None
+        self._hedging = False  # whoever is looked for is to be well for sure
         self._probing = False  # what is watched looks whether somebody is back
         self._verdict: Refusal | None = None  # told once nobody else is about to speak
         self._ways: tuple[Method, ...] = ()  # how a broken answer may be gone on from
@@ -221,11 +223,11 @@ class Plan:
     def _next(self, now: float) -> Commands:
         """The next attempt, when none is running."""
         if self._verdict is not None:
-            return (self._give_up("refused", self._verdict),)
+            return (self._give_up(now, "refused", self._verdict),)
         if now >= self._deadline:
-            return (self._give_up("deadline"),)
+            return (self._give_up(now, "deadline"),)
         if len(self.attempts) >= self._settings.max_attempts:
-            return (self._give_up("exhausted"),)
+            return (self._give_up(now, "exhausted"),)
         if self._joints is not None:
             return self._join(now)
         chosen = self._choose(now) or self._choose_last(now)
@@ -239,7 +241,7 @@ class Plan:
             model, method = self._joints.pop(0)
             if self._able((model,)):
                 return (self._start(model, self._key(model, now), now, method),)
-        return self._repeat(now) if self._ways else (self._give_up("exhausted"),)
+        return self._repeat(now) if self._ways else (self._give_up(now, "exhausted"),)
 
     def _choose(self, now: float) -> tuple[Model, int] | None:
         """The best candidate that is well and was not asked, and the key to ask it with."""
@@ -258,8 +260,10 @@ class Plan:
                     well.append(model)
             if well:
                 model = self._better(well, now)
-                # Behind the very first one come its neighbours, whom `behind` knows.
-                self._tier = [m for m in well if m is not model] if self._tiers else []
+                if self._tiers is None:  # behind the very first one `behind` knows who comes
+                    self._tier, self._last = [], []
+                else:
+                    self._tier = [m for m in well if m is not model]
                 return model, self._key(model, now)
             if not self._next_tier(now):
                 return None
@@ -274,6 +278,7 @@ class Plan:
                 chosen = min(
                     self._candidates.first, key=lambda model: self._health.back_at(model, now)
                 )
+                self._last = [chosen]
             self._tiers = self._candidates.behind(chosen)
         tier = next(self._tiers, None)
         if tier is None:
@@ -333,6 +338,7 @@ class Plan:
     def _is_unwell(self, model: Model, now: float) -> bool:
         return (
             self._strikes.get(model.provider, 0) >= STRUCK
+            or (self._hedging and self._health.is_due(model))
             or self._health.credential(model, now) is None
         )
 
@@ -359,13 +365,14 @@ class Plan:
             and (self._joints is None or self._ways_of(tried.model, now))
         ]
         if not waiting:
-            return (self._give_up("exhausted"),)
+            return (self._give_up(now, "exhausted"),)
         again_at, tried = min(waiting, key=lambda one: one[0])
         # One after the other: all at once would use up every attempt within the same moment.
         latest = max(one.ended or now for one in self.attempts)
-        again_at = max(again_at, latest + self._settings.retry_pause * (1 - JITTER))
+        pause = self._settings.retry_pause * (1 - JITTER) * 2.0**tried.repeats
+        again_at = max(again_at, latest + pause)
         if again_at >= self._deadline:
-            return (self._give_up("exhausted", retry_after=again_at - now),)
+            return (self._give_up(now, "exhausted", retry_after=again_at - now),)
         if again_at > now:
             return (Wait(again_at),)
         tried.repeats += 1
@@ -376,6 +383,7 @@ class Plan:
         """Start an attempt, and look again when its first token is later than it nearly always
         is. A probe is always watched: no caller is to wait out whether somebody is back."""
         start = self._start(model, credential, now)
+        self._hedge_at = None
         if not self._stream or self._joints is not None:
             return (start,)
         candidate = self._health.candidate(model)
@@ -404,12 +412,29 @@ class Plan:
         budget = self._budget
         if not self._probing and (budget is None or not budget.covers()):
             return ()
-        chosen = self._choose(now)
+        self._hedging = True
+        chosen = self._choose_beside(now)
+        self._hedging = False
         if chosen is None:
             return ()
         if budget is not None and not self._probing:
             budget.spend()
         return (self._start(*chosen, now),)
+
+    def _choose_beside(self, now: float) -> tuple[Model, int] | None:
+        """Who races: the mates of a probe are suspected with it, and come behind all others."""
+        if not self._probing:
+            return self._choose(now)
+        provider = self.attempts[-1].model.provider
+        before = self._strikes.get(provider, 0.0)
+        self._strikes[provider] = before + STRUCK
+        chosen = self._choose(now)
+        if chosen is None:
+            self._strikes[provider] = before
+            self._tier, self._last = self._last, []
+            chosen = self._choose(now)
+            self._strikes[provider] = before + STRUCK
+        return chosen
 
     def _joinable(self, broken: Attempt, now: float) -> list[Joint]:
         """Who may go on from a broken answer, and how, best first."""
@@ -496,7 +521,8 @@ class Plan:
         if code in {"diverged", "unsuitable"} or (code == "rate_limited" and failure.status == 413):
             self._health.dropped(one)  # it says something about this request alone
         else:
-            words = f"{failure.status} {failure.message}" if failure.status else failure.message
+            words = failure.words or failure.message
+            words = f"{failure.status} {words}" if failure.status else words
             self._health.failed(one, now, code, words, failure.retry_after)
         provider = one.model.provider
         if code not in _OF_THE_MODEL:
@@ -526,6 +552,7 @@ class Plan:
 
     def _give_up(
         self,
+        now: float,
         reason: Literal["refused", "exhausted", "deadline"],
         refusal: Refusal | None = None,
         retry_after: float | None = None,
@@ -540,10 +567,9 @@ class Plan:
             refusals = [one.refusal for one in self.attempts if one.outcome == "refused"]
             if reason == "exhausted" and refusals and not any(able):
                 refusal, reason = refusals[0], "refused"
-        if retry_after is None:
-            told = [one.failure.retry_after for one in self.attempts if one.failure is not None]
-            known = [seconds for seconds in told if seconds is not None]
-            retry_after = min(known) if known else None
+        if retry_after is None and self.attempts:
+            moments = (self._health.back_at(one.model, now)[0] for one in self.attempts)
+            retry_after = min(moments) - now
         return GiveUp(reason, refusal, retry_after)
 
     def _running(self) -> bool:

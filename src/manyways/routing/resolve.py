@@ -1,6 +1,6 @@
 """Which models can serve a request: a pure look at the catalog's snapshot."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from difflib import get_close_matches
 from typing import Final, Protocol
 
@@ -117,10 +117,14 @@ class Candidates(Struct, frozen=True, eq=False):
         return tuple(m for m in models if _allowed(m, wish) and fits(m, needs))
 
 
-def resolve(offers: Offers, wish: Wish, needs: Needs, order: Order) -> Candidates:
+def resolve(
+    offers: Offers, wish: Wish, needs: Needs, order: Order, untold: Collection[str] = ()
+) -> Candidates:
     """The candidates for a wish; `first` is never empty.
 
-    `"auto"` stands for every text model. Raises `Refusal`: `model_not_found`,
+    `"auto"` stands for every text model. `untold` are providers that may have more models than
+    is known: what is wanted of them is looked for elsewhere, and a name that nobody knows
+    spoils no list. Raises `Refusal`: `model_not_found`,
     `provider_not_found`, `context_length_exceeded`, `not_supported` for what no model that may
     be used can do.
     """
@@ -132,12 +136,21 @@ def resolve(offers: Offers, wish: Wish, needs: Needs, order: Order) -> Candidate
     tiers: list[tuple[Model, ...]] = []
     unfit: list[Model] = []
     found_at: set[str] = set()
+    missing: Refusal | None = None
     for name in wish.models:
-        rows = _named(offers, name, wish)
+        try:
+            rows = _named(offers, name, wish, untold)
+        except Refusal as refusal:
+            if not (wish.listed and untold and refusal.code == "model_not_found"):
+                raise
+            missing = missing or refusal
+            continue
         found_at.update(m.provider for m in rows)
         fitting = tuple(m for m in rows if fits(m, needs))
         unfit.extend(m for m in rows if not fits(m, needs))
         tiers.extend(_in_order(fitting, wish))
+    if missing is not None and not found_at:
+        raise missing
     if wish.begin and found_at.isdisjoint(wish.begin):
         many = "Providers" if len(wish.begin) > 1 else "Provider"
         have = "have" if len(wish.begin) > 1 else "has"
@@ -169,12 +182,15 @@ def fits(model: Model, needs: Needs) -> bool:
     return not known or all(capability in known for capability in needs.capabilities)
 
 
-def _named(offers: Offers, name: str, wish: Wish) -> Sequence[Model]:
-    """The rows of one wanted model that may be used. Raises `Refusal` where there are none."""
+def _named(offers: Offers, name: str, wish: Wish, untold: Collection[str]) -> Sequence[Model]:
+    """The rows of a wanted model that may be used. Raises `Refusal` where there are none."""
     if name == AUTO:
         found: Sequence[Model] = [m for m in offers.models if m.category == "text"]
     else:
         found = offers.resolve_name(name)
+    provider, _, bare = name.partition("/")
+    if not found and provider in untold:
+        found = offers.resolve_name(bare)
     if not found:
         raise _unknown(offers, name, _param(wish))
     allowed = [m for m in found if _allowed(m, wish)]
@@ -254,6 +270,11 @@ def _check_providers(offers: Offers, names: Sequence[str]) -> None:
 
 
 def _unknown(offers: Offers, name: str, param: str) -> Refusal:
+    provider, _, bare = name.partition("/")
+    elsewhere = offers.resolve_name(bare) if provider in offers.provider_names else ()
+    if elsewhere:
+        where = f"Provider {provider} has no model {bare}; it is at {_who(elsewhere)}."
+        return Refusal("model_not_found", where, param=param)
     ids = list(dict.fromkeys(m.id for m in offers.models))
     close = []
     if len(ids) <= _WORTH_COMPARING and len(name) <= _A_NAME:

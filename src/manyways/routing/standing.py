@@ -13,7 +13,8 @@ class Standing(Struct, frozen=True, kw_only=True):
 
     `model` is `None` for what concerns the whole provider; `credential` counts from 0 where
     one key is meant. `why` says in words what opened the breaker, `resting_for` how many
-    seconds ago, `back_in` in how many seconds a probe may try. The figures are a candidate's:
+    seconds ago it was well, `back_in` in how many seconds a probe may try. The figures are a
+    candidate's:
     `failure_rate` decays, `first_token`, `first_token_p95` and `whole` are seconds,
     `outcomes` counts attempts that were no success by their class.
     """
@@ -78,6 +79,6 @@ def _row(breaker: Breaker, now: float, **fields: Any) -> Standing:
     state = breaker.state(now)
     if state != "closed":
         fields["why"] = breaker.why
-        fields["resting_for"] = now - breaker.since
+        fields["resting_for"] = now - breaker.began
         fields["back_in"] = max(0.0, breaker.until - now)
     return Standing(state=state, failures=breaker.failures, **fields)

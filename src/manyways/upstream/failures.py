@@ -118,8 +118,9 @@ def from_status(
                 status=status,
                 provider_code=complaint.code or None,
             )
+    words = ""
     if code == "credentials":
-        message = _no_access(complaint.own)  # their words may quote our key
+        words, message = message, _no_access(complaint.own)  # their words may quote our key
     limited = status == 429 or code == "rate_limited"
     heard = body if limited or status == 503 else b""  # others may repeat what they were sent
     return AttemptFailed(
@@ -127,6 +128,7 @@ def from_status(
         message,
         status=status,
         retry_after=retry_after(headers, heard, now, limited=limited),
+        words=words,
     )
 
 
