@@ -6,7 +6,7 @@ import pytest
 
 from manyways.attempts import assembled
 from manyways.attempts.assembled import AssembledReply
-from manyways.errors import Refusal
+from manyways.errors import AttemptFailed
 
 
 class Asker:
@@ -39,5 +39,5 @@ async def test_an_answer_without_end_is_given_up(monkeypatch: pytest.MonkeyPatch
     reply = AssembledReply(Asker())
     await reply.start()
     await reply.write(event("and so on" * 50))
-    with pytest.raises(Refusal, match="over 1,000 bytes"):
+    with pytest.raises(AttemptFailed, match="over 1,000 bytes"):
         await reply.write(event("and so on" * 50))

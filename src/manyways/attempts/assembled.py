@@ -4,7 +4,7 @@ from typing import Protocol
 
 from manyways.attempts.whole import ANSWER_LIMIT
 from manyways.dialects.openai_chat.assemble import Assembly
-from manyways.errors import Refusal
+from manyways.errors import AttemptFailed
 
 
 class WholeReply(Protocol):
@@ -29,10 +29,11 @@ class AssembledReply:
         self.started = True
 
     async def write(self, data: bytes) -> None:
-        """Raises `Refusal` where the answer gets too long to be held."""
+        """Raises `AttemptFailed` where the answer gets too long to be held."""
         self._assembly.feed(data)
         if self._assembly.size > ANSWER_LIMIT:
-            raise Refusal("all_models_failed", f"The answer is over {ANSWER_LIMIT:,} bytes long.")
+            self._assembly = Assembly()
+            raise AttemptFailed("too_large", f"its answer is over {ANSWER_LIMIT:,} bytes long")
 
     async def end(self, data: bytes) -> None:
         self._assembly.feed(data)

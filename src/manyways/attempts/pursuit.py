@@ -173,7 +173,7 @@ class Pursuit:
                     else:
                         self._enter(command)
                 if not self._tasks:
-                    return () if ring_at is None else (Wait(ring_at),)
+                    return () if ring_at is None or self._plan.over else (Wait(ring_at),)
                 heard = await self._hear(ring_at)
                 if heard is None:
                     ring_at = None
@@ -233,6 +233,9 @@ class Pursuit:
         except AttemptFailed as failure:
             return self._lost(start, provider, failure)
         except Refusal as refusal:
+            if self._streamed and not self._request.stream and _is_about_streams(refusal):
+                unfit = AttemptFailed("unsuitable", refusal.message, status=refusal.status)
+                return self._lost(start, provider, unfit)
             return plan.refused(start.attempt, refusal, time.monotonic())
         return plan.succeeded(start.attempt, time.monotonic())
 
@@ -304,7 +307,7 @@ class Pursuit:
         self._said = self._events.said()
         ways: tuple[Method, ...] = ()
         wanted = self._means.settings.continuation
-        if wanted:
+        if wanted and failure.code != "too_large":  # nobody's would be smaller
             ways = methods(
                 self._said,
                 prefill=not self._request.ends_with_answer,  # two in a row would be odd
@@ -347,6 +350,11 @@ class Pursuit:
             "provider": start.model.provider,
             "method": start.method,
         }
+
+
+def _is_about_streams(refusal: Refusal) -> bool:
+    """Whether a provider dislikes what nobody but us has asked for."""
+    return "stream" in f"{refusal.param} {refusal.message}"
 
 
 def _same(one: Model, other: Model) -> bool:

@@ -125,6 +125,7 @@ class StreamedAttempt:
         """From the first bytes to the body's end, or to where reading on is of no use."""
         events, limit = self._events, self._limit
         heard = 0
+        over_at = 0.0  # when a complete answer is ended, whatever may still come
         while True:
             data = await response.chunk()
             out = events.feed(data) if data else events.end()
@@ -143,8 +144,9 @@ class StreamedAttempt:
             if not data or events.done or events.failure:
                 return
             if events.complete:
+                over_at = over_at or self._now() + TAIL
                 if limit.why != _END:
-                    limit.restart(TAIL, _END)
+                    limit.restart(max(0.0, over_at - self._now()), _END)
             elif out or events.heard > heard:
                 heard = events.heard
                 left = self._deadline - self._now()

@@ -10,7 +10,9 @@ class Attempt(Ticket):
     """What is known of one attempt. `outcome` is `None` while it runs, `"answered"`,
     `"cancelled"`, `"refused"`, or the class of its failure."""
 
-    __slots__ = ("ended", "failure", "id", "method", "model", "outcome", "refusal", "spoke_at")
+    __slots__ = (
+        "ended", "failure", "id", "limit", "method", "model", "outcome", "refusal", "spoke_at",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -26,6 +28,7 @@ class Attempt(Ticket):
         self.id = number
         self.model = candidate.model
         self.method = method
+        self.limit = 0.0
         self.spoke_at: float | None = None
         self.ended: float | None = None
         self.outcome: str | None = None

@@ -141,7 +141,7 @@ class Plan:
         if one.method is None:  # else it took as long as what it had to say again
             self._health.spoke(one, now)
         self.committed = one
-        self._hedge_at = None
+        self._hedge_at = self._verdict = None
         return self._cancel_others(one, now)
 
     def succeeded(self, attempt: int, now: float) -> Commands:
@@ -498,6 +498,7 @@ class Plan:
         attempt = Attempt(
             candidate, credential, now, stream=self._stream, number=number, method=method
         )
+        attempt.limit = limit
         self._health.begin(attempt)
         self.attempts.append(attempt)
         return Start(number, model, credential, limit, method)
@@ -520,6 +521,8 @@ class Plan:
         code, took = failure.code, now - one.began
         if code in {"diverged", "unsuitable"} or (code == "rate_limited" and failure.status == 413):
             self._health.dropped(one)  # it says something about this request alone
+        elif code == "timeout" and self._was_hurried(one, now):
+            self._health.dropped(one)  # or about the patience of this caller
         else:
             words = failure.words or failure.message
             words = f"{failure.status} {words}" if failure.status else words
@@ -541,6 +544,14 @@ class Plan:
         pause = self._settings.retry_pause * 2.0**tried.repeats
         pause = min(LONGEST_PAUSE, pause * (1 - JITTER + 2 * JITTER * self._chance()))
         tried.again_at = now + (pause if failure.retry_after is None else failure.retry_after)
+
+    def _was_hurried(self, one: Attempt, now: float) -> bool:
+        """Whether it had less time than the settings give, for the deadline was near."""
+        if one.spoke_at is not None:
+            return now >= self._deadline - self._settings.idle_timeout
+        stream = self._stream
+        full = self._settings.first_token_timeout if stream else self._settings.answer_timeout
+        return one.limit < full and now - one.began >= one.limit
 
     def _not_the_callers(self, one: Attempt, refusal: Refusal) -> bool:
         """A refusal by a model that was not asked for, and may not be able to do this at all."""

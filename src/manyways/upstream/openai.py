@@ -146,6 +146,9 @@ class OpenAIProvider:
         failure = failures.from_status(response.status, response.headers, body, time.time())
         failure.message = self.redact(failure.message)
         failure.args = (failure.message,)
+        if isinstance(failure, Refusal):
+            failure.param = failure.param and self.redact(failure.param)
+            failure.provider_code = failure.provider_code and self.redact(failure.provider_code)
         return failure
 
     async def _send(
