@@ -3,12 +3,13 @@
 import pytest
 
 from manyways.catalog.snapshot import Snapshot
-from manyways.routing.health import ENOUGH, Health, Ticket
+from manyways.routing.commands import Wait
+from manyways.routing.health import ENOUGH, FACTOR, Health, Ticket
 from manyways.routing.hedging import HedgeBudget
 from manyways.routing.resolve import Wish
 from manyways.routing.settings import Settings
 from manyways.types import Model, Needs
-from tests.support.routing import REST, T0, Talk, health_of, model, shop
+from tests.support.routing import REST, SETTINGS, T0, Talk, health_of, model, shop
 
 # The reference's own example stands on this shelf.
 SHOP = shop(
@@ -97,7 +98,7 @@ def test_a_silent_provider_is_not_given_a_second_silence() -> None:
     talk = Talk(shop("Capi/gpt-4o", "Capi/mini", "Other/big"), "gpt-4o")
     assert talk.begin() == ["ask Capi/gpt-4o"]
     assert talk.after(10).fails("timeout") == ["ask Other/big"]
-    assert talk.fails("reset") == ["ask Capi/mini"], "but better than nobody"
+    assert talk.fails("reset")[0] == "ask Capi/mini", "but better than nobody"
 
 
 def test_a_model_whose_rate_is_limited_says_nothing_of_its_provider() -> None:
@@ -182,6 +183,28 @@ def test_a_repeat_waits_as_long_as_the_provider_asks_for() -> None:
     talk.begin()
     assert talk.fails("rate_limited", retry_after=7) == ["wait 7"]
     assert talk.after(7).rings() == ["ask Capi/gpt-4o"]
+
+
+def test_repeats_of_several_keep_a_distance_that_grows_with_their_pauses() -> None:
+    talk = Talk(shop("One/m", "Two/m", "Three/m"), "m")
+    talk.begin()
+    talk.fails("reset")
+    talk.fails("reset")
+    began = []
+    while (said := talk.fails("reset")) != ["give up: exhausted"]:
+        assert [type(command) for command in talk.commands] == [Wait], said
+        (wait,) = (command for command in talk.commands if isinstance(command, Wait))
+        assert talk.after(wait.until - talk.now).rings()[0].startswith("ask ")
+        began.append(talk.now - T0)
+    assert began == [0.375, 0.75, 1.125, 1.875, 2.625, 3.375, 4.875], "ten attempts in all"
+
+
+def test_the_distance_is_kept_from_the_end_of_the_latest_attempt() -> None:
+    talk = Talk(shop("One/m", "Two/m"), "m")
+    assert talk.begin() == ["ask One/m"]
+    assert talk.fails("reset") == ["ask Two/m"]
+    assert talk.after(5).fails("reset") == ["wait 0.375"], "though the pause of One/m is over"
+    assert talk.after(0.375).rings() == ["ask One/m"]
 
 
 def test_a_pause_that_ends_behind_the_deadline_is_not_waited_for() -> None:
@@ -336,8 +359,15 @@ def test_a_caller_that_leaves_ends_what_runs() -> None:
 # What is remembered of earlier requests
 
 
-def down(health: Health, row: Model, code: str = "provider_error", *, now: float = T0) -> None:
-    ticket = Ticket(health.candidate(row), 0, now, stream=True)
+def down(
+    health: Health,
+    row: Model,
+    code: str = "provider_error",
+    *,
+    now: float = T0,
+    took: float = 0.0,
+) -> None:
+    ticket = Ticket(health.candidate(row), 0, now - took, stream=True)
     health.begin(ticket)
     health.failed(ticket, now, code)
 
@@ -349,7 +379,7 @@ def test_whoever_rests_is_passed_over_until_it_is_time_for_a_probe() -> None:
     asked = Talk(offers, "gpt-4o", health=health, now=T0 + 1.9).begin()
     assert asked == ["ask Capi/mini"]
     probe = Talk(offers, "gpt-4o", health=health, now=T0 + 2)
-    assert probe.begin() == ["ask Capi/gpt-4o"]
+    assert probe.begin()[0] == "ask Capi/gpt-4o"
     beside = Talk(offers, "gpt-4o", health=health, now=T0 + 2).begin()
     assert beside == ["ask Capi/mini"], "one probe is enough"
     probe.speaks()
@@ -361,7 +391,7 @@ def test_one_of_equals_whose_rest_is_over_is_looked_at_once() -> None:
     health = health_of(offers)
     down(health, offers.models[0], now=T0 - 5)
     probe = Talk(offers, "m", health=health)
-    assert probe.begin() == ["ask Slow/m"]
+    assert probe.begin()[0] == "ask Slow/m"
     assert Talk(offers, "m", health=health).begin() != ["ask Slow/m"]
 
 
@@ -445,23 +475,167 @@ def test_a_continuation_that_breaks_is_continued_too() -> None:
     assert talk.plan.committed is talk.plan.attempts[2]
 
 
+# Probes
+
+
+def probing(
+    offers: Snapshot,
+    *,
+    name: str = "gpt-4o",
+    usual: float | None = None,
+    settings: Settings = SETTINGS,
+    deadline: float | None = None,
+    stream: bool = True,
+) -> Talk:
+    """The first of the shop was silent, and its rest is just over. `usual` is how many seconds
+    its first tokens took before."""
+    health = health_of(offers, settings)
+    first = offers.models[0]
+    if usual is not None:
+        answers(health, first, usual, times=ENOUGH)
+    down(health, first, "timeout", took=REST)
+    back = health.back_at(first, T0)[0]
+    return Talk(
+        offers, name, health=health, now=back, settings=settings, deadline=deadline, stream=stream
+    )
+
+
+def answers(
+    health: Health, row: Model, seconds: float, *, times: int = 1, at: float = T0 - 30
+) -> None:
+    """It answered, and took so many seconds."""
+    for _ in range(times):
+        ticket = Ticket(health.candidate(row), 0, at - seconds, stream=True)
+        health.begin(ticket)
+        health.spoke(ticket, at)
+        health.succeeded(ticket, at)
+
+
+def test_a_probe_that_is_silent_is_raced_though_nobody_hedges() -> None:
+    talk = probing(shop("Capi/gpt-4o", "Other/big"), usual=0.8)
+    assert talk.begin() == ["ask Capi/gpt-4o", "wait 1.2"], "half as long again as nearly always"
+    assert talk.after(1.2).rings() == ["ask Other/big"]
+    assert talk.budget.saved == 0, "and it costs none of the budget"
+    assert talk.after(0.5).speaks() == ["cancel 0"]
+    assert talk.succeeds() == []
+
+
+@pytest.mark.parametrize(("known", "wait"), [(0.8, 2.4), (4.0, 5.0), (None, 5.0)])
+def test_where_the_usual_time_is_not_known_a_probe_gets_thrice_a_first_token_or_half_its_limit(
+    known: float | None, wait: float
+) -> None:
+    offers = shop("Capi/gpt-4o", "Other/big")
+    talk = probing(offers)
+    if known is not None:
+        answers(talk.health, offers.models[0], known)
+    assert talk.begin() == ["ask Capi/gpt-4o", f"wait {wait:g}"]
+
+
+def test_a_probe_that_is_well_is_raced_by_nobody() -> None:
+    talk = probing(shop("Capi/gpt-4o", "Other/big"), usual=0.8)
+    talk.begin()
+    assert talk.after(0.8).speaks() == []
+    assert talk.after(0.4).rings() == []
+    assert talk.succeeds() == []
+    assert [one.outcome for one in talk.plan.attempts] == ["answered"]
+
+
+def test_a_probe_that_wins_the_race_is_back_and_the_other_is_left() -> None:
+    offers = shop("Capi/gpt-4o", "Other/big")
+    talk = probing(offers, usual=0.8)
+    talk.begin()
+    talk.after(1.2).rings()
+    assert talk.after(0.1).speaks(0) == ["cancel 1"]
+    assert Talk(offers, "gpt-4o", health=talk.health, now=talk.now).begin() == ["ask Capi/gpt-4o"]
+
+
+def test_a_probe_that_is_outrun_has_failed_and_rests_for_longer() -> None:
+    offers = shop("Capi/gpt-4o", "Other/big")
+    talk = probing(offers, usual=0.8)
+    talk.begin()
+    talk.after(1.2).rings()
+    talk.after(0.5).speaks()
+    rest = talk.health.back_at(offers.models[0], talk.now)[0] - talk.now
+    assert rest == REST * FACTOR
+    beside = Talk(offers, "gpt-4o", health=talk.health, now=talk.now + rest - 0.1)
+    assert beside.begin() == ["ask Other/big"]
+
+
+def test_a_probe_that_fails_before_its_race_is_followed_by_the_next_who_is_watched_by_nobody() -> (
+    None
+):
+    talk = probing(shop("Capi/gpt-4o", "Other/big", "Third/big"), usual=0.8)
+    talk.begin()
+    assert talk.after(0.1).fails("reset") == ["ask Other/big"]
+    assert talk.after(1.1).rings() == []
+    assert len(talk.plan.attempts) == 2
+
+
+def test_a_probe_behind_another_attempt_is_raced_too() -> None:
+    offers = shop("Capi/gpt-4o", "Other/big", "Third/big")
+    health = health_of(offers)
+    down(health, offers.models[1])
+    talk = Talk(offers, "gpt-4o", health=health, now=T0 + REST)
+    assert talk.begin() == ["ask Capi/gpt-4o"]
+    assert talk.fails("reset") == ["ask Other/big", "wait 5"]
+    assert talk.after(5).rings() == ["ask Third/big"]
+
+
+def test_beside_a_probe_its_providers_other_models_come_last() -> None:
+    """They may be as silent as it is."""
+    talk = probing(shop("Capi/gpt-4o", "Capi/mini", "Other/big"))
+    talk.begin()
+    assert talk.after(5).rings() == ["ask Other/big"]
+
+
+def test_beside_a_probe_one_of_its_provider_is_better_than_nobody() -> None:
+    offers = shop("Capi/gpt-4o", "Capi/mini")
+    talk = probing(offers)
+    answers(talk.health, offers.models[1], 0.3, at=T0 + 1)
+    talk.begin()
+    assert talk.after(5).rings() == ["ask Capi/mini"]
+
+
+@pytest.mark.parametrize("since", [0.0, REST])
+def test_beside_a_probe_nobody_is_asked_who_may_be_down_too(since: float) -> None:
+    offers = shop("Capi/gpt-4o", "Other/big")
+    talk = probing(offers)
+    down(talk.health, offers.models[1], now=talk.now - since)
+    assert talk.begin() == ["ask Capi/gpt-4o", "wait 5"]
+    talk.after(1.0 if since == 0 else 5.0)  # resting still, or half-open
+    if since:
+        assert talk.rings() == []
+    else:
+        assert talk.rings() == ["wait 4"]
+
+
+def test_nobody_is_asked_beside_a_probe_that_was_the_last_attempt() -> None:
+    talk = probing(shop("Capi/gpt-4o", "Other/big"), settings=Settings(rest=REST, max_attempts=1))
+    talk.begin()
+    assert talk.after(5).rings() == []
+
+
+def test_a_whole_answer_gives_no_sign_of_life_and_its_probe_is_not_raced() -> None:
+    talk = probing(shop("Capi/gpt-4o", "Other/big"), usual=0.8, stream=False)
+    assert talk.begin() == ["ask Capi/gpt-4o"]
+
+
+def test_a_probe_with_little_time_is_raced_when_half_of_it_is_over() -> None:
+    talk = probing(shop("Capi/gpt-4o", "Other/big"), deadline=4)
+    assert talk.begin() == ["ask Capi/gpt-4o", "wait 1.5"]
+    assert talk.limit == 3
+
+
 # Hedging
 
 
-def race(*, saved: float = 1.0, deadline: float = 170, hedged: str = "Other/m") -> Talk:
+def race(*others: str, saved: float = 1.0, deadline: float = 170) -> Talk:
     """One whose first token nearly always comes within 2 s, and somebody else."""
-    offers = shop("Capi/m", hedged)
+    offers = shop("Capi/m", "Other/m", *others)
     settings = Settings(hedge=True, order="same-model-first", rest=REST)
     health = health_of(offers, settings)
-    for _ in range(ENOUGH):
-        ticket = Ticket(health.candidate(offers.models[0]), 0, T0 - 2, stream=True)
-        health.begin(ticket)
-        health.spoke(ticket, T0)
-        health.succeeded(ticket, T0)
-    slow = Ticket(health.candidate(offers.models[1]), 0, T0 - 9, stream=True)
-    health.begin(slow)
-    health.spoke(slow, T0)
-    health.succeeded(slow, T0)
+    answers(health, offers.models[0], 2, times=ENOUGH, at=T0)
+    answers(health, offers.models[1], 9, at=T0)
     budget = HedgeBudget()
     budget.saved = saved
     return Talk(offers, "m", settings=settings, health=health, budget=budget, deadline=deadline)
@@ -546,6 +720,13 @@ def test_without_budget_nobody_races() -> None:
 def test_too_few_answers_tell_no_usual_time_and_so_nobody_races() -> None:
     talk = Talk(SHOP, "gpt-4o", settings=Settings(hedge=True))
     assert talk.begin() == ["ask Capi/gpt-4o"]
+
+
+def test_whoever_follows_a_failure_is_not_raced_in_its_place() -> None:
+    talk = race("Third/m")
+    talk.begin()
+    assert talk.after(0.1).fails("reset") == ["ask Third/m"]
+    assert talk.after(1.9).rings() == []
 
 
 def test_nobody_races_behind_the_deadline() -> None:

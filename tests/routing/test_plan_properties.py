@@ -1,5 +1,6 @@
 """What holds for every plan, whoever is asked, however they stand, and whatever they answer."""
 
+import math
 from collections.abc import Sequence
 from typing import Protocol, TypeVar
 
@@ -12,7 +13,7 @@ from manyways.routing.commands import Cancel, Commands, GiveUp, Start, Wait
 from manyways.routing.continuation import Method
 from manyways.routing.health import ENOUGH, Breaker, Ticket
 from manyways.routing.hedging import HedgeBudget
-from manyways.routing.plan import Plan
+from manyways.routing.plan import JITTER, Plan
 from manyways.routing.resolve import Candidates, Wish, fits, resolve
 from manyways.routing.settings import Settings
 from manyways.types import NO_NEEDS, Model, Needs
@@ -169,10 +170,13 @@ class Witness:
         self.ends: dict[int, float] = {}  # when each one that is silent runs out of time
         self.spoken: set[int] = set()
         self.started: list[Start] = []
+        self.probes: set[int] = set()  # which of them look whether somebody is back
+        self.latest_end = -math.inf  # of any attempt
         self.failed: dict[int, str] = {}
         self.waiting: float | None = None
         self.ways: tuple[Method, ...] | None = None
         self.too_short = 0
+        self.joined: set[tuple[str, Method | None]] = set()  # how an answer was gone on from
         self.useless: set[tuple[str, Method | None]] = set()  # was said to lead nowhere
         self.dead: set[tuple[str, int]] = set()  # keys that were not accepted
         self.not_reached: set[str] = set()  # providers
@@ -184,18 +188,22 @@ class Witness:
     def hear(self, commands: Commands) -> None:
         assert not self.ended or not commands, "a plan that is over is silent"
         self.waiting = None
+        waits = [command for command in commands if isinstance(command, Wait)]
         for command in commands:
             match command:
                 case Start():
                     self._start(command)
+                    self._check_watch(command, waits)
                 case Cancel(attempt=attempt):
                     assert attempt in self.running, "only what runs can be cancelled"
                     del self.running[attempt]
+                    self.latest_end = self.now
                 case Wait(until=until):
-                    assert self.now < until < self.deadline
+                    assert self.now <= until < self.deadline
                     self.waiting = until
                 case GiveUp():
                     assert not self.running, "nothing runs on when all is given up"
+                    assert command.retry_after is None or command.retry_after >= 0
                     self.told = command
                     self.ended = True
         self.ended = self.ended or self.plan.over
@@ -225,12 +233,34 @@ class Witness:
             assert start.method in self.ways
             assert start.method != "prefill" or "prefill" in row.capabilities
             assert (name, start.method) not in self.useless
-        if self.running:  # a race: whoever comes second is known to be well
-            assert self.well(row)
+        if self.running:
+            self._check_race(row)
+        if self.world.health.is_probe(self.plan.attempts[start.attempt]):
+            self.probes.add(start.attempt)
         self.running[start.attempt] = start
         self.ends[start.attempt] = self.now + start.limit
         self.started.append(start)
-        assert len(self.running) <= (2 if settings.hedge and self.world.stream else 1)
+
+    def _check_race(self, row: Model) -> None:
+        """Two at most, where races are wanted or the first is a probe; who comes second is
+        known to be well."""
+        (first,) = self.running
+        assert self.world.stream
+        assert first not in self.spoken
+        assert self.world.settings.hedge or first in self.probes
+        candidate = self.world.health.candidate(row)
+        whole = (candidate.breaker, candidate.provider.breaker)
+        assert [breaker.state(self.now) for breaker in whole] == ["closed", "closed"]
+
+    def _check_watch(self, start: Start, waits: Sequence[Wait]) -> None:
+        """A probe is watched, unless everybody has been asked, or another runs already."""
+        alone = list(self.running) == [start.attempt]
+        if not (self.world.stream and alone and start.attempt in self.probes) or self.ways:
+            return
+        if start.model in [one.model for one in self.started[:-1]]:
+            return  # nobody is left who could race
+        (wait,) = waits
+        assert wait.until - self.now <= start.limit / 2 + 1e-9
 
     def _check_wish(self, row: Model) -> None:
         wish, name = self.candidates.wish, full_name(row)
@@ -246,6 +276,9 @@ class Witness:
     def _check_repeat(self, start: Start) -> None:
         """The same again only when nothing else is left: another key, or nobody new."""
         if self.ways is not None:
+            if (full_name(start.model), start.method) in self.joined:
+                self._check_distance()
+            self.joined.add((full_name(start.model), start.method))
             return
         before = [one for one in self.started if one.model is start.model]
         if not before:
@@ -255,8 +288,14 @@ class Witness:
         if latest.model is start.model and fresh_key:
             assert self.failed[latest.attempt] in {"credentials", "rate_limited"} or not self.new()
             return
+        self._check_distance()
         assert not self.new(), "somebody has not been asked yet"
         assert self.failed[before[-1].attempt] not in {"credentials", "model_gone", "refused"}
+
+    def _check_distance(self) -> None:
+        """Repeats come one after the other."""
+        distance = self.world.settings.retry_pause * (1 - JITTER)
+        assert self.now >= self.latest_end + distance - 1e-9
 
     def _check_key(self, start: Start) -> None:
         """A key that was not accepted in this plan rests, while there is another that is well."""
@@ -268,12 +307,6 @@ class Witness:
         ]
         if (start.model.provider, start.credential) in self.dead and well:
             assert keys[start.credential].state(self.now) != "open"
-
-    def well(self, row: Model) -> bool:
-        """Whether nothing on the way to it rests, or only what this attempt probes."""
-        candidate = self.world.health.candidate(row)
-        whole = (candidate.breaker, candidate.provider.breaker)
-        return all(breaker.state(self.now) != "open" for breaker in whole)
 
     def new(self) -> list[Model]:
         """Who could still be asked, and has not been."""
@@ -308,11 +341,14 @@ class Witness:
         way = [candidate.breaker, provider.breaker, provider.credentials[start.credential]]
         if start.credential in candidate.limited:
             way.append(candidate.limited[start.credential])
-        assert [breaker.state(self.now) for breaker in way] == ["closed"] * len(way)
+        began = self.plan.attempts[attempt].began  # what opened since then, it does not disprove
+        older = [breaker for breaker in way if breaker.since <= began]
+        assert [breaker.state(self.now) for breaker in older] == ["closed"] * len(older)
 
     def fails(self, attempt: int, code: str, retry_after: float | None = None) -> None:
         start = self.running.pop(attempt)
         self.failed[attempt] = code
+        self.latest_end = self.now
         if code == "timeout":
             name = full_name(start.model)
             waited = self.now - self.plan.attempts[attempt].began
@@ -329,12 +365,15 @@ class Witness:
     def breaks(self, attempt: int, code: str, ways: tuple[Method, ...]) -> None:
         del self.running[attempt]
         self.failed[attempt] = code
+        self.latest_end = self.now
         self.ways = ways
+        self.joined.clear()
         self.hear(self.plan.broke(attempt, AttemptFailed(code, "now"), ways, self.now))
 
     def refuses(self, attempt: int, code: str) -> None:
         start = self.running.pop(attempt)
         self.failed[attempt] = "refused"
+        self.latest_end = self.now
         wish, row = self.candidates.wish, start.model
         asked_for = self.candidates.asked_for(row)
         trusted = self.candidates.asked_on_trust(row) and not asked_for
