@@ -229,21 +229,24 @@ def test_what_rests_at_the_running_gateway_is_told(tmp_path: Path, port: int, wa
         return LISTED if request.method == "GET" else whole(b"{}", 503)
 
     wall.answer = overloaded
-    with running_gateway(tmp_path, provider(wall.url)) as gateway:
+    configured = provider(wall.url, "m", "n")
+    with running_gateway(tmp_path, configured) as gateway:
         here = int(gateway.root.rpartition(":")[2])
-        _, before = examine(tmp_path, here, provider(wall.url))
+        _, before = examine(tmp_path, here, configured)
         chat = {"model": "m", "messages": [{"role": "user", "content": "Hi"}]}
-        gateway.chat(chat, headers={"X-Request-Timeout": "2"})
-        status, after = examine(tmp_path, here, provider(wall.url))
+        gateway.chat(
+            {**chat, "provider": {"allow_fallbacks": False}}, headers={"X-Request-Timeout": "2"}
+        )
+        status, after = examine(tmp_path, here, configured)
         document = json.loads(gateway.command("doctor", "--json").stdout)
-        _, elsewhere = examine(tmp_path, port, provider(wall.url))
+        _, elsewhere = examine(tmp_path, port, configured)
         keys = json.loads(gateway.command("keys", "list", "--all", "--json").stdout)
 
     names = list(after)
     assert names[names.index("server") + 1] == "health"
     assert before["health"]["detail"] == "no model was asked yet"
     assert (status, after["health"]["status"]) == (0, "warning")
-    assert "Test/m rests since " in after["health"]["detail"]
+    assert "Test/m has been resting for " in after["health"]["detail"]
     assert "answered with an error" in after["health"]["detail"]
     assert [(one["model"], one["code"]) for one in document["health"]["resting"]] == [
         ("m", "provider_error")

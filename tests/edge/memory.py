@@ -2,6 +2,7 @@
 
 from manyways.catalog.catalog import Catalog
 from manyways.catalog.catalog import Settings as CatalogSettings
+from manyways.errors import AttemptFailed
 from manyways.routing.health import Health, Ticket
 from manyways.routing.settings import Settings
 from manyways.routing.standing import Standing, standings
@@ -19,7 +20,7 @@ class Memory:
         self.health = Health(
             Settings(), {one.name: len(one.api_keys) for one in providers}, chance=lambda: 0.0
         )
-        self.catalog = Catalog(CatalogSettings(), providers, _never, clock=lambda: NOON)
+        self.catalog = Catalog(CatalogSettings(), providers, _refused, clock=lambda: NOON)
 
     def wall(self) -> float:
         return NOON + self.now
@@ -51,5 +52,5 @@ class Memory:
         self.health.succeeded(ticket, self.now)
 
 
-async def _never(provider: Provider) -> bytes:
-    raise NotImplementedError
+async def _refused(provider: Provider) -> bytes:
+    raise AttemptFailed("connect", "nobody listens there")

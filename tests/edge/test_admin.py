@@ -8,6 +8,7 @@ import pytest
 
 from manyways.edge import openapi
 from manyways.edge.admin import AdminPages
+from manyways.edge.wording import Reason
 from manyways.types import ModelEntry, Provider
 from tests.edge.memory import Memory
 from tests.edge.pages import ask, authenticate, edge
@@ -147,7 +148,65 @@ async def test_its_fields_are_those_that_are_described(gateway: Operated) -> Non
     compare((await ask(gateway.edge, PATH, key="admin")).json(), schemas["ProviderHealth"])
 
 
+# What is said of them
+
+
+@pytest.mark.parametrize(
+    ("why", "words"),
+    [
+        ("timeout", "took too long"),
+        ("connect: cannot be reached", "cannot be reached"),
+        ("provider_error: overloaded", "answered with an error: overloaded"),
+        ("provider_error: 503 overloaded", "answered with an error: 503 overloaded"),
+        ("provider_error: 502", "answered with an error (HTTP 502)"),
+        (
+            "credentials: 401 Incorrect API key provided",
+            "does not accept the gateway's credentials or credit: 401 Incorrect API key provided",
+        ),
+        (
+            "credentials: 401 does not accept the gateway's credentials or credit",
+            "does not accept the gateway's credentials or credit (HTTP 401)",
+        ),
+        ("sulking: in a corner", "in a corner"),
+        ("sulking", "sulking"),
+    ],
+)
+def test_a_reason_says_its_meaning_and_the_providers_words_but_nothing_twice(
+    why: str, words: str
+) -> None:
+    assert str(Reason.of(why)) == words
+
+
+async def test_where_there_are_no_keys_none_is_spoken_of() -> None:
+    models = (ModelEntry(id="a"), ModelEntry(id="b"))
+    gateway = Operated(Provider(name="Open", protocol="openai", models=models))
+    gateway.fails("a", "rate_limited", "slow down")
+    one = await gateway.row()
+    gateway.fails("b", "credentials")
+    both = await gateway.row()
+
+    assert (one["state"], one["why"]) == ("degraded", "1 of 2 models rests")
+    assert one["models"][0]["why"] == "wants fewer requests: slow down"
+    assert (both["state"], both["code"]) == ("resting", "credentials")
+    assert both["why"] == "does not accept the gateway's credentials or credit"
+
+
 # How they do
+
+
+async def test_a_provider_that_has_never_told_its_models_is_not_called_well() -> None:
+    gateway = Operated(Provider(name="Mute", protocol="openai"), CAPI)
+    before = await gateway.row()
+    await gateway.catalog.refresh()
+    gateway.now += 60
+    mute, capi = await gateway.rows()
+
+    assert before["state"] == "not asked yet"
+    assert (mute["state"], mute["code"]) == ("models unknown", None)
+    assert mute["why"] == "does not tell its models: nobody listens there"
+    assert mute["resting_since"] == "2027-01-15T08:00:00.000Z"
+    assert (mute["back_at"], mute["due"]) == (None, False)
+    assert capi["state"] == "not asked yet"  # the configuration lists its models
 
 
 async def test_one_that_answers_is_well_and_has_figures(gateway: Operated) -> None:

@@ -25,6 +25,7 @@ CAPI = Provider(
     api_keys=("one", "two"),
     models=(ModelEntry(id="a"), ModelEntry(id='odd "name"\\\n')),
 )
+MUTE = Provider(name="Mute", protocol="openai")
 Series = Mapping[tuple[str, frozenset[tuple[str, str]]], float]
 
 
@@ -32,7 +33,7 @@ class Measured(Memory):
     """A gateway's memory and counters, and the page that tells them."""
 
     def __init__(self) -> None:
-        super().__init__(CAPI)
+        super().__init__(CAPI, MUTE)
         self.counts = RequestCounts(
             ("/v1", "/webhook/v1"), ("/chat/completions", "/models"), ("/healthz", "/metrics")
         )
@@ -44,6 +45,7 @@ class Measured(Memory):
                     standings=self.standings,
                     tally=self.tally,
                     active=lambda: len(self.edge.active),
+                    catalog=lambda: self.catalog.snapshot,
                     clock=self.wall,
                 ).metrics
             }
@@ -186,6 +188,15 @@ async def test_requests_under_way_are_told(gateway: Measured) -> None:
 
 
 # Attempts and health
+
+
+async def test_whoever_has_not_told_its_models_is_known_by_name(gateway: Measured) -> None:
+    series = await gateway.scrape()
+
+    assert value(series, "manyways_models", provider="Capi") == 2
+    assert value(series, "manyways_models", provider="Mute") == 0
+    assert value(series, "manyways_models_told", provider="Capi") == 1
+    assert value(series, "manyways_models_told", provider="Mute") == 0
 
 
 async def test_attempts_are_counted_by_what_came_of_them(gateway: Measured) -> None:
