@@ -1,6 +1,7 @@
 """`manyways chat`, as a process beside a gateway whose provider follows a script."""
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -150,6 +151,31 @@ def test_a_cut_answer_as_json_has_an_error_and_what_came(gateway: Gateway, model
     assert document["error"]["message"]
 
 
+def test_where_everybody_failed_each_attempt_is_told(
+    tmp_path: Path, wall: Wall, model: Model
+) -> None:
+    said = {"error": {"message": "the engine\nis \x1b[31mon fire"}}
+    model.scripts = [whole(json.dumps(said).encode(), 500)] * 20
+    with running_gateway(tmp_path, provider(wall.url, "alpha")) as gateway:
+        done = gateway.command("chat", "Hi", "--url", gateway.base_url)
+        document = gateway.command("chat", "Hi", "--url", gateway.base_url, "--json").stdout
+
+    assert (done.returncode, done.stdout) == (1, "")
+    message, first, *_, wait, request = done.stderr.splitlines()
+    assert message.startswith("Service temporarily unavailable.")
+    assert "Tried models" not in done.stderr
+    assert re.fullmatch(
+        r"  alpha \(Test\): provider_error, the engine is \[31mon fire, \d+ ms", first
+    )
+    assert re.fullmatch(r"Ask again in \d+ s\.", wait)
+    assert re.fullmatch(r"The operator finds it in the log as [0-9a-f-]{36}\.", request)
+    error = json.loads(document)["error"]
+    assert (error["code"], error["type"]) == ("all_models_failed", "service_unavailable_error")
+    assert error["details"]["error_history"][0]["provider"] == "Test"
+    assert int(error["retry_after"]) > 0
+    assert len(error["request_id"]) == 36
+
+
 def test_a_wrong_key_is_told_in_the_gateways_words(gateway: Gateway, model: Model) -> None:
     options = ("--url", gateway.base_url, "--key", "rvf_wrong")
     done = gateway.command("chat", "Hi", *options)
@@ -276,11 +302,12 @@ def test_ctrl_c_twice_leaves(gateway: Gateway, model: Model) -> None:
 
 
 def test_a_failed_answer_leaves_the_conversation_usable(gateway: Gateway, model: Model) -> None:
-    model.scripts = [broken("Half"), answer("Whole at last")]
+    model.scripts = [broken("Half")]
     with Terminal(gateway.directory, "chat", "--url", gateway.base_url) as terminal:
         terminal.expect("› ")
         terminal.keys("Tell me\r")
         terminal.expect("The answer is cut here: ")
+        model.scripts = [answer("Whole at last")]
         terminal.keys("/retry\r")
         terminal.expect("Whole at last")
         terminal.keys("/nonsense\r")
@@ -289,7 +316,7 @@ def test_a_failed_answer_leaves_the_conversation_usable(gateway: Gateway, model:
 
         assert terminal.wait() == 0
     # The half answer is no part of what the model is told.
-    assert [message["content"] for message in model.asked[1]["messages"]] == ["Tell me"]
+    assert [message["content"] for message in model.asked[-1]["messages"]] == ["Tell me"]
 
 
 def test_system_clear_and_save(gateway: Gateway, model: Model, tmp_path: Path) -> None:

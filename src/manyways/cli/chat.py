@@ -108,7 +108,8 @@ def chat(
             _answer_once(gateway, question, answer, as_json=json)
     except ManywaysError as error:
         cut = bool(answer.content) and isinstance(error, GatewayFailed)
-        typer.echo(f"The answer is cut: {error}" if cut else str(error), err=True)
+        said = _words(error)
+        typer.echo(f"The answer is cut: {said}" if cut else said, err=True)
         if json:
             _print_json(answer, error)
         raise typer.Exit(1) from None
@@ -292,6 +293,16 @@ def _cleanly_ended() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+def _words(error: ManywaysError) -> str:
+    from manyways.cli.gateway import GatewayFailed
+
+    if not isinstance(error, GatewayFailed):
+        return str(error)
+    from manyways.cli.markdown import printable
+
+    return printable(error.explained())
+
+
 def _print_json(answer: Answer, error: ManywaysError | None) -> None:
     document: dict[str, Any] = {
         "model": answer.model,
@@ -305,5 +316,11 @@ def _print_json(answer: Answer, error: ManywaysError | None) -> None:
         "error": None,
     }
     if error is not None:
-        document["error"] = {"code": getattr(error, "code", "failed"), "message": str(error)}
+        document["error"] = {
+            **getattr(error, "error", {}),
+            "code": getattr(error, "code", "failed"),
+            "message": str(error),
+            "retry_after": getattr(error, "retry_after", None),
+            "request_id": getattr(error, "request_id", None),
+        }
     output.document(document)

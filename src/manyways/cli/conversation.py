@@ -167,7 +167,7 @@ class Conversation:
             if answer.content:
                 self._console.print()
                 cut = "The answer is cut here: "
-            self._complain(f"{cut}{error}")
+            self._complain(f"{cut}{error.explained()}")
             self._note("/retry asks again.")
             return
         self.turns.append(Turn(text, answer.content))

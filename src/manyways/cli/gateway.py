@@ -6,7 +6,7 @@ is under way and closes its connection.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final, NamedTuple
 from urllib.parse import urlencode, urlsplit
@@ -27,6 +27,7 @@ LISTING: Final = Limits(connect=5.0, headers=10.0, idle=10.0)
 ANSWER_LIMIT: Final = 600.0
 """Seconds for a whole answer; the gateway's own deadline is far below."""
 
+_TRIED: Final = "\n\nTried models:"  # behind it, the message names them again
 _MAX_LIST: Final = 64 * 1024 * 1024
 _MAX_ERROR: Final = 1024 * 1024
 _MAX_EVENT: Final = 64 * 1024 * 1024
@@ -37,16 +38,41 @@ class GatewayFailed(ManywaysError):
 
     `code` is the gateway's own (`model_not_found`), or one of ours: `no_gateway`,
     `not_a_gateway`, `cut`, `timeout`, `no_key`. `status` is the HTTP status, where one came.
+    `error` is the gateway's own object, empty where it sent none; `headers` those it came with.
     """
 
-    def __init__(self, code: str, message: str, *, status: int | None = None) -> None:
+    def __init__(
+        self,
+        code: str,
+        message: str,
+        *,
+        status: int | None = None,
+        error: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
         super().__init__(message)
         self.code = code
         self.message = message
         self.status = status
+        self.error = error or {}
+        self.retry_after = (headers or {}).get("Retry-After")
+        self.request_id = (headers or {}).get("X-Request-Id")
 
     def __repr__(self) -> str:
         return f"<GatewayFailed {self.code} status={self.status}: {self.message}>"
+
+    def explained(self) -> str:
+        """The message, a line for each attempt the gateway made, and what to do or to quote."""
+        lines = [*_attempts(_table(self.error.get("details")).get("error_history"))]
+        message = self.message
+        if lines:
+            message = message.partition(_TRIED)[0]
+        if self.retry_after:
+            lines.append(f"Ask again in {self.retry_after} s.")
+        # Who was refused for what they sent can mend it, and need not ask the operator.
+        if self.request_id and (self.status is None or self.status >= 500):
+            lines.append(f"The operator finds it in the log as {self.request_id}.")
+        return "\n".join([message, *lines])
 
 
 class ModelRow(Struct, frozen=True):
@@ -178,7 +204,7 @@ class Gateway:
             for event in reader.feed(data):
                 if event.data == DONE:
                     return
-                text = _take_in(event.data, answer)
+                text = _take_in(event.data, answer, response.headers)
                 if answer.first_token_ms is None and (text or answer.reasoning):
                     answer.first_token_ms = _since(begun)
                 if text:
@@ -200,7 +226,7 @@ class Gateway:
             answered = await transport.send(method, self.url + path, headers, body, limits)
             async with answered as response:
                 if response.status != 200:
-                    raise self._refused(response.status, await response.body(_MAX_ERROR))
+                    raise self._refused(response, await response.body(_MAX_ERROR))
                 yield response
         except TransportError as error:
             raise self._failed(error) from error
@@ -219,12 +245,13 @@ class Gateway:
             )
         return GatewayFailed("cut", f"the connection to the gateway broke ({error})")
 
-    def _refused(self, status: int, body: bytes) -> GatewayFailed:
+    def _refused(self, response: Response, body: bytes) -> GatewayFailed:
+        status = response.status
         try:
             found = msgspec.json.decode(body)
         except (ValueError, RecursionError):
             return self._stranger(status)
-        failure = _failure(found, status)
+        failure = _failure(found, status, response.headers)
         return self._stranger(status) if failure is None else failure
 
     def _stranger(self, status: int) -> GatewayFailed:
@@ -236,7 +263,7 @@ class Gateway:
         )
 
 
-def _take_in(data: bytes, answer: Answer) -> str:
+def _take_in(data: bytes, answer: Answer, headers: Mapping[str, str]) -> str:
     """Take one event's news into the answer; returns its piece of content."""
     try:
         event = msgspec.json.decode(data)
@@ -244,7 +271,7 @@ def _take_in(data: bytes, answer: Answer) -> str:
         raise GatewayFailed("cut", "the gateway sent an event that is not JSON") from error
     if not isinstance(event, dict):
         return ""
-    failure = _failure(event, None)
+    failure = _failure(event, None, headers)
     if failure is not None:
         raise failure
     answer.model = _text(event.get("model")) or answer.model
@@ -262,16 +289,28 @@ def _take_in(data: bytes, answer: Answer) -> str:
     return text
 
 
-def _failure(found: object, status: int | None) -> GatewayFailed | None:
+def _failure(found: object, status: int | None, headers: Mapping[str, str]) -> GatewayFailed | None:
     """The error in an answer, in either of the gateway's formats; `None` where it has none."""
     error = found.get("error") if isinstance(found, dict) else None
     if isinstance(error, str):
-        return GatewayFailed(error, f"The gateway answers: {error}", status=status)
+        words = f"The gateway answers: {error}"
+        return GatewayFailed(error, words, status=status, headers=headers)
     if not isinstance(error, dict):
         return None
     code = _text(error.get("code")) or _text(error.get("type")) or "error"
     message = _text(error.get("message")) or f"The gateway answers: {code}"
-    return GatewayFailed(code, message, status=status)
+    return GatewayFailed(code, message, status=status, error=error, headers=headers)
+
+
+def _attempts(history: object) -> Iterator[str]:
+    """The rows of `error_history` in words: `gpt-4o (Capi): timeout, no content, 10004 ms`."""
+    for row in history if isinstance(history, list) else ():
+        one = _table(row)
+        what = [_text(one.get("code")), " ".join(_text(one.get("message")).split())]
+        if isinstance(took := one.get("latency_ms"), int):
+            what.append(f"{took} ms")
+        who = f"{_text(one.get('model'))} ({_text(one.get('provider'))})"
+        yield f"  {who}: {', '.join(word for word in what if word)}"
 
 
 def _text(value: object) -> str:
