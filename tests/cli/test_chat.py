@@ -204,6 +204,17 @@ def test_a_key_made_for_a_chat_is_revoked_behind_it(gateway: Gateway, model: Mod
     assert (made["type"], made["note"], made["status"]) == ("test", "chat", "revoked")
 
 
+def test_the_gateway_of_this_database_is_found_whatever_its_port(
+    gateway: Gateway, model: Model
+) -> None:
+    asked = gateway.command("chat", "Hi")
+    listed = gateway.command("models", "list")
+
+    assert (asked.returncode, asked.stdout, asked.stderr) == (0, "Hello **world**\n", "")
+    assert (listed.returncode, listed.stderr) == (0, "")
+    assert "alpha\tTest" in listed.stdout
+
+
 def test_no_key_is_made_for_another_machine(gateway: Gateway, model: Model) -> None:
     elsewhere = gateway.base_url.replace("127.0.0.1", "0.0.0.0")
     done = gateway.command("chat", "Hi", "--url", elsewhere)

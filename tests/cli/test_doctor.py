@@ -1,6 +1,7 @@
 """`manyways doctor`, as a process, with providers that follow a script."""
 
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from manyways.store.database import Settings, open_database
 from tests.support.gateway import provider, run_command, running_gateway
 from tests.support.terminal import Terminal
 from tests.support.tls import Authority
@@ -214,17 +216,34 @@ def test_a_running_gateway_is_found_where_it_is_and_where_it_is_not(
         pid = gateway.process.pid
         _, right = examine(tmp_path, here, provider(wall.url))
         _, moved = examine(tmp_path, port, provider(wall.url))
+        told = json.loads(gateway.command("doctor", "--json").stdout)["health"]
         status, other = examine(tmp_path / "elsewhere", here, provider(wall.url))
 
     assert right["server"]["detail"] == f"runs at 127.0.0.1:{here} (pid {pid}), 1 model"
     assert right["database"]["detail"].endswith("1 key in use")
-    assert moved["server"]["status"] == "warning"
-    assert f"(pid {pid}) serves this database, but does not answer" in moved["server"]["detail"]
+    assert moved["server"] == right["server"]  # it said itself where it listens
+    assert told["asked"] == 0
     assert (status, other["server"]["status"]) == (1, "error")
     assert "another Manyways" in other["server"]["detail"]
 
 
-def test_what_rests_at_the_running_gateway_is_told(tmp_path: Path, port: int, wall: Wall) -> None:
+def test_a_gateway_that_does_not_answer_is_told_of(tmp_path: Path, port: int, wall: Wall) -> None:
+    wall.answer = LISTED
+    database = open_database(Settings(url=f"sqlite:///{tmp_path}/manyways.db"))
+    try:
+        database.lock_for_serving()
+        status, found = examine(tmp_path, port, provider(wall.url))
+    finally:
+        database.close()
+
+    assert (status, found["server"]["status"]) == (0, "warning")
+    assert found["server"]["detail"] == (
+        f"a gateway (pid {os.getpid()}) serves this database, but does not answer at"
+        f" 127.0.0.1:{port}"
+    )
+
+
+def test_what_rests_at_the_running_gateway_is_told(tmp_path: Path, wall: Wall) -> None:
     def overloaded(request: Request) -> Script:
         return LISTED if request.method == "GET" else whole(b"{}", 503)
 
@@ -239,7 +258,6 @@ def test_what_rests_at_the_running_gateway_is_told(tmp_path: Path, port: int, wa
         )
         status, after = examine(tmp_path, here, configured)
         document = json.loads(gateway.command("doctor", "--json").stdout)
-        _, elsewhere = examine(tmp_path, port, configured)
         keys = json.loads(gateway.command("keys", "list", "--all", "--json").stdout)
 
     names = list(after)
@@ -251,7 +269,6 @@ def test_what_rests_at_the_running_gateway_is_told(tmp_path: Path, port: int, wa
     assert [(one["model"], one["code"]) for one in document["health"]["resting"]] == [
         ("m", "provider_error")
     ]
-    assert "health" not in elsewhere
     assert len(keys) == 1, "looking leaves no key behind"
 
 

@@ -12,7 +12,15 @@ import pytest
 from sqlalchemy import Connection
 
 from manyways.errors import ConfigError, StoreError
-from manyways.store.database import MAX_WAITING, Database, Settings, open_database, sqlite_path
+from manyways.store.database import (
+    MAX_WAITING,
+    Database,
+    Serving,
+    Settings,
+    open_database,
+    serving,
+    sqlite_path,
+)
 
 
 def opened(path: Path, *, busy_timeout: float = 5.0) -> Database:
@@ -356,6 +364,18 @@ class TestServing:
         other.run(add_one, write=True)
         other.close()
         assert database.run(count) == 1
+
+    def test_whoever_serves_is_found_with_the_address_that_it_announced(
+        self, database: Database, path: Path
+    ) -> None:
+        assert serving(path) is None
+        database.announce("http://127.0.0.1:1")  # does not serve: nobody is told
+        database.lock_for_serving()
+        assert serving(path) == Serving(str(os.getpid()))
+        database.announce("http://127.0.0.1:8123")
+        assert serving(path) == Serving(str(os.getpid()), "http://127.0.0.1:8123")
+        database.close()
+        assert serving(path) is None
 
     def test_the_lock_ends_with_the_server(self, database: Database, path: Path) -> None:
         database.lock_for_serving()

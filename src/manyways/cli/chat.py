@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import typer
 
 from manyways.cli import output
-from manyways.cli.address import LOOPBACK, origin, reachable
+from manyways.cli.address import LOOPBACK, origin, running
 from manyways.cli.options import ConfigFile
 from manyways.errors import ManywaysError, StoreError
 
@@ -50,8 +50,8 @@ def chat(
         str | None,
         typer.Option(
             metavar="URL",
-            help="The gateway to ask, like https://llm.example.com/v1; else the one that the"
-            " configuration describes.",
+            help="The gateway to ask, like https://llm.example.com/v1; else the one that serves the"
+            " configured database.",
         ),
     ] = None,
     key: Annotated[
@@ -212,8 +212,8 @@ def _given(url: str, mount: str) -> tuple[str, str]:
 
 
 def _configured(settings: Settings, mount: str) -> tuple[str, str]:
-    server = settings.server
-    return reachable(server.host), f"{origin(server.host, server.port)}{mount}"
+    found = running(settings) or origin(settings.server.host, settings.server.port)
+    return urlsplit(found).hostname or "", f"{found}{mount}"
 
 
 class _OwnKey:

@@ -2,7 +2,6 @@
 what it found. Nothing is changed by looking."""
 
 import errno
-import fcntl
 import json
 import os
 import platform
@@ -14,6 +13,7 @@ from contextlib import closing
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from msgspec import Struct
@@ -199,12 +199,21 @@ def time_zone(settings: Settings) -> Finding:
     return Finding(name="time zone", status="ok", detail=name)
 
 
-def server(settings: Settings) -> tuple[Finding, bool]:
-    """Whether a gateway runs on this database, and whose the configured port is; and whether
-    that gateway answers there."""
+def server(settings: Settings) -> tuple[Finding, tuple[str, int] | None]:
+    """Whether a gateway runs on this database, and whose the configured port is; and the host
+    and the port at which that gateway answers."""
+    from manyways.store.database import serving
+
     host, port = settings.server.host, settings.server.port
+    try:
+        found = serving(_database_path(settings))
+    except ManywaysError:
+        found = None
+    pid = None if found is None else found.pid
+    where = urlsplit(found.address) if found else None
+    if where is not None and where.hostname and where.port:
+        host, port = where.hostname, where.port
     address = f"{f'[{host}]' if ':' in host else host}:{port}"
-    pid = _serving(settings)
     verdict: _Verdict
     answers = _who_answers(reachable(host), port) if port else _Answered("nobody")
     if pid is not None:
@@ -221,7 +230,8 @@ def server(settings: Settings) -> tuple[Finding, bool]:
         verdict = _free(address, port, _trouble_listening(host, port))
     status, detail, advice = verdict
     finding = Finding(name="server", status=status, detail=detail, advice=advice)
-    return finding, pid is not None and answers.who == "ours"
+    ours = pid is not None and answers.who == "ours"
+    return finding, (reachable(host), port) if ours else None
 
 
 def _running(pid: str, address: str, answers: _Answered) -> _Verdict:
@@ -229,7 +239,7 @@ def _running(pid: str, address: str, answers: _Answered) -> _Verdict:
         return (
             "warning",
             f"a gateway (pid {pid}) serves this database, but does not answer at {address}",
-            "It was started with another --host, --port or configuration, or it hangs.",
+            "It is only just starting, or it hangs.",
         )
     if not answers.models:
         return (
@@ -307,20 +317,10 @@ def _trouble_listening(host: str, port: int) -> int | None:
     return None
 
 
-def _serving(settings: Settings) -> str | None:
-    """The process that serves this database, if one does."""
+def _database_path(settings: Settings) -> Path:
     from manyways.store.database import sqlite_path
 
-    try:
-        path = sqlite_path(settings.database.url)
-        with path.with_name(path.name + ".lock").open("rb") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return lock.read(32).decode("ascii", "replace").strip() or "unknown"
-    except (ConfigError, OSError):
-        return None
-    return None
+    return sqlite_path(settings.database.url)
 
 
 def _schema(path: Path) -> Literal["empty", "older", "other"]:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Final, Protocol
 import typer
 
 from manyways.cli import output
-from manyways.cli.address import reachable
 from manyways.cli.options import AsJson, ConfigFile
 
 if TYPE_CHECKING:
@@ -78,14 +77,14 @@ def _this_machine(config: Path | None) -> tuple[list[Finding], Settings | None, 
     if settings is None:
         return findings, None, None
     findings += [checks.database(settings), *checks.disk(settings), checks.time_zone(settings)]
-    server, answers = checks.server(settings)
+    server, where = checks.server(settings)
     findings.append(server)
-    if not answers:
+    if where is None:
         return findings, settings, None
     from manyways.cli import health
 
     keys = {one.name: len(one.api_keys) for one in settings.providers}
-    finding, found = health.look(reachable(settings.server.host), settings.server.port, keys)
+    finding, found = health.look(*where, keys)
     return [*findings, finding], settings, found
 
 

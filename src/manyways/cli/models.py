@@ -12,7 +12,7 @@ import msgspec
 import typer
 
 from manyways.cli import output
-from manyways.cli.address import LOOPBACK, origin
+from manyways.cli.address import LOOPBACK, origin, running
 from manyways.cli.options import AsJson, ConfigFile
 from manyways.errors import ManywaysError
 from manyways.types import Category
@@ -64,8 +64,8 @@ def list_(
         str | None,
         typer.Option(
             metavar="URL",
-            help="The gateway to ask, like https://llm.example.com; else the one that the"
-            " configuration describes.",
+            help="The gateway to ask, like https://llm.example.com; else the one that serves the"
+            " configured database.",
         ),
     ] = None,
     config: ConfigFile = None,
@@ -113,7 +113,8 @@ def _address(settings: Settings, url: str | None) -> SplitResult:
     """Where the API hangs, mount included."""
     mount = settings.server.mounts[0].path
     if url is None:
-        return urlsplit(f"{origin(settings.server.host, settings.server.port)}{mount}")
+        found = running(settings) or origin(settings.server.host, settings.server.port)
+        return urlsplit(f"{found}{mount}")
     address = _parsed(url)
     if address is None:
         raise typer.BadParameter(

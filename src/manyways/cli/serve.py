@@ -69,6 +69,7 @@ def serve(
             database.lock_for_serving()
 
             def ready(url: str) -> None:
+                database.announce(url)
                 # Made when it can be shown, and not before: it is shown only once.
                 first = operations.ensure_admin_key(
                     database,

@@ -8,12 +8,14 @@ one thread.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import os
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from msgspec import Struct
 
@@ -28,6 +30,10 @@ T = TypeVar("T")
 
 # Calls that may wait for the thread at once; more would only wait for nothing.
 MAX_WAITING = 1000
+
+# Whoever looks who serves has the lock for a moment; whoever serves has it for good.
+_TRIES = 5
+_BETWEEN = 0.01  # seconds
 
 
 class Settings(Struct, frozen=True, kw_only=True):
@@ -159,7 +165,7 @@ class Database:
         """
         if self._lock is not None:
             return
-        path = self.path.with_name(self.path.name + ".lock")
+        path = _lock_file(self.path)
         try:
             lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as error:
@@ -168,12 +174,12 @@ class Database:
                 f"right to write to it and to its folder."
             ) from error
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(lock)
         except BlockingIOError:
-            pid = os.pread(lock, 32, 0).decode("ascii", "replace").strip()
+            other = _read(lock)
             os.close(lock)
             raise StoreError(
-                f"Another Manyways serves this database (pid {pid or 'unknown'}): {self.path}. "
+                f"Another Manyways serves this database (pid {other.pid}): {self.path}. "
                 f"Stop it first, or choose another file in database.url."
             ) from None
         except OSError as error:
@@ -190,6 +196,12 @@ class Database:
         # The file stays when the lock goes: removing it would let two processes lock two files.
         self._lock = lock
 
+    def announce(self, address: str) -> None:
+        """Leave word for `serving`, beside the lock, of where this process listens."""
+        if self._lock is not None:
+            with contextlib.suppress(OSError):  # who cannot read it asks where it should be
+                os.pwrite(self._lock, f"{os.getpid()}\n{address}\n".encode(), 0)
+
     def close(self) -> None:
         """Let go of everything; what has begun is finished first. May be called again."""
         self._closed = True
@@ -198,3 +210,50 @@ class Database:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+
+
+class Serving(NamedTuple):
+    """The process that serves a database. `address` (`http://0.0.0.0:8080`) is empty until it
+    listens."""
+
+    pid: str
+    address: str = ""
+
+
+def serving(path: Path) -> Serving | None:
+    """Who serves the SQLite file at `path` now, if anybody does. Nothing is made by asking."""
+    try:
+        lock = os.open(_lock_file(path), os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return _read(lock)
+    except OSError:
+        return None
+    finally:
+        os.close(lock)
+    return None
+
+
+def _lock_file(path: Path) -> Path:
+    return path.with_name(path.name + ".lock")
+
+
+def _lock(lock: int) -> None:
+    """Raises `BlockingIOError` where another process has it, and not only looks at it."""
+    for left in reversed(range(_TRIES)):
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if not left:
+                raise
+            time.sleep(_BETWEEN)
+        else:
+            return
+
+
+def _read(lock: int) -> Serving:
+    pid, _, address = os.pread(lock, 512, 0).decode("ascii", "replace").partition("\n")
+    return Serving(pid.strip() or "unknown", address.strip())
