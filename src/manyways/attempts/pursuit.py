@@ -42,6 +42,8 @@ from manyways.upstream.transport import Limits, Response
 
 KEEP_ALIVE_INTERVAL = 10.0
 """Seconds of silence after which a caller of a stream gets a comment."""
+_REASON = 300
+"""Letters of a failure's reason in the log: some providers repeat the whole prompt."""
 ENDS_WITHIN = 5.0
 """Seconds in which a cancelled attempt has closed its connection."""
 
@@ -273,6 +275,8 @@ class Pursuit:
 
     def _spoke(self, start: Start, events: ChatStream | ResumedStream) -> None:
         """An attempt has something for the caller: the answer is its own from now on."""
+        if self._plan.attempts[start.attempt].outcome is not None:
+            raise asyncio.CancelledError  # the plan has cancelled it, and its task is to hear it
         self._events = events
         if start.method is not None:
             self._joints.append(self._joint(start))
@@ -299,7 +303,7 @@ class Pursuit:
             key=provider.label(start.credential) if failure.code == "credentials" else None,
             code=failure.code,
             status=failure.status,
-            reason=failure.words or provider.redact(str(failure.__cause__ or failure)),
+            reason=(failure.words or provider.redact(str(failure.__cause__ or failure)))[:_REASON],
             ms=round((now - attempt.began) * 1000),
         )
         if self._events is None or attempt.spoke_at is None:

@@ -60,8 +60,14 @@ SAMPLES: Final = 100
 """So many latencies are kept of each candidate, for its percentiles."""
 ENOUGH: Final = 20
 """A percentile of fewer would say nothing."""
-UNKNOWN_LATENCY: Final = 1.0
-"""Seconds that are assumed where nothing was measured."""
+UNTRIED: Final = 0.01
+"""Seconds that are assumed where nothing was measured: whoever is unknown is worth a try."""
+LEASE: Final = 10.0
+"""Seconds after which a probe that has told nothing is no reason to wait for it."""
+IMPATIENCE: Final = 2.0
+"""Seconds of silence behind which a caller's leaving says something about the provider."""
+SILENCES: Final = 3
+"""So many in a row are a failure."""
 SMOOTHING: Final = 0.2
 """The weight of each new measurement."""
 FAILURE_COST: Final = 10.0
@@ -78,7 +84,9 @@ class Breaker:
     Invariants: `probe` is set only while half-open; a closed breaker has no `why`.
     """
 
-    __slots__ = ("began", "failures", "late", "name", "probe", "rests", "since", "until", "why")
+    __slots__ = (
+        "began", "failures", "late", "name", "probe", "rests", "since", "took", "until", "why",
+    )  # fmt: skip
 
     def __init__(self, name: Name) -> None:
         self.name = name
@@ -89,6 +97,7 @@ class Breaker:
         self.until = 0.0
         self.why = ""
         self.late = False  # it failed after the answer had begun
+        self.took = 0.0  # seconds, the failure that opened it last
         self.probe: Ticket | None = None  # the one attempt that may try
 
     def __repr__(self) -> str:
@@ -104,15 +113,20 @@ class Breaker:
 
     def admits(self, now: float) -> bool:
         """Whether a request may pass: closed, or it is time for a probe and none is under way."""
-        return not self.why or (now >= self.until and self.probe is None)
+        return not self.why or (now >= self.until and self.is_free(now))
 
-    def open(self, now: float, seconds: float, why: str, *, late: bool) -> None:
+    def is_free(self, now: float) -> bool:
+        """Whether no probe is under way, or only one that hangs."""
+        return self.probe is None or now - self.probe.began >= LEASE
+
+    def open(self, now: float, seconds: float, why: str, *, late: bool, took: float = 0.0) -> None:
         if not self.why:
             self.began = now
         self.rests += 1
         self.since = now
         self.until = now + seconds
         self.why = why
+        self.took = took
         self.late = late
         self.probe = None
 
@@ -125,11 +139,12 @@ class Breaker:
 class ProviderHealth:
     """The whole provider, and its credentials."""
 
-    __slots__ = ("breaker", "credentials", "only", "turn")
+    __slots__ = ("breaker", "credentials", "only", "proved", "turn")
 
     def __init__(self, name: str, credentials: int) -> None:
         self.breaker = Breaker((name, None, None))
         self.credentials = [Breaker((name, None, i)) for i in range(credentials)]
+        self.proved = 0.0  # when the latest attempt began that has spoken
         self.only = self.credentials[0] if credentials == 1 else None
         self.turn = 0
 
@@ -139,7 +154,8 @@ class Candidate:
 
     __slots__ = (
         "at", "bad", "breaker", "first_token", "forgiven", "good", "limited", "measured_at",
-        "model", "outcomes", "proved", "provider", "running", "samples", "served", "whole",
+        "model", "outcomes", "proved", "provider", "running", "samples", "served",
+        "silences", "whole",
     )  # fmt: skip
 
     def __init__(self, model: Model, provider: ProviderHealth) -> None:
@@ -158,6 +174,7 @@ class Candidate:
         self.samples: deque[float] = deque(maxlen=SAMPLES)  # seconds to the first token
         self.proved = 0.0  # when the latest attempt began that has spoken
         self.served = 0
+        self.silences = 0  # in a row, that callers have not waited out
         self.outcomes: Counter[str] = Counter()
 
     def __repr__(self) -> str:
@@ -185,6 +202,13 @@ class Candidate:
             return None
         return sorted(self.samples)[min(len(self.samples) - 1, int(len(self.samples) * share))]
 
+    def spoke(self, now: float, began: float, *, stream: bool) -> None:
+        """An attempt that began at a moment has spoken now, or answered whole."""
+        self.proved = max(self.proved, began)
+        self.provider.proved = max(self.provider.proved, began)
+        self.silences = 0
+        self.measured(now, now - began, stream=stream)
+
     def measured(self, now: float, seconds: float, *, stream: bool) -> None:
         """A first token came after so many seconds, or a whole answer."""
         self.measured_at = now
@@ -199,11 +223,11 @@ class Candidate:
     def cost(self, now: float, *, stream: bool) -> float:
         """Seconds one more request is expected to take here; quality makes it cheaper.
 
-        What was measured fades, so that whoever was slow once is looked at again.
+        What was measured fades, so that whoever was slow once is looked at again in minutes.
         """
         self.decay(now)
         told = self.model.latency_ms
-        latency = UNKNOWN_LATENCY if told is None else told / 1000
+        latency = UNTRIED if told is None else told / 1000
         known = self.first_token if stream else self.whole
         if known is not None:
             latency += (known - latency) * 0.5 ** ((now - self.measured_at) / HALF_LIFE)
@@ -321,6 +345,18 @@ class Health:
         whole = (b.until for b in (candidate.breaker, provider.breaker) if b.why)
         return max(free(key), *whole, now), key
 
+    def was_costly(self, model: Model) -> bool:
+        """Whether a resting model's failure took long, and nobody of its provider has spoken
+        since: its mates may well be the same."""
+        candidate = self.candidate(model)
+        breaker = candidate.breaker
+        return (
+            bool(breaker.why)
+            and not breaker.late
+            and breaker.took >= QUICK
+            and candidate.provider.proved < breaker.since
+        )
+
     def is_due(self, model: Model) -> bool:
         """Whether its rest is over, and nobody has tried it yet. For one that may be asked."""
         candidate = self.candidate(model)
@@ -339,14 +375,13 @@ class Health:
         candidate.provider.turn = ticket.credential + 1
         if self._failing:
             for breaker in ticket.way:
-                if breaker.why and ticket.began >= breaker.until and breaker.probe is None:
+                if breaker.why and breaker.admits(ticket.began):
                     breaker.probe = ticket
 
     def spoke(self, ticket: Ticket, now: float) -> None:
         """The first token has come. What failed before that point is well again."""
         ticket.heard = True
-        ticket.candidate.proved = max(ticket.candidate.proved, ticket.began)
-        ticket.candidate.measured(now, now - ticket.began, stream=True)
+        ticket.candidate.spoke(now, ticket.began, stream=True)
         self._recover(ticket)
 
     def succeeded(self, ticket: Ticket, now: float) -> None:
@@ -359,8 +394,7 @@ class Health:
         candidate.good += 1
         candidate.served += 1
         if not ticket.stream:
-            candidate.proved = max(candidate.proved, ticket.began)
-            candidate.measured(now, now - ticket.began, stream=False)
+            candidate.spoke(now, ticket.began, stream=False)
 
     def failed(
         self,
@@ -405,7 +439,7 @@ class Health:
             why = f"{code}: {words[:_WORDS]}" if words else code
             if not breaker.why:
                 self._tell(breaker.name, why, seconds)
-            breaker.open(now, seconds, why, late=ticket.heard)
+            breaker.open(now, seconds, why, late=ticket.heard, took=took)
 
     def refused(self, ticket: Ticket) -> None:
         """The provider is well, and says that the request is wrong."""
@@ -413,7 +447,9 @@ class Health:
             ticket.candidate.outcomes["refused"] += 1
             self._recover(ticket)
 
-    def dropped(self, ticket: Ticket, outran_at: float | None = None) -> None:
+    def dropped(
+        self, ticket: Ticket, outran_at: float | None = None, *, outcome: str = "cancelled"
+    ) -> None:
         """It was cancelled, or says nothing about the provider: a probe that proved nothing.
 
         Where another was faster, at `outran_at`, it would have taken longer than until then; a
@@ -421,16 +457,30 @@ class Health:
         """
         outrun = outran_at is not None and not ticket.heard and self.is_probe(ticket)
         probed = [b for b in ticket.way if b.probe is ticket] if outrun else []
-        if self._end(ticket):
-            for breaker in probed:
-                seconds = self._rest(breaker, breaker.why.partition(":")[0], 0.0, None)
-                breaker.open(outran_at or 0.0, seconds, breaker.why, late=breaker.late)
-            candidate = ticket.candidate
-            candidate.outcomes["cancelled"] += 1
-            if outran_at is not None and ticket.stream and not ticket.heard:
-                seconds = outran_at - ticket.began
-                if seconds > (candidate.first_token or 0.0):
-                    candidate.measured(outran_at, seconds, stream=True)
+        if not self._end(ticket):
+            return
+        for breaker in probed:
+            seconds = self._rest(breaker, breaker.why.partition(":")[0], 0.0, None)
+            breaker.open(outran_at or 0.0, seconds, breaker.why, late=breaker.late)
+        candidate = ticket.candidate
+        candidate.outcomes[outcome] += 1
+        if outran_at is not None and ticket.stream and not ticket.heard:
+            seconds = outran_at - ticket.began
+            if seconds > (candidate.first_token or 0.0):
+                candidate.measured(outran_at, seconds, stream=True)
+
+    def left(self, ticket: Ticket, now: float) -> None:
+        """Its caller has gone. To leave a long silence says something about the provider, when
+        it happens again and again and nobody waits it out."""
+        candidate = ticket.candidate
+        waited = now - ticket.began
+        usual = candidate.first_token or 0.0
+        if ticket.stream and not ticket.heard and waited > max(IMPATIENCE, 3 * usual):
+            candidate.silences += 1
+            if candidate.silences >= SILENCES:
+                self.failed(ticket, now, "timeout", f"callers left after {waited:.3g} s of silence")
+                return
+        self.dropped(ticket)
 
     # For operators
 
@@ -473,9 +523,12 @@ class Health:
         return candidate.breaker
 
     def _rest(self, breaker: Breaker, code: str, took: float, retry_after: float | None) -> float:
-        if retry_after is not None:
-            return min(retry_after, ASKED_FOR if code == "rate_limited" else BUSY)
         first, longest = self._settings.rest, self._settings.rest_limit
+        if retry_after is not None:
+            # A word that has proved wrong counts for less than what is known by now.
+            known = first * FACTOR ** min(breaker.rests - 1, 16) if breaker.rests else 0.0
+            told = min(retry_after, ASKED_FOR if code == "rate_limited" else BUSY)
+            return max(told, min(known, longest))
         if code == "credentials":
             first, longest = CREDENTIAL_REST
         elif code == "model_gone":

@@ -31,6 +31,10 @@ class Offers(Protocol):
         """Every configured provider, with models or without."""
         ...
 
+    def of_provider(self, name: str) -> Sequence[Model]:
+        """One provider's models; none for a provider that is not known."""
+        ...
+
     def resolve_name(self, name: str) -> Sequence[Model]:
         """The models a caller may mean by `name`: an id, or provider/id."""
         ...
@@ -85,7 +89,7 @@ class Candidates(Struct, frozen=True, eq=False):
             yield from named
             return
         mates = self._fitting(
-            m for m in self.offers.models if m.provider == chosen.provider and m.id != chosen.id
+            m for m in self.offers.of_provider(chosen.provider) if m.id != chosen.id
         )
         twins = self._fitting(self.offers.resolve_name(chosen.id))
         if wish.models == (AUTO,):
@@ -99,7 +103,7 @@ class Candidates(Struct, frozen=True, eq=False):
             yield twins
             yield mates
         for provider in wish.begin:
-            yield self._fitting(m for m in self.offers.models if m.provider == provider)
+            yield self._fitting(self.offers.of_provider(provider))
         yield self._fitting(self.offers.models)
 
     def asked_for(self, model: Model) -> bool:

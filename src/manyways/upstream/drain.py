@@ -99,6 +99,9 @@ class Drains:
         except asyncio.CancelledError:
             if not self.take(_Awaited(sent), limit_seconds, name):
                 sent.cancel()
+                with contextlib.suppress(ManywaysError, asyncio.CancelledError):
+                    async with await sent:  # it may just have come: then it is closed
+                        pass
             raise
         return self.keep(sent.result(), limit_seconds, name)
 
