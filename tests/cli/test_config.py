@@ -39,6 +39,30 @@ def test_check_tells_what_has_no_effect(folder: Path) -> None:
     ]
 
 
+def test_check_tells_what_is_worth_a_look_and_succeeds(folder: Path) -> None:
+    (folder / "manyways.toml").write_text(
+        'routing.deadline = "60s"\n'
+        '[[providers]]\nname = "Capi"\nprotocol = "openai"\n'
+        'base_url = "http://capi.example/v1/models/"\napi_key = ["secret", "other", "secret"]\n'
+        '[[providers]]\nname = "CAPI"\nprotocol = "openai"\n'
+        'base_url = "http://capi.example/v1/chat/completions"\n'
+    )
+
+    done = CliRunner().invoke(app, ["check"])
+
+    assert done.exit_code == 0
+    fine, *doubts = done.stdout.splitlines()
+    assert fine == "manyways.toml is fine. Providers: Capi (openai), CAPI (openai)."
+    assert "secret" not in done.stdout
+    assert [words.removeprefix("Worth a look: ") for words in doubts] == [
+        "routing.answer_timeout is 2m, but routing.deadline ends everything after 1m.",
+        "providers[0].base_url (line 5) ends in /models, which the gateway adds itself.",
+        "providers[0].api_key[2] (line 6) is a key that stands before it already.",
+        'providers[1].name (line 8) differs from "Capi" only in upper and lower case.',
+        "providers[1].base_url (line 10) ends in /chat/completions, which the gateway adds itself.",
+    ]
+
+
 def test_check_tells_every_problem_and_fails(folder: Path) -> None:
     (folder / "manyways.toml").write_text("[server]\nprot = 1\nhost = 5\n")
 
@@ -65,6 +89,7 @@ def test_check_as_json_is_one_document_either_way(folder: Path) -> None:
         "ok": True,
         "file": "other.toml",
         "problems": [],
+        "doubts": [],
         "not_yet": [],
         "providers": ["local"],
     }

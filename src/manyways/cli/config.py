@@ -6,7 +6,7 @@ import typer
 
 from manyways.cli import output
 from manyways.cli.options import AsJson, ConfigFile
-from manyways.config import ConfigProblems, Problem, Settings, load, show
+from manyways.config import ConfigProblems, Problem, Settings, doubts, load, show
 
 app = typer.Typer(no_args_is_help=True, help="Check the configuration, or show what is in effect.")
 
@@ -15,7 +15,8 @@ app = typer.Typer(no_args_is_help=True, help="Check the configuration, or show w
 def check(*, config: ConfigFile = None, json: AsJson = False) -> None:
     """Say whether the configuration can be used, or everything that is wrong with it.
 
-    Nothing is started and no provider is asked. Exit status 0: fine; 1: it has problems.
+    Nothing is started and no provider is asked. Exit status 0: fine, though something may
+    be worth a look; 1: it has problems.
     """
     try:
         settings = load(config)
@@ -31,6 +32,7 @@ def check(*, config: ConfigFile = None, json: AsJson = False) -> None:
                 "ok": True,
                 "file": settings.file,
                 "problems": (),
+                "doubts": doubts(settings),
                 "not_yet": settings.not_yet,
                 "providers": tuple(provider.name for provider in settings.providers),
             }
@@ -68,6 +70,7 @@ def _fine(settings: Settings) -> str:
         lines = [f"No configuration file: the built-in defaults apply. Providers: {names}."]
     else:
         lines = [f"{settings.file} is fine. Providers: {names}."]
+    lines += [f"Worth a look: {words}." for words in doubts(settings)]
     if settings.not_yet:
         lines.append("These settings are accepted, but have no effect in this version:")
         lines += [f"  {words}" for words in settings.not_yet]
