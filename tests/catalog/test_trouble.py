@@ -56,7 +56,7 @@ def untrusted() -> ssl.SSLCertVerificationError:
         ),
         (
             caused(AttemptFailed("tls", "its certificate…"), TlsFailed("x"), untrusted()),
-            "the certificate is not trusted (self-signed certificate)",
+            "no secure connection: the certificate is not trusted (self-signed certificate)",
         ),
         (
             caused(AttemptFailed("timeout", "connect took…"), TimedOut("connect", 5.0)),

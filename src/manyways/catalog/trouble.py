@@ -8,7 +8,14 @@ from typing import Final
 
 from msgspec import Struct
 
-from manyways.errors import AttemptFailed, ManywaysError, Refusal, TimedOut, TransportError
+from manyways.errors import (
+    AttemptFailed,
+    ManywaysError,
+    Refusal,
+    TimedOut,
+    TlsFailed,
+    TransportError,
+)
 
 _LONGEST: Final = 300
 
@@ -39,7 +46,7 @@ def of_system(error: BaseException) -> str | None:
             case ssl.SSLCertVerificationError():
                 return f"the certificate is not trusted ({cause.verify_message})"
             case ssl.SSLError() if cause.reason:
-                return f"no TLS there ({cause.reason.lower().replace('_', ' ')})"
+                return cause.reason.lower().replace("_", " ")
             case socket.gaierror():
                 return "its host name leads nowhere (DNS)"
             case OSError() if cause.errno:
@@ -62,6 +69,8 @@ def _of_transport(error: Exception) -> str | None:
                 return f"no connection within {cause.seconds:g} s"
             case TimedOut():
                 return f"no answer within {cause.seconds:g} s"
+            case TlsFailed():
+                return f"no secure connection: {of_system(cause) or cause}"
             case TransportError():
                 return of_system(cause) or str(cause)
     return None

@@ -2,10 +2,8 @@
 `manyways doctor` asks them, and what their answers mean in plain words."""
 
 import asyncio
-import os
 import re
 import socket
-import ssl
 import time
 from collections.abc import Sequence
 from typing import Final, NamedTuple
@@ -14,6 +12,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from manyways.catalog.discovery import BadModelList, parse
+from manyways.catalog.trouble import of_system
 from manyways.cli.checks import Finding, Status
 from manyways.config.shown import without_password
 from manyways.errors import ConnectFailed, ManywaysError, TimedOut, TlsFailed, TransportError
@@ -159,7 +158,7 @@ def _unreachable(error: TransportError, provider: Provider) -> _Verdict:
         case TlsFailed():
             return _Verdict(
                 "error",
-                f"no secure connection to {where}: {_tls_words(error)}",
+                f"no secure connection to {where}: {of_system(error) or error}",
                 "See that the name in base_url is the certificate's, that this machine's clock and"
                 " its authorities (package ca-certificates) are right, and that the port speaks"
                 " TLS: else the address begins with http://",
@@ -167,7 +166,7 @@ def _unreachable(error: TransportError, provider: Provider) -> _Verdict:
         case ConnectFailed():
             return _Verdict(
                 "error",
-                f"{where} cannot be reached: {_os_words(error)}",
+                f"{where} cannot be reached: {of_system(error) or error}",
                 "See that it runs, that address and port in base_url are right, and that no"
                 " firewall is between.",
             )
@@ -294,26 +293,6 @@ def _together(verdicts: Sequence[_Verdict]) -> _Verdict:
         f"{good[0].detail}; but with key {which} of {len(verdicts)}: {bad[0][1].detail}",
         bad[0][1].advice,
     )
-
-
-def _os_words(error: TransportError) -> str:
-    cause = error.__cause__
-    inner = getattr(cause, "os_error", cause)
-    if isinstance(inner, OSError) and inner.errno:
-        return os.strerror(inner.errno).lower()
-    return str(error)
-
-
-def _tls_words(error: TransportError) -> str:
-    """Why TLS failed; the client wraps what the TLS library said in errors of its own."""
-    cause = error.__cause__
-    for name in ("certificate_error", "os_error"):
-        inner = getattr(cause, name, None)
-        if isinstance(inner, ssl.SSLCertVerificationError):
-            return f"the certificate is not trusted ({inner.verify_message})"
-        if isinstance(inner, ssl.SSLError) and inner.reason:
-            return inner.reason.lower().replace("_", " ")
-    return str(error)
 
 
 def _excerpt(body: bytes) -> str:
