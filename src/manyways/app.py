@@ -149,7 +149,11 @@ async def _gateway(settings: Settings, database: Database) -> AsyncIterator[Edge
         label=lambda name, credential: providers[name].label(credential),
     )
     edge = _edge(
-        settings, flow, catalog, admin, partial(MetricsPage, standings=standing, tally=tally)
+        settings,
+        flow,
+        catalog,
+        admin,
+        partial(MetricsPage, standings=standing, tally=tally, catalog=lambda: catalog.snapshot),
     )
     async with _background(catalog.run, ring.follow):
         try:

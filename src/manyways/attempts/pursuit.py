@@ -291,7 +291,6 @@ class Pursuit:
     def _lost(self, start: Start, provider: OpenAIProvider, failure: AttemptFailed) -> Commands:
         """A failure, before or after the answer had begun."""
         failure.message = provider.redact(failure.message)
-        failure.words = provider.redact(failure.words)
         now = time.monotonic()
         attempt = self._plan.attempts[start.attempt]
         tell = log.error if failure.code == "credentials" else log.warning

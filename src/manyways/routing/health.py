@@ -354,6 +354,7 @@ class Health:
             bool(breaker.why)
             and not breaker.late
             and breaker.took >= QUICK
+            and breaker.why.partition(":")[0] != "model_gone"
             and candidate.provider.proved < breaker.since
         )
 
@@ -461,7 +462,8 @@ class Health:
             return
         for breaker in probed:
             seconds = self._rest(breaker, breaker.why.partition(":")[0], 0.0, None)
-            breaker.open(outran_at or 0.0, seconds, breaker.why, late=breaker.late)
+            took = max(breaker.took, (outran_at or 0.0) - ticket.began)
+            breaker.open(outran_at or 0.0, seconds, breaker.why, late=breaker.late, took=took)
         candidate = ticket.candidate
         candidate.outcomes[outcome] += 1
         if outran_at is not None and ticket.stream and not ticket.heard:
@@ -470,8 +472,8 @@ class Health:
                 candidate.measured(outran_at, seconds, stream=True)
 
     def left(self, ticket: Ticket, now: float) -> None:
-        """Its caller has gone. To leave a long silence says something about the provider, when
-        it happens again and again and nobody waits it out."""
+        """Its caller has gone, or its time is over. To leave a long silence says something
+        about the provider, when it happens again and again and nobody waits it out."""
         candidate = ticket.candidate
         waited = now - ticket.began
         usual = candidate.first_token or 0.0

@@ -391,7 +391,7 @@ class Plan:
             # It says something about this request alone,
             self._health.dropped(one, outcome=code)
         elif code == "timeout" and self._was_hurried(one, now):
-            self._health.dropped(one, outcome=code)  # or about the patience of this caller
+            self._health.left(one, now)  # or about the patience of this caller
         else:
             words = failure.words or failure.message
             words = f"{failure.status} {words}" if failure.status else words

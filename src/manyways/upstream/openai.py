@@ -149,6 +149,8 @@ class OpenAIProvider:
         if isinstance(failure, Refusal):
             failure.param = failure.param and self.redact(failure.param)
             failure.provider_code = failure.provider_code and self.redact(failure.provider_code)
+        else:
+            failure.words = self.redact(failure.words)
         return failure
 
     async def _send(
