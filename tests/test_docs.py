@@ -354,7 +354,7 @@ def test_the_error_when_everybody_failed_is_the_one_shown(tmp_path: Path) -> Non
         answer = gateway.chat({"model": "gpt-4o", "provider": "Capi", "messages": ASKED})
 
     assert answer.status == 503
-    assert answer.headers["retry-after"] == "2"
+    assert answer.headers["retry-after"] == "1"
     assert untimed(answer.json()) == untimed(told)
 
 
