@@ -14,6 +14,7 @@ from bench.simulate.scenarios import (
     JITTERS,
     MEMORIES,
     ORDERS,
+    PROBES,
     RESTS,
     SCENARIOS,
 )
@@ -95,6 +96,7 @@ def _words(findings: Findings) -> dict[str, str]:
         return findings.of(scenario, variant).load
 
     forgetful, strict = MEMORIES["no memory"], MEMORIES["every failure counts"]
+    quiet, out = "quiet hours, long silence", PROBES["waited out"]
     race, fleet = HEDGES["p95, 5%"], findings.of("fleet, crash")
     in_step = findings.of("fleet, crash", JITTERS["none"])
     calm = findings.of("calm", race)
@@ -144,13 +146,30 @@ def _words(findings: Findings) -> dict[str, str]:
             minute.
             """
         ),
+        "probes": _prose(
+            f"""
+            Whether somebody silent is back, one request finds out, and does not wait
+            `first_token_timeout` for it: when the probe has said nothing for half as long again as
+            it nearly always takes (5 s where that is not known yet), somebody well is asked beside
+            it, and if that one speaks first, the probe has failed. Where a request comes every 4 s,
+            one caller in five of a long silence is such a probe: one in twenty waits
+            {late(quiet, 0.95)} or longer, and {late(quiet, 0.95, out)} where probes are waited out,
+            for {load(quiet) - load(quiet, out):.2f} attempts a request more. As long as it lasts,
+            probes are waited for ever longer, up to 5 s: what outran them is all that is known of
+            the silent one, which may have become slower for good. Under load few callers are
+            probes, and it hardly shows. What no race can spare is the first silence: whoever asked
+            before it was over waits for all of it, which is the p99 of every silence here. Only its
+            first model costs that much: a failure that took long is held against the provider's
+            other models, too, until one of them has spoken.
+            """
+        ),
         "jitter": _prose(
             f"""
-            Rests are up to 20% shorter by chance, so that gateways which saw the same outage do
-            not come back together. Among 25 gateways the busiest half second has
-            {fleet.busiest(15.0, 65.0)} probes, and {in_step.busiest(15.0, 65.0)} without it: as
-            callers come at random, probes are spread anyway. It is a precaution that
-            these figures give no reason for, and none against.
+            Rests are up to 20% shorter by chance, so that gateways which saw the same outage do not
+            come back together. Among 25 gateways the busiest half second of it has
+            {fleet.busiest(15.0, 65.0)} probes with it, and {in_step.busiest(15.0, 65.0)} without:
+            they saw the crash at the same moment, and their callers come so often that each of
+            them probes as soon as it may.
             """
         ),
         "hedging": _prose(
@@ -183,9 +202,10 @@ def _words(findings: Findings) -> dict[str, str]:
             on from). Only where everybody is gone for seconds do more than 10 help
             ({answered("all down", 20)} instead of {answered("all down", 10)}): an answer that
             broke off asks three providers in turn to go on, again and again after ever longer
-            pauses, and has used up 10 attempts within 2 s, before anybody is back after 3. That
-            is rare, callers ask again after it, and 20 attempts would be as many requests at
-            providers that have no use for them. 10 is the reference's number, too.
+            pauses, and when they are back after 3 s it has one of its 10 attempts left, for one
+            model, which may say something else this time. That is rare, callers ask again after
+            it, and 20 attempts would be as many requests at providers that have no use for them.
+            10 is the reference's number, too.
             """
         ),
     }

@@ -50,12 +50,13 @@ class RacingAt(Plan):
     __slots__ = ()
     share = 0.95
 
-    def _arm(self, now: float) -> Commands:
-        usual = self._health.candidate(self.attempts[0].model).percentile(self.share)
-        if not usual or now + usual >= self._deadline:
-            return ()
+    def _launch(self, model: Model, credential: int, now: float) -> Commands:
+        commands = super()._launch(model, credential, now)
+        usual = self._health.candidate(model).percentile(self.share)
+        if len(commands) == 1 or self._probe is not None or not usual:
+            return commands
         self._hedge_at = now + usual
-        return (Wait(self._hedge_at),)
+        return (commands[0], Wait(self._hedge_at))
 
 
 class RacingAtHalf(RacingAt):
@@ -70,6 +71,19 @@ class RacingLate(RacingAt):
 
     __slots__ = ()
     share = 0.99
+
+
+class WaitingOut(Plan):
+    """A plan that waits for a probe as long as for any other attempt."""
+
+    __slots__ = ()
+
+    def _launch(self, model: Model, credential: int, now: float) -> Commands:
+        commands = super()._launch(model, credential, now)
+        if self._probe is None:
+            return commands
+        self._hedge_at = None
+        return commands[:1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +152,10 @@ class Counts:
     def load(self) -> float:
         """Attempts a request."""
         return self.attempts / self.requests
+
+    def later_than(self, seconds: float) -> float:
+        """The share of those with a first token that waited longer for it."""
+        return sum(first > seconds for first in self.first) / max(1, len(self.first))
 
     def percentile(self, share: float) -> float:
         """Seconds to the first token in which so many of those had it that got one."""

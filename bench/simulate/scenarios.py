@@ -8,6 +8,7 @@ from bench.simulate.play import (
     RacingLate,
     Scenario,
     Variant,
+    WaitingOut,
 )
 from bench.simulate.suppliers import Kind, Supplier, Trouble
 from manyways.routing.settings import Settings
@@ -55,6 +56,11 @@ _ALL: Final = (
         "silent model",
         "Capi's gpt says nothing for a minute; its other models are well.",
         _market(_minute("silent", model="gpt")),
+    ),
+    Scenario(
+        "long silence",
+        "Capi says nothing for four minutes.",
+        _market(Trouble("silent", 30.0, 270.0)),
     ),
     Scenario(
         "slow errors",
@@ -155,6 +161,15 @@ _ALL: Final = (
         seeds=60,
     ),
     Scenario(
+        "quiet hours, long silence",
+        "One request every 4 s; Capi says nothing for nine minutes. 20 times.",
+        _market(Trouble("silent", 60.0, 600.0)),
+        rate=0.25,
+        regular=True,
+        seconds=660.0,
+        seeds=20,
+    ),
+    Scenario(
         "fleet, crash",
         "25 gateways with 20 requests a second each; Capi refuses connections for a minute.",
         _market(Trouble("refused", 5.0, 65.0)),
@@ -184,6 +199,7 @@ RESTS: Final = {
         (0.5, 10.0), (1.0, 5.0), (1.0, 10.0), (1.0, 60.0), (2.0, 10.0), (8.0, 10.0), (8.0, 60.0)
     )
 }  # fmt: skip
+PROBES: Final = {"waited out": Variant(plan=WaitingOut), "raced": DEFAULT}
 JITTERS: Final = {"none": Variant(jitter=False), "20%": DEFAULT}
 HEDGES: Final = {
     "off": DEFAULT,

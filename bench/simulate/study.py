@@ -25,6 +25,7 @@ P95: Final[Column] = ("p95, s", lambda c, _: _seconds(c.percentile(0.95)))
 P99: Final[Column] = ("p99, s", lambda c, _: _seconds(c.percentile(0.99)))
 FIDELITY: Final[Column] = ("by the asked model", lambda c, _: f"{c.fidelity:.1%}")
 LOAD: Final[Column] = ("attempts a request", lambda c, _: f"{c.load:.2f}")
+LATE: Final[Column] = ("over 5 s", lambda c, _: f"{c.later_than(5.0):.1%}")
 DEAD: Final[Column] = ("attempts at the dead, an outage", lambda c, s: f"{probes(c, s):.1f}")
 BACK: Final[Column] = (
     "back after, s (mean, worst)",
@@ -76,6 +77,16 @@ STUDIES: Final = {
         scenarios.RESTS,
         ("quiet hours, crash", "quiet hours, silence", "model down", "blips", "half broken"),
         (P99, FIDELITY, LOAD, DEAD, BACK),
+    ),
+    "probes": Study(
+        "Probes",
+        "a silent probe is",
+        scenarios.PROBES,
+        (
+            "silence", "silent model", "long silence", "slow errors", "quiet hours, silence",
+            "quiet hours, long silence",
+        ),
+        (P50, P95, P99, LATE, LOAD, DEAD, BACK),
     ),
     "jitter": Study(
         "Jitter",

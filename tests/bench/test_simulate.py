@@ -15,8 +15,10 @@ from bench.simulate.scenarios import (
     ATTEMPTS,
     DEFAULT,
     HEDGES,
+    JITTERS,
     MEMORIES,
     ORDERS,
+    PROBES,
     RESTS,
     SCENARIOS,
 )
@@ -151,6 +153,25 @@ def test_in_an_outage_the_dead_one_sees_probes_and_is_back_within_15_seconds() -
 def test_a_memory_spares_the_dead_one_most_requests() -> None:
     without, ours = compared("model down", [MEMORIES["no memory"], DEFAULT])
     assert len(ours.dead) < len(without.dead) / 10
+
+
+def test_races_spare_the_callers_of_probes_most_of_a_silence() -> None:
+    out, raced = compared(
+        "quiet hours, long silence", [PROBES["waited out"], PROBES["raced"]], seeds=5
+    )
+    assert raced.percentile(0.95) < 0.7 * out.percentile(0.95)
+    assert raced.load < out.load + 0.15
+    assert max(raced.back) <= 15
+
+
+def test_gateways_that_saw_the_same_outage_do_not_probe_together() -> None:
+    in_step, ours = compared("fleet, crash", [JITTERS["none"], JITTERS["20%"]])
+    assert ours.busiest(15.0, 65.0) < in_step.busiest(15.0, 65.0) / 1.5
+
+
+def test_pauses_outlive_a_blip_of_everybody() -> None:
+    five, ten = compared("all down", [ATTEMPTS["5"], ATTEMPTS["10"]])
+    assert ten.success > five.success + 0.08
 
 
 def test_strays_are_no_reason_to_rest() -> None:

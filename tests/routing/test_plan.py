@@ -4,7 +4,7 @@ import pytest
 
 from manyways.catalog.snapshot import Snapshot
 from manyways.routing.commands import Wait
-from manyways.routing.health import ENOUGH, FACTOR, Health, Ticket
+from manyways.routing.health import ENOUGH, FACTOR, SILENCES, Health, Ticket
 from manyways.routing.hedging import HedgeBudget
 from manyways.routing.resolve import Wish
 from manyways.routing.settings import Settings
@@ -344,8 +344,53 @@ def test_nobody_to_follow_is_no_reason_to_wait_longer_than_set() -> None:
     assert talk.limit == 10
 
 
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_callers_own_hurry_says_nothing_about_a_provider(stream: bool) -> None:
+    offers = shop("Capi/gpt-4o", "Other/big")
+    hurried = Talk(offers, "gpt-4o", deadline=0.5, stream=stream)
+    hurried.begin()
+    assert hurried.limit == 0.5
+    assert hurried.after(0.5).fails("timeout") == ["give up: deadline"]
+    next_one = Talk(offers, "gpt-4o", health=hurried.health, now=hurried.now, stream=stream)
+    assert next_one.begin() == ["ask Capi/gpt-4o"]
+
+
+def test_hurried_callers_have_told_something_once_several_have_waited_for_nothing() -> None:
+    offers = shop("Capi/gpt-4o", "Other/big")
+    health = health_of(offers)
+    for i in range(SILENCES + 1):
+        talk = Talk(offers, "gpt-4o", health=health, now=T0 + 5 * i, deadline=4)
+        expected = "ask Capi/gpt-4o" if i < SILENCES else "ask Other/big"
+        assert talk.begin() == [expected]
+        if i < SILENCES:
+            assert talk.after(talk.limit).fails("timeout") == ["ask Other/big"]
+    assert health.candidate(offers.models[0]).outcomes["timeout"] == 1
+
+
+def test_a_silent_one_rests_although_every_caller_is_in_some_hurry() -> None:
+    offers = shop("Capi/gpt-4o", "Other/big")
+    known = Settings(rest=REST, deadline=8)
+    talk = Talk(offers, "gpt-4o", settings=known)
+    talk.begin()
+    assert talk.after(talk.limit).fails("timeout") == ["ask Other/big"]
+    next_one = Talk(offers, "gpt-4o", settings=known, health=talk.health, now=talk.now)
+    assert next_one.begin() == ["ask Other/big"]
+
+
 def test_a_request_that_comes_too_late_asks_nobody() -> None:
     assert Talk(ALONE, "gpt-4o", deadline=0).begin() == ["give up: deadline"]
+
+
+def test_what_comes_of_a_cancelled_attempt_is_not_heard() -> None:
+    talk = race()
+    talk.begin()
+    talk.after(2).rings()
+    assert talk.speaks(1) == ["cancel 0"]
+    assert talk.fails("reset", attempt=0) == []
+    assert talk.refuses("provider_refused", attempt=0) == []
+    assert talk.succeeds(0) == []
+    assert not talk.plan.over
+    assert talk.succeeds(1) == []
 
 
 def test_a_caller_that_leaves_ends_what_runs() -> None:
@@ -393,6 +438,23 @@ def test_one_of_equals_whose_rest_is_over_is_looked_at_once() -> None:
     probe = Talk(offers, "m", health=health)
     assert probe.begin()[0] == "ask Slow/m"
     assert Talk(offers, "m", health=health).begin() != ["ask Slow/m"]
+
+
+def test_behind_a_remembered_silence_its_mates_come_after_all_others_until_one_has_spoken() -> None:
+    offers = shop("Capi/gpt-4o", "Capi/mini", "Other/big")
+    health = health_of(offers)
+    down(health, offers.models[0], "timeout", took=10)
+    assert Talk(offers, "gpt-4o", health=health, now=T0 + 1).begin() == ["ask Other/big"]
+    assert Talk(offers, "mini", health=health, now=T0 + 1).begin() == ["ask Capi/mini"]
+    answers(health, offers.models[1], 0.3, at=T0 + 2)
+    assert Talk(offers, "gpt-4o", health=health, now=T0 + 3).begin() == ["ask Capi/mini"]
+
+
+def test_where_nobody_else_is_left_a_silent_ones_mates_are_better_than_it() -> None:
+    offers = shop("Capi/gpt-4o", "Capi/mini")
+    health = health_of(offers)
+    down(health, offers.models[0], "timeout", took=10)
+    assert Talk(offers, "gpt-4o", health=health, now=T0 + 1).begin() == ["ask Capi/mini"]
 
 
 def test_a_resting_model_is_stood_in_for_in_its_own_order() -> None:
@@ -688,6 +750,16 @@ def test_a_refusal_by_the_second_is_nothing_when_the_first_speaks() -> None:
     assert talk.refuses("provider_refused", attempt=1) == []
     assert talk.speaks(0) == []
     assert talk.succeeds(0) == []
+
+
+def test_a_refusal_by_the_second_is_nothing_when_the_answer_of_the_first_breaks() -> None:
+    talk = race()
+    talk.begin()
+    talk.after(2).rings()
+    talk.refuses("provider_refused", attempt=1)
+    talk.speaks(0)
+    talk.latest = 0
+    assert talk.breaks("cut", "again") == ["ask Capi/m to again"]
 
 
 def test_a_caller_that_leaves_a_race_ends_both() -> None:

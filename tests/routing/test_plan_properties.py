@@ -328,6 +328,7 @@ class Witness:
 
     def speaks(self, attempt: int) -> None:
         self.spoken.add(attempt)
+        self.final = False  # it was only the other one of a race
         self.hear(self.plan.spoke(attempt, self.now))
         assert list(self.running) == [attempt]
 
