@@ -12,7 +12,7 @@ from manyways.catalog.snapshot import Snapshot
 from manyways.errors import AttemptFailed, Refusal
 from manyways.routing.commands import Cancel, Command, Commands, GiveUp, Start, Wait
 from manyways.routing.continuation import Method
-from manyways.routing.health import Health
+from manyways.routing.health import ENOUGH, Health, Ticket
 from manyways.routing.hedging import HedgeBudget
 from manyways.routing.plan import Plan
 from manyways.routing.resolve import Wish, resolve
@@ -166,3 +166,84 @@ class Talk:
                 return f"wait {until - self.now:.4g}"
             case GiveUp(reason=reason):
                 return f"give up: {reason}"
+
+
+# The reference's own example stands on this shelf.
+SHOP = shop(
+    "Capi/gpt-4o", "Capi/gemini-2.5-flash", "HuggingSpace/gpt-4", "HuggingSpace/gpt-4o"
+)  # fmt: skip
+SAME_MODEL = Settings(order="same-model-first", rest=REST)
+ALONE = shop("Capi/gpt-4o")
+
+OFFERS = shop("Capi/gpt-4o", "Capi/mini", "Other/gpt-4o")
+ASKED, MATE, TWIN = OFFERS.models
+
+
+def begun(health: Health, row: Model = ASKED, *, key: int = 0, now: float = T0) -> Ticket:
+    ticket = Ticket(health.candidate(row), key, now, stream=True)
+    health.begin(ticket)
+    return ticket
+
+
+def answered(health: Health, row: Model = ASKED, *, key: int = 0, now: float = T0) -> None:
+    ticket = begun(health, row, key=key, now=now)
+    health.spoke(ticket, now)
+    health.succeeded(ticket, now)
+
+
+def failed(
+    health: Health,
+    code: str = "provider_error",
+    row: Model = ASKED,
+    *,
+    key: int = 0,
+    now: float = T0,
+    took: float = 0.0,
+    retry_after: float | None = None,
+) -> None:
+    health.failed(begun(health, row, key=key, now=now - took), now, code, "words", retry_after)
+
+
+def is_back(health: Health, at: float, row: Model = ASKED) -> bool:
+    """Whether it may be asked, where nobody else asks."""
+    return health.credential(row, at) is not None
+
+
+def back_in(health: Health, row: Model = ASKED, *, now: float = T0) -> float:
+    return health.back_at(row, now)[0] - now
+
+
+def down(
+    health: Health,
+    row: Model,
+    code: str = "provider_error",
+    *,
+    now: float = T0,
+    took: float = 0.0,
+) -> None:
+    ticket = Ticket(health.candidate(row), 0, now - took, stream=True)
+    health.begin(ticket)
+    health.failed(ticket, now, code)
+
+
+def answers(
+    health: Health, row: Model, seconds: float, *, times: int = 1, at: float = T0 - 30
+) -> None:
+    """It answered, and took so many seconds."""
+    for _ in range(times):
+        ticket = Ticket(health.candidate(row), 0, at - seconds, stream=True)
+        health.begin(ticket)
+        health.spoke(ticket, at)
+        health.succeeded(ticket, at)
+
+
+def race(*others: str, saved: float = 1.0, deadline: float = 170) -> Talk:
+    """One whose first token nearly always comes within 2 s, and somebody else."""
+    offers = shop("Capi/m", "Other/m", *others)
+    settings = Settings(hedge=True, order="same-model-first", rest=REST)
+    health = health_of(offers, settings)
+    answers(health, offers.models[0], 2, times=ENOUGH, at=T0)
+    answers(health, offers.models[1], 9, at=T0)
+    budget = HedgeBudget()
+    budget.saved = saved
+    return Talk(offers, "m", settings=settings, health=health, budget=budget, deadline=deadline)
