@@ -87,18 +87,8 @@ class Pursuit:
     """One request on its way to an answer."""
 
     __slots__ = (
-        "_deadline",
-        "_events",
-        "_joints",
-        "_means",
-        "_patient",
-        "_plan",
-        "_reply",
-        "_request",
-        "_said",
-        "_streamed",
-        "_target",
-        "_tasks",
+        "_deadline", "_events", "_joints", "_means", "_patient", "_plan", "_reply", "_request",
+        "_said", "_streamed", "_target", "_tasks",
     )  # fmt: skip
 
     def __init__(

@@ -1,16 +1,14 @@
 """The public answers about models and providers: no key needed, cached by callers."""
 
 from collections.abc import Callable
-from urllib.parse import parse_qs
 
 from manyways.catalog import listings
 from manyways.catalog.catalog import Catalog
 from manyways.catalog.language import pick_language
 from manyways.edge.exchange import JSON, Exchange
-from manyways.errors import Refusal
+from manyways.edge.query import query_fields
 
 _CACHE = (b"cache-control", b"public, max-age=600")
-_FIELDS_AT_MOST = 20
 
 
 class CatalogPages:
@@ -22,24 +20,24 @@ class CatalogPages:
 
     async def models(self, exchange: Exchange) -> None:
         """`GET /models[?provider=&category=&capability=&status=]`."""
-        query = _query(exchange, "provider", "category", "capability", "status")
+        query = query_fields(exchange, "provider", "category", "capability", "status")
         await self._answer(exchange, lambda: listings.models(self._catalog.snapshot, **query))
 
     async def model(self, exchange: Exchange, model_id: str) -> None:
         """`GET /models/{id}[?provider=]`."""
-        query = _query(exchange, "provider")
+        query = query_fields(exchange, "provider")
         await self._answer(
             exchange, lambda: listings.model(self._catalog.snapshot, model_id, **query)
         )
 
     async def providers(self, exchange: Exchange) -> None:
         """`GET /providers[?name=]`."""
-        query = _query(exchange, "name")
+        query = query_fields(exchange, "name")
         await self._answer(exchange, lambda: listings.providers(self._catalog.snapshot, **query))
 
     async def text(self, exchange: Exchange) -> None:
         """`GET /models/list[?provider=&type=&lang=]`."""
-        query = _query(exchange, "provider", "type", "lang")
+        query = query_fields(exchange, "provider", "type", "lang")
         accept = exchange.headers.get(b"accept-language", b"").decode("latin-1")
         lang = pick_language(query.pop("lang"), accept)
         await self._answer(
@@ -57,22 +55,6 @@ class CatalogPages:
             await exchange.answer(b"", 304, headers)
         else:
             await exchange.answer(found.body, 200, [JSON, *headers])
-
-
-def _query(exchange: Exchange, *names: str) -> dict[str, str | None]:
-    """The named fields of the query, `None` where absent or empty. Raises `Refusal`."""
-    if not exchange.query:
-        return dict.fromkeys(names)
-    try:
-        found = parse_qs(
-            exchange.query.decode("ascii"), max_num_fields=_FIELDS_AT_MOST, errors="strict"
-        )
-    except ValueError:
-        raise Refusal(
-            "invalid_request",
-            f"The query is malformed: UTF-8, percent-encoded, {_FIELDS_AT_MOST} fields at most.",
-        ) from None
-    return {name: found[name][0] if name in found else None for name in names}
 
 
 def _matches(header: bytes | None, etag: bytes) -> bool:
