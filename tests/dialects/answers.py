@@ -146,13 +146,20 @@ words = st.sampled_from(
 )
 texts = st.lists(words, max_size=12).map("".join)
 spoken = st.lists(words, min_size=1, max_size=14).map("".join)
-answers = st.builds(
-    Answer,
-    reasoning=texts,
-    content=texts,
-    calls=st.lists(st.tuples(st.sampled_from(["look_up", "f"]), texts), max_size=2),
-    finish=st.sampled_from(["stop", "length", "tool_calls"]),
+tool_calls = st.tuples(st.sampled_from(["look_up", "f"]), texts)
+answers = st.one_of(
+    [
+        st.builds(
+            Answer,
+            reasoning=reasoning,
+            content=content,
+            calls=st.lists(tool_calls, min_size=calls, max_size=2),
+            finish=st.sampled_from(["stop", "length", "tool_calls"]),
+        )
+        for reasoning, content, calls in ((texts, spoken, 0), (spoken, texts, 0), (texts, texts, 1))
+    ]
 )
+"""None of them empty."""
 texts_alone = st.builds(Answer, content=spoken, finish=st.just("stop"))
 
 

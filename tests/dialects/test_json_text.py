@@ -14,6 +14,8 @@ from manyways.dialects.json_text import (
     encode,
     means_something,
     raw,
+    with_halves,
+    without_halves,
 )
 
 values = st.recursive(
@@ -32,6 +34,25 @@ def test_an_object_comes_back_with_the_same_values_in_the_same_order(
     data = json.dumps(value, indent=indent, ensure_ascii=ascii_only).encode()
     back = encode(decode_object(data))
     assert list(json.loads(back).items()) == list(value.items())
+
+
+@given(values, st.booleans())
+def test_halves_of_characters_can_be_marked_and_put_back(value: object, ascii_only: bool) -> None:
+    data = json.dumps(value, ensure_ascii=ascii_only).encode()
+    assert without_halves(data) == data
+    assert with_halves(data) == data
+
+
+lone = st.lists(
+    st.sampled_from(["\ud83d", "\ude00", "\udfff", "😀", "\\", "u", "ud83d", "é"]), max_size=6
+).map("".join)
+
+
+@given(st.dictionaries(lone, lone, max_size=3))
+def test_text_with_halves_of_characters_comes_back_as_it_was(value: dict[str, str]) -> None:
+    data = json.dumps(value).encode()
+    marked = encode(decode_object(without_halves(data)))
+    assert json.loads(with_halves(marked)) == json.loads(data)
 
 
 def test_what_is_inside_keeps_its_very_bytes() -> None:

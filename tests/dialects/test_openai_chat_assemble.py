@@ -293,6 +293,17 @@ def test_events_may_be_fed_one_by_one_and_their_size_is_known() -> None:
     assert repr(whole) == f"<Assembly of 1 choices, {whole.size} bytes>"
 
 
+def test_a_character_cut_in_two_is_whole_again() -> None:
+    whole = Assembly()
+    delta = '{"choices":[{"index":0,"delta":{"content":"%s"}}]}'
+    whole.feed(framed(*(delta % text for text in ("a\\ud83d", "\\ude00b\\\\ud83d", "\\udfff"))))
+
+    answer = whole.answer()
+
+    assert b'"content":"a\\ud83d\\ude00b\\\\ud83d\\udfff"' in answer
+    assert json.loads(answer)["choices"][0]["message"]["content"] == "a😀b\\ud83d\udfff"
+
+
 # Text and no text
 
 
@@ -373,6 +384,25 @@ def test_calls_without_an_index_go_by_their_id_else_they_go_on() -> None:
         call(id="a", name="f"), call(None, "{"), call(id="b", name="g"), call(None, "[", id="b"),
         call(None, "}", id="a"), call(None, "]"),
     ) == [("a", "f", "{}"), ("b", "g", "[]")]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["get_", "weather"],
+        ["get_", "", "weather"],
+        ["get_weather", "get_weather"],
+        ["get_", "weather", "get_weather"],
+    ],
+)
+def test_a_name_comes_in_pieces_or_is_told_again(names: list[str]) -> None:
+    """As those who add up the stream themselves put it together."""
+    told = [call(0, "x", id="a", name=name) for name in names]
+    assert calls(*told) == [("a", "get_weather", "x" * len(names))]
+    custom = [{"tool_calls": [{"index": 0, "custom": {"name": name}}]} for name in names]
+    assert message(*custom)["tool_calls"] == [{"custom": {"name": "get_weather"}}]
+    older = [{"function_call": {"name": name}} for name in names]
+    assert message(*older)["function_call"] == {"name": "get_weather"}
 
 
 def test_a_new_id_with_a_name_is_a_new_call_even_under_the_same_index() -> None:

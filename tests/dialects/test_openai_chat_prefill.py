@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
 
 from manyways.dialects.openai_chat import Method, ResumedStream, extra_messages, methods
@@ -72,6 +72,12 @@ def test_json_and_log_probabilities_can_only_be_asked_for_again() -> None:
         {"function_call": {"name": "f"}},
         {"a_field_of_tomorrow": 0},
         {"tool_calls": [{"function": {"arguments": {"a": 1}}}]},
+        {"tool_calls": [{"id": "a", "type": "custom", "custom": {"name": "f", "input": "x"}}]},
+        {"tool_calls": [{"index": 0, "custom": {"input": "x"}}]},
+        {"tool_calls": [{"function": {"name": "f", "arguments": "", "strict": True}}]},
+        {"tool_calls": [{"function": {"arguments": "{"}, "extra_content": {"google": "c2ln"}}]},
+        {"tool_calls": [{"id": "a", "function": {"name": "f"}, "signature": "c2ln"}]},
+        {"content": "x", "images": ["data:"]},
     ],
 )
 def test_what_is_not_understood_is_not_gone_on_with(odd: dict[str, Any]) -> None:
@@ -80,6 +86,22 @@ def test_what_is_not_understood_is_not_gone_on_with(odd: dict[str, Any]) -> None
     out, second = resumed(stream.said(), event({"content": "Hel"} | odd) + event({}, "stop"))
     assert out == b""
     assert second.failure is not None
+
+
+@pytest.mark.parametrize("beside", ["reasoning_details", "annotations", "provider_specific_fields"])
+def test_thoughts_that_are_told_twice_over_are_not_gone_on_with(beside: str) -> None:
+    """Where thoughts are cut in two, what is said about them can not be: a signature."""
+    told: dict[str, Any] = {beside: {"text": "Hm"}}
+    assert ways({"reasoning": "Hm", **told}) == ()
+    assert ways({"reasoning": "Hm"}, told) == ()
+    assert ways(told) == ()
+    assert ways(*[{"reasoning": "Hm"}] * 100, told, *[{"reasoning": "Hm"}] * 100) == ()
+    assert ways(told, {"content": "Well"}, {"reasoning": "Hm"}) == ()
+    assert ways({"reasoning": "Hm", **told}, {"content": "Well"}, prefill=False) == (
+        "again", "instruct"
+    )  # fmt: skip
+    assert ways({"reasoning": "Hm", beside: None}, {"padding": "x"}) == ("again",)
+    assert ways({"reasoning": "Hm", beside: []}) == ("again",)
 
 
 def test_several_choices_are_not_gone_on_with() -> None:
@@ -102,10 +124,18 @@ def test_a_second_answer_beside_the_first_is_not_joined() -> None:
 
 # Prefill
 
+WAYS: tuple[Method, ...] = ("prefill", "instruct")
 
-def gives_it_away(said: str, rest: str) -> bool:
-    """A continuation that repeats the beginning cannot be told from a repetition."""
-    return len(said) >= 16 and rest[:16] == said[:16]
+
+def may_be_an_echo(said: str, rest: str) -> bool:
+    """A continuation that repeats the beginning cannot be told from an echo."""
+    return rest[:16] == said[:16] if len(said) >= 16 else rest.startswith(said)
+
+
+def comes_round(text: str) -> bool:
+    """Whether a text ends with the eight characters, or more, that it begins with."""
+    text = text.strip()
+    return any(text.endswith(text[:size]) for size in range(8, len(text)))
 
 
 @given(texts_alone, st.data())
@@ -126,7 +156,10 @@ def test_prefilled_anywhere_the_answer_is_whole(answer: Answer, data: st.DataObj
         rest = whole[len(shown["content"]) :]
         more = data.draw(split([("content", 0, rest)] if rest else []))
         out, second = resumed(said, b"".join(stream_of(more, "b")), "prefill", size)
-        if gives_it_away(text, rest):
+        if may_be_an_echo(text, rest):
+            if not rest.startswith(text) or len(text) < 16 or comes_round(text):
+                assert out == b""
+                assert second.failure is not None
             continue
         assert second.failure is None, (text, rest)
         assert second.complete
@@ -136,11 +169,11 @@ def test_prefilled_anywhere_the_answer_is_whole(answer: Answer, data: st.DataObj
 
 @given(st.lists(words, min_size=1, max_size=30).map("".join), st.data())
 def test_a_server_that_echoes_the_prefill_adds_nothing_twice(
-    whole: str, data: st.DataObject
+    rest: str, data: st.DataObject
 ) -> None:
-    assume(len(whole) > 16)
-    text = whole[: data.draw(st.integers(16, len(whole)))]
-    assume(text.strip())
+    beginning = "Once upon a time"
+    whole = beginning + rest
+    text = whole[: data.draw(st.integers(len(beginning), len(whole)))]
     begun, stream = broken(stream_of([("content", 0, text)], "a")[:-1])
     again = data.draw(split([("content", 0, whole)]))
     ways: tuple[Method, ...] = ("prefill", "instruct")
@@ -148,6 +181,74 @@ def test_a_server_that_echoes_the_prefill_adds_nothing_twice(
         out, second = resumed(stream.said(), b"".join(stream_of(again, "b")), method)
         assert second.complete
         assert heard(begun + out).content == whole
+
+
+@pytest.mark.parametrize("size", [1, 10_000])
+@pytest.mark.parametrize(
+    "said",
+    [
+        "-" * 16,
+        "-" * 1000,
+        "na na na na na na ",
+        "na na na na na na",
+        "na na na na na n",
+        " na na na na na na ",
+        "| --- | --- | --- | --- |",
+        "I must not talk. I must not talk.",
+        "I must not talk.\nI must not talk.\n",
+        "我不说话。" * 4,
+        "A-------------------------A-------",
+        "".join(f"Hello, {n}! " for n in range(200)) + "Hello, 0!",
+    ],
+)
+def test_a_text_that_comes_round_may_be_an_echo_or_go_on(said: str, size: int) -> None:
+    """Nobody knows whether `said` is told once more, or went on with its repetitions."""
+    _, stream = broken(stream_of([("content", 0, said)], "a")[:-1])
+    new = stream_of([("content", 0, piece) for piece in [said, said, "\nend"]], "b")
+    out, second = resumed(stream.said(), b"".join(new), "prefill", size)
+    assert out == b""
+    assert second.failure is not None
+    assert second.failure.code == "diverged"
+
+
+def test_a_text_that_hardly_comes_round_is_looked_at_for_so_long_and_no_longer() -> None:
+    said = "a" * 8 + "b" + "a" * 8 * 100_000 + "c"
+    _, stream = broken(stream_of([("content", 0, said)], "a")[:-1])
+    _, second = resumed(stream.said(), event({"content": said + "!"}), "prefill")
+    assert second.failure is not None
+
+
+@pytest.mark.parametrize("said", ["1", "One, two", "One, two, three"])
+def test_whether_a_short_text_is_echoed_nobody_knows(said: str) -> None:
+    begun, stream = broken(stream_of([("content", 0, said)], "a")[:-1])
+    for new in (said, said + " and so on"):
+        for size in (1, 1000):
+            data = b"".join(stream_of(letters([("content", 0, new)]), "b"))
+            out, second = resumed(stream.said(), data, "prefill", size)
+            assert out == b""
+            assert second.failure is not None
+            assert second.failure.code == "diverged"
+    out, second = resumed(stream.said(), event({"content": " and so on"}, "stop"), "prefill")
+    assert heard(begun + out).content == said + " and so on"
+
+
+def test_a_short_text_is_no_long_echo() -> None:
+    """However many empty events come with it."""
+    _, stream = broken(stream_of([("content", 0, "One, two, three, four")], "a")[:-1])
+    few = event({"content": "One"}) + event({"content": ""}) * 300 + event({"content": ", five"})
+    out, second = resumed(stream.said(), few, "prefill")
+    assert out == b""
+    assert second.failure is not None
+
+
+def test_however_long_a_model_thinks_before_it_goes_on_the_caller_gets_only_text() -> None:
+    begun, stream = broken(stream_of([("content", 0, "One two")], "a")[:-1])
+    thoughts = [("reasoning_content", 0, "hm ")] * 1000
+    for method in WAYS:
+        new = b"".join(stream_of([*thoughts, ("content", 0, " three")], "b"))
+        out, second = resumed(stream.said(), new, method)
+        assert second.complete
+        assert heard(begun + out) == Answer(content="One two three", finish="stop")
 
 
 def test_a_long_echo_is_not_kept_in_memory() -> None:
@@ -186,11 +287,12 @@ def test_what_does_not_go_on_from_there_is_not_joined(said: str, new: str, metho
     assert second.failure.code == "diverged"
 
 
-@pytest.mark.parametrize("opening", [("name", 0, "f"), ("refusal", 0, "No.")])
+@pytest.mark.parametrize("opening", [("name", 0, "f"), ("refusal", 0, "No."), ("odd", 0, "x")])
 @pytest.mark.parametrize("method", ["prefill", "instruct"])
 def test_a_continuation_that_is_no_text_is_not_joined(opening: Atom, method: Method) -> None:
     _, stream = broken(stream_of([("content", 0, "Well")], "a")[:-1])
-    out, second = resumed(stream.said(), b"".join(stream_of([opening], "b")), method)
+    more = [opening, ("content", 0, " then")]
+    out, second = resumed(stream.said(), b"".join(stream_of(more, "b")), method)
     assert out == b""
     assert second.failure is not None
 

@@ -252,6 +252,109 @@ def test_what_follows_done_is_passed_over() -> None:
     assert stream.failure is None
 
 
+LATE: list[dict[str, Any]] = [
+    {"content": "x"},
+    {"reasoning_content": "x"},
+    {"reasoning": "x"},
+    {"refusal": "No."},
+    {"tool_calls": [{"index": 0, "id": "a"}]},
+    {"audio": {"data": "AAAA"}},
+]
+DONE = b"data: [DONE]\n\n"
+
+
+@pytest.mark.parametrize("late", LATE)
+@pytest.mark.parametrize("finish", [None, "stop"])
+def test_behind_more_of_an_answer_its_finish_reason_proves_nothing(
+    late: dict[str, Any], finish: str | None
+) -> None:
+    """Some providers send one in every event. Then only the stream's own end counts."""
+    first = chunk({"content": "One"}, "stop")
+    _, stream = carry([first], ends=False)
+    assert stream.complete
+    begun = [first, chunk(late, finish)]
+    _, cut = carry(begun, ends=False)
+    assert not cut.complete
+    assert cut.failure is None
+    for end in ([DONE], [b"data: [DONE]\n\ndata: {"]):
+        _, done = carry([*begun, *end], ends=False)
+        assert done.complete
+    _, clean = carry(begun)
+    assert clean.complete
+    for broken in (b"data: {", b"data: <html>\n\n"):
+        _, garbled = carry([*begun, broken])
+        assert not garbled.complete
+        assert garbled.failure is not None
+
+
+@pytest.mark.parametrize(
+    "silent",
+    [
+        chunk({"role": "assistant", "content": "", "refusal": None, "tool_calls": []}),
+        chunk({"content": ""}, "stop"),
+        chunk({"padding": "abc"}),
+        chunk({}, ""),
+        chunk(usage={"total_tokens": 1}),
+        b'data: {"choices": [{"index": 0, "delta": null}]}\n\n',
+    ],
+)
+def test_events_that_say_nothing_may_follow_a_finish_reason(silent: bytes) -> None:
+    _, stream = carry([HELLO, STOP, silent], ends=False)
+    assert stream.complete
+
+
+def test_one_choice_may_go_on_when_another_has_ended() -> None:
+    def of(index: int, text: str, finish: str | None = None) -> bytes:
+        choice = {"index": index, "delta": {"content": text}, "finish_reason": finish}
+        return b"data: " + json.dumps({"choices": [choice]}).encode() + b"\n\n"
+
+    pieces = [of(0, "x", "stop"), of(1, "x"), of(1, "y", "stop")]
+    _, stream = carry(pieces, 2, ends=False)
+    assert stream.complete
+    stream.feed(of(0, "z"))
+    assert not stream.complete
+    stream.feed(DONE)
+    assert stream.complete
+
+
+def test_the_streams_own_end_does_not_end_a_choice() -> None:
+    _, stream = carry([chunk({"content": "x"}, "stop"), chunk({"content": "y"})], 2)
+    assert not stream.complete
+    stream.feed(DONE)
+    assert not stream.complete
+
+
+# Characters cut in two
+
+SMILE = "\\ud83d\\ude00"
+
+
+def of_text(text: str) -> bytes:
+    return b'data: {"choices": [{"delta": {"content": "%b"}}]}\n\n' % text.encode()
+
+
+def test_a_character_cut_in_two_passes_as_it_is() -> None:
+    """Callers who put UTF-16 together, as JavaScript does, get it whole."""
+    texts = ["a", SMILE[:6], SMILE[6:], "\\\\ud83d", SMILE + "\\uD83D", "\\uDE00é\\n", "b"]
+    out, stream = carry([*map(of_text, texts), STOP])
+    assert stream.complete
+    assert stream.failure is None
+    passed = [e["choices"][0]["delta"].get("content", "") for e in events(out)]
+    assert passed == [json.loads(f'"{text}"') for text in texts] + [""]
+    whole = "".join(passed).encode("utf-16", "surrogatepass").decode("utf-16")
+    assert whole == "a😀\\ud83d😀😀é\nb"
+    for text in texts:
+        assert b'"content": "%b"' % text.encode() in out
+
+
+def test_a_half_character_may_be_the_first_and_stand_anywhere() -> None:
+    first = b'data: {"x\\ude00": "\\ud83d", "choices": [{"delta": {"\\ud83d": "y"}}]}\n\n'
+    out, stream = carry([chunk({"role": "assistant"}), first, HELLO, STOP])
+    assert stream.failure is None
+    assert events(out)[1]["x\ude00"] == "\ud83d"
+    assert events(out)[1]["choices"][0]["delta"] == {"\ud83d": "y"}
+
+
 # What fails
 
 BROKEN = [
@@ -265,7 +368,8 @@ BROKEN = [
     b'data: {"choices": [{"delta": "text"}]}\n\n',
     b'data: {"choices": [{"index": "0", "delta": {}}]}\n\n',
     b'data: {"choices": [{"delta": {"content": "\xff"}}]}\n\n',
-    b'data: {"choices": [{"delta": {"content": "\\ud800"}}]}\n\n',
+    b'data: {"choices": [{"delta": {"content": "\\ud80"}}]}\n\n',
+    b'data: {"choices": [], \\ud83d: 1}\n\n',
     b'data: {"choices": [], "x": NaN}\n\n',
     b'data: {"choices": [], "x": ' + b"[" * 100_000 + b"\n\n",
     b'data: {"error": {"message": "Out of memory.", "code": 500}}\n\n',

@@ -1,14 +1,13 @@
 """A whole `chat.completion`, cut into the stream that a provider could have sent instead."""
 
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from random import Random
-from typing import Any
+from typing import Any, Final
 
 Json = dict[str, Any]
 
 ENVELOPE = ("id", "created", "model", "provider")
-_GROWING = ("arguments", "input", "data", "transcript", "text", "summary")
-"""Texts inside objects that come in pieces."""
 
 
 def cut(answer: Json, chance: Random) -> list[Json]:
@@ -80,14 +79,29 @@ def _field(name: str, value: Any, chance: Random) -> list[Any]:
 
 
 def _object(value: Json, chance: Random) -> list[Json]:
-    """Names and numbers at once, texts in pieces behind them."""
+    """What is told once at once, texts in pieces behind it."""
     at_once = {name: item for name, item in value.items() if name not in _GROWING}
     queues = [
-        [{name: piece} for piece in pieces(value[name], chance)]
-        for name in _GROWING
+        [{name: piece} for piece in cut(value[name], chance)]
+        for name, cut in _GROWING.items()
         if name in value
     ]
     return [at_once, *_shuffled(queues, chance)]
+
+
+def _name(name: str, chance: Random) -> list[str]:
+    """A name in pieces, none of which looks like all of it told again."""
+    found = pieces(name, chance)
+    told = itertools.accumulate(found)
+    again = any(piece == before for piece, before in zip(found[1:], told, strict=False))
+    return [name] if again else found
+
+
+_GROWING: Final[dict[str, Callable[[str, Random], list[str]]]] = {
+    "name": _name,
+    **dict.fromkeys(("arguments", "input", "data", "transcript", "text", "summary"), pieces),
+}
+"""Texts inside objects that come in pieces, and how they are cut."""
 
 
 def _part(part: Json, chance: Random) -> Iterator[Json]:

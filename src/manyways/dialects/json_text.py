@@ -19,6 +19,14 @@ _decode_fields = msgspec.json.Decoder(Fields).decode
 _SPACE = rb"[ \t\n\r]*"
 _NO_VALUE = re.compile(rb'\A(?:null|false|""|\[' + _SPACE + rb"\]|\{" + _SPACE + rb"\})\Z")
 
+HALF = "\uffff\uffff".encode()
+"""Stands in place of the `\\u` of half a surrogate pair. Nobody sends it: it is no character."""
+_ESCAPE = re.compile(
+    rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"  # a pair
+    rb"|\\u([dD][89a-fA-F][0-9a-fA-F]{2})|\\."
+)
+_HALF = re.compile(HALF + rb"([dD][89a-fA-F][0-9a-fA-F]{2})")
+
 
 class NotJson(ValueError):
     """The bytes are not one JSON object in UTF-8: the message says in plain words why."""
@@ -45,6 +53,19 @@ def decode_object(data: bytes) -> Fields:
         if not data.strip():
             raise NotJson("it is empty") from None
         raise NotJson(_syntax_error(str(error))) from None
+
+
+def without_halves(data: bytes) -> bytes:
+    """JSON in which no half of a surrogate pair stands alone: each is marked by `HALF`.
+
+    Where characters are streamed in UTF-16, one may be cut in two; JavaScript joins them.
+    """
+    return _ESCAPE.sub(lambda found: HALF + found[1] if found[1] else found[0], data)
+
+
+def with_halves(data: bytes) -> bytes:
+    """The JSON of which `data` is `without_halves`."""
+    return _HALF.sub(rb"\\u\1", data)
 
 
 def duplicate_key(data: bytes, fields: Fields) -> str | None:

@@ -6,7 +6,8 @@ to it follows the same habits, so one rule by shape serves fields that nobody ha
 | what comes again        | what becomes of it                                                 |
 |-------------------------|--------------------------------------------------------------------|
 | text                    | is put behind what was there                                       |
-| a name (`id`, `type`)   | the first that says something stays                                |
+| a mark (`id`, `type`)   | the first that says something stays                                |
+| a `name`                | as text, but for one that is told once more                        |
 | a state (`status`)      | the last that says something stays, and so with numbers            |
 | an object               | field by field                                                     |
 | a list                  | grows; a part that goes on the last one's text is joined to it     |
@@ -31,7 +32,7 @@ _ASSISTANT: Final = Raw(b'"assistant"')
 _PADDING: Final = "obfuscation"
 """Evens out the size of events; it belongs to the stream alone."""
 
-_NAMES: Final = frozenset({"id", "type", "role", "name"})
+_MARKS: Final = frozenset({"id", "type", "role"})
 _STATES: Final = frozenset({"channel", "format", "mime_type", "object", "phase", "status"})
 _WHOLE: Final = frozenset({"usage", "_metadata"})
 """Objects that are told anew each time, not piece by piece."""
@@ -59,12 +60,13 @@ class Assembly:
     The events must be those that a `ChatStream` hands out: their JSON has been checked.
     """
 
-    __slots__ = ("_choices", "_fields", "_reader", "size")
+    __slots__ = ("_choices", "_fields", "_halves", "_reader", "size")
 
     def __init__(self) -> None:
         self._reader = EventReader()
         self._fields: Fields = {}
         self._choices: dict[int, _Choice] = {}
+        self._halves = False  # characters came cut in two
         self.size = 0
         """Bytes fed so far: what is held is about as much, at most."""
 
@@ -75,15 +77,22 @@ class Assembly:
         """Take complete events; comments and `[DONE]` say nothing."""
         self.size += len(events)
         for event in self._reader.feed(events):
-            if event.data != DONE:
-                self._take(json_text.decode_object(event.data))
+            if event.data == DONE:
+                continue
+            try:
+                fields = json_text.decode_object(event.data)
+            except json_text.NotJson:
+                fields = json_text.decode_object(json_text.without_halves(event.data))
+                self._halves = True
+            self._take(fields)
 
     def answer(self) -> bytes:
         """The `chat.completion` of all that came, in the order of fields that people know."""
         told = self._fields | {"object": _OBJECT}
         head = {name: told.pop(name) for name in _FIRST if name in told}
         choices = [self._choices[index].whole() for index in sorted(self._choices)]
-        return json_text.encode(head | {"choices": json_text.raw(choices)} | told)
+        answer = json_text.encode(head | {"choices": json_text.raw(choices)} | told)
+        return json_text.with_halves(answer) if self._halves else answer
 
     def _take(self, fields: Fields) -> None:
         choices = fields.pop("choices", json_text.NULL)
@@ -269,7 +278,9 @@ def _joined(old: _Value | None, new: Raw, name: str, depth: int = 0) -> _Value:
     data = bytes(new)
     if old is None or (isinstance(old, Raw) and _says_nothing(bytes(old)) and data != b"null"):
         return new
-    if _says_nothing(data) or name in _NAMES:
+    if _says_nothing(data) or name in _MARKS:
+        return old
+    if name == "name" and data == bytes(_written(old)):
         return old
     if name in _STATES or depth > _DEPTH:
         return new

@@ -30,6 +30,7 @@ from manyways.dialects.openai_chat.said import (
     Kind,
     Said,
     ToolCall,
+    beside_fields,
     call_index,
     decode_odd,
     odd_fields,
@@ -45,6 +46,8 @@ _ECHO: Final = 16
 """Characters from which on a text that begins like the one before is no accident."""
 _OVERLAP: Final = 8
 """Characters of the old text's end from which on their repetition is no accident."""
+_ROUNDS: Final = 100
+"""Times a text may come back to its first words, and still not end with them."""
 
 _GO_ON: Final = (
     "Your last message was cut off. Go on from the exact character where it stopped, in the same"
@@ -60,7 +63,7 @@ def methods(
     `prefill`: the model is known to go on from a partial answer. `best_effort`: joints that
     nothing proves are allowed. `structured`: the answer has to be JSON.
     """
-    if not said.alone or said.odd:
+    if not said.alone or said.odd or (said.beside and not said.past_reasoning):
         return ()
     plain = said.is_plain and not structured and not said.logprobs and bool(said.content.strip())
     found: list[Method] = []
@@ -92,7 +95,7 @@ class ResumedStream(ChatStream):
 
     __slots__ = (
         "_answering", "_at", "_calls", "_earlier", "_method", "_opening", "_pending", "_text",
-        "heard",
+        "_told", "heard",
     )  # fmt: skip
 
     def __init__(self, label: AnswerLabel, said: Said, method: Method) -> None:
@@ -101,7 +104,8 @@ class ResumedStream(ChatStream):
         self._earlier = said
         self._method: Method = method
         self._usage = said.usage
-        self._calls: dict[int, CallBegun] = {}  # this attempt's
+        self._calls: dict[int, CallBegun] = {}  # this attempt's, as they are joined
+        self._told: dict[int, CallBegun] = {}  # and as they come
         self._answering = False  # this attempt has got past its thoughts
         # What this attempt still has to say again, from `_at` in the first of them on.
         self._pending = deque(
@@ -117,14 +121,17 @@ class ResumedStream(ChatStream):
     def _one(self, fields: Fields, choices: Sequence[Choice], out: list[bytes]) -> None:
         if "usage" in fields and json_text.means_something(fields["usage"]):
             self._usage = fields["usage"] = _added(self._earlier.usage, fields["usage"])
-        self.heard += 1
+        if not self.started and (self._listen(choices) or not self.heard):
+            self.heard += 1
         fields.pop("id", None)  # the caller knows this answer by another
         fields.pop("created", None)
         if self._opening is None:
             self._pass(fields, choices, out)
             return
-        self._opening.append((fields, choices))
         again = self._said_again(choices)
+        if again is None and not self._text:
+            return  # thoughts, which the caller is past
+        self._opening.append((fields, choices))
         if again is None:
             return
         self._pending = deque([("content", 0, again)] if again else [])
@@ -132,17 +139,23 @@ class ResumedStream(ChatStream):
         for held in opening:
             self._pass(*held, out)
 
+    def _listen(self, choices: Sequence[Choice]) -> bool:
+        """Whether an event has any words, be they old or new."""
+        deltas = [choice.delta for choice in choices if choice.delta is not None]
+        return bool([piece for delta in deltas for piece in pieces(delta, self._told)])
+
     def _said_again(self, choices: Sequence[Choice]) -> str | None:
         """What this attempt repeats at its beginning; `None` while that is open."""
         over = False
         for choice in choices:
-            for kind, _, text in pieces(choice.delta or Delta(), {}):
+            delta = choice.delta or Delta()
+            for kind, _, text in pieces(delta, {}):
                 if kind == "content" and not over:
                     self._text += text
                 elif kind != "reasoning":
-                    if not self._text:
-                        raise _diverged("opened with what is no text")
                     over = True
+            if (over or odd_fields(delta)) and not self._text:
+                raise _diverged("opened with what is no text")
         over = over or any(choice.finish_reason for choice in choices)
         said = self._earlier.content
         known = overlap(said, self._text, instructed=self._method == "instruct", over=over)
@@ -150,7 +163,7 @@ class ResumedStream(ChatStream):
             return self._text[:known]
         if len(self._opening or ()) < HELD_AT_MOST:
             return None
-        if said.startswith(self._text):
+        if len(self._text) >= _ECHO and said.startswith(self._text) and not _comes_round(said):
             return said  # all of it, surely
         raise _diverged("goes round in circles")
 
@@ -178,6 +191,8 @@ class ResumedStream(ChatStream):
         fields = _decode_fields(part["delta"])
         if self._earlier.role is not None:
             fields.pop("role", None)
+        if not self.started:
+            new = self._trim_beside(delta, fields) or new
         new = self._trim_reasoning(delta, fields) or new
         texts: tuple[tuple[Kind, str | None], ...] = (
             ("content", delta.content),
@@ -205,6 +220,20 @@ class ResumedStream(ChatStream):
             new = new or bool(kept)
         part["delta"] = json_text.raw(fields)
         return new or bool(odd_fields(delta))
+
+    def _trim_beside(self, delta: Delta, fields: Fields) -> bool:
+        """Take from a delta what the caller has of what goes with its text. Whether there is
+        anything new in that."""
+        found = set(beside_fields(delta))
+        if not found:
+            return False
+        if self._pending and not self._earlier.past_reasoning:
+            raise _diverged("says more about its thoughts than could be cut in two")
+        thoughts = {"reasoning_details"} if self._earlier.past_reasoning else set[str]()
+        old = self._earlier.beside
+        for name in found & (old if self._answering and not self._pending else old | thoughts):
+            del fields[name]
+        return not self._pending and bool(found - old - thoughts)
 
     def _trim_reasoning(self, delta: Delta, fields: Fields) -> bool:
         text = delta.reasoning_content or delta.reasoning
@@ -235,8 +264,12 @@ class ResumedStream(ChatStream):
                 raise _diverged("begins a tool call early")
             return True
         function = told.function or Function()
-        if function.name and self._consume("name", index, function.name):
-            raise _diverged("calls another function")
+        if function.name:
+            part.pop("extra_content", None)  # it belongs to the opening, which the caller has
+            if function.name != begun.name:  # some repeat it in each part
+                begun.name += function.name
+                if self._consume("name", index, function.name):
+                    raise _diverged("calls another function")
         rest = self._consume("arguments", index, function.arguments or "")
         part.pop("id", None)  # the caller has one
         part.pop("type", None)
@@ -275,8 +308,10 @@ def overlap(said: str, new: str, *, instructed: bool, over: bool) -> int | None:
     """
     if not new and not over:
         return None
-    if len(said) >= _ECHO:
+    if len(said) >= _ECHO or not instructed:
         if new.startswith(said):
+            if len(said) < _ECHO or _comes_round(said):
+                raise _diverged("begins with words that may be old or new")
             return len(said)
         if said.startswith(new) and not over:
             return None
@@ -291,6 +326,17 @@ def overlap(said: str, new: str, *, instructed: bool, over: bool) -> int | None:
     if space.startswith(new) and not over:
         return None
     raise _diverged("does not go on from where the answer broke")
+
+
+def _comes_round(text: str) -> bool:
+    """Whether a text ends as it began, so that it may well begin once more."""
+    text = text.strip()
+    start = text.find(text[:_OVERLAP], 1)
+    for _ in range(_ROUNDS):
+        if start < 0 or text.startswith(text[start:]):
+            return start >= 0
+        start = text.find(text[:_OVERLAP], start + 1)
+    return True
 
 
 def _repeated(said: str, new: str, *, over: bool) -> int | None:

@@ -5,11 +5,11 @@ handed on is noted as it was decoded (an append), and the notes are written up i
 text when somebody asks, or when there are many: an event costs some 0.1 microseconds.
 """
 
-from collections.abc import Iterable, Iterator
-from typing import Literal
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Annotated, Literal
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Meta, Raw, Struct
 
 from manyways.dialects import json_text
 from manyways.dialects.json_text import Fields
@@ -41,27 +41,41 @@ class Delta(Struct, gc=False):
     reasoning_content: str | None = None
     reasoning: str | None = None
     refusal: str | None = None
-    tool_calls: list[ToolCall] | None = None
+    tool_calls: Sequence[ToolCall] | None = None
+    reasoning_details: Raw = json_text.NULL
+
+
+class _KnownFunction(Function, forbid_unknown_fields=True, gc=False):
+    pass
+
+
+class _KnownCall(ToolCall, forbid_unknown_fields=True, gc=False):
+    """A part of a call to a function. Of other calls nothing is known, nor of signed ones."""
+
+    function: _KnownFunction | None = None
+    type: Raw = json_text.NULL
 
 
 class _KnownDelta(Delta, forbid_unknown_fields=True, gc=False):
     """A delta of fields that all have a meaning here, or need none."""
 
-    # They go with text, and hold no part of the answer that could be cut in two.
-    annotations: Raw = json_text.NULL
+    tool_calls: Sequence[_KnownCall] | None = None
+    # They even out the size of events.
     obfuscation: Raw = json_text.NULL
     padding: Raw = json_text.NULL
-    provider_specific_fields: Raw = json_text.NULL
-    reasoning_details: Raw = json_text.NULL
     # Some proxies send every field they know, empty.
+    annotations: tuple[()] | None = None
     audio: None = None
     function_call: None = None
+    provider_specific_fields: Annotated[Fields, Meta(max_length=0)] | None = None
 
 
 class _OddDelta(Delta, gc=False):
-    """A delta with fields besides: `odd` names those that mean something we do not know."""
+    """A delta with fields besides: `odd` names those that mean something we do not know,
+    `beside` those that go with text."""
 
     odd: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()
 
 
 class Choice(Struct, gc=False):
@@ -88,9 +102,10 @@ decode_known = msgspec.json.Decoder(list[_KnownChoice] | None).decode
 """An event's `choices`, the quick way. `msgspec.ValidationError` where `decode_odd` has to look."""
 
 _decode_odd = msgspec.json.Decoder(list[_OddChoice] | None).decode
-_decode_fields = msgspec.json.Decoder(Fields).decode
+_decode_function = msgspec.json.Decoder(Fields | None).decode
 _decode_text = msgspec.json.Decoder(str | None).decode
 _decode_calls = msgspec.json.Decoder(list[ToolCall] | None).decode
+_decode_parts = msgspec.json.Decoder(list[Fields] | None).decode
 
 
 def decode_odd(choices: Raw) -> list[Choice]:
@@ -112,22 +127,45 @@ def decode_odd(choices: Raw) -> list[Choice]:
 def _odd_delta(fields: Fields) -> Delta:
     delta = _OddDelta()
     odd: list[str] = []
+    beside: list[str] = []
     for name, value in fields.items():
         try:
-            if name == "tool_calls":
+            if json_text.HALF in bytes(value):  # half a character: nobody knows which
+                odd.append(name)
+            elif name == "tool_calls":
                 delta.tool_calls = _decode_calls(value)
+                if not all(map(_is_understood, _decode_parts(value) or ())):
+                    odd.append(name)
             elif name in _TEXTS:
                 setattr(delta, name, _decode_text(value))
-            elif name not in _BESIDE and json_text.means_something(value):
-                odd.append(name)
+            elif name not in _PADDING and json_text.means_something(value):
+                (beside if name in _BESIDE else odd).append(name)
         except msgspec.ValidationError:
             odd.append(name)
+    delta.reasoning_details = fields.get("reasoning_details", json_text.NULL)
     delta.odd = tuple(odd)
+    delta.beside = tuple(beside)
     return delta
 
 
-_TEXTS = frozenset(Delta.__struct_fields__) - {"tool_calls"}
-_BESIDE = frozenset(_KnownDelta.__struct_fields__) - _TEXTS - {"audio", "function_call"}
+def _is_understood(part: Fields) -> bool:
+    """Whether a part of a tool call says nothing but what a `ToolCall` holds. What vendors
+    add to the opening of a call (Google its signature) stands there whole, and does no harm."""
+    function = _decode_function(part.get("function", json_text.NULL)) or {}
+    besides = [value for name, value in function.items() if name not in _FUNCTION]
+    known = _OPENING if json_text.means_something(function.get("name")) else _CALL
+    besides += [value for name, value in part.items() if name not in known]
+    return not any(map(json_text.means_something, besides))
+
+
+_TEXTS = frozenset({"content", "role", *REASONING_FIELDS, "refusal"})
+_CALL = frozenset({"index", "id", "type", "function"})
+_OPENING = _CALL | {"extra_content"}
+_FUNCTION = frozenset(Function.__struct_fields__)
+_PADDING = frozenset({"obfuscation", "padding"})
+_BESIDE = frozenset({"annotations", "provider_specific_fields", "reasoning_details"})
+"""Fields that go with text, and say more about it: nobody could tell which part of it they
+are about, where it was cut in two."""
 
 
 def has_content(choices: Raw) -> bool:
@@ -155,7 +193,8 @@ class Said(Struct, frozen=True, kw_only=True):
     """The caller's state of an answer of one choice: all that was handed out.
 
     `runs` is the text in the order it was said, each run as long as it can be. `calls` are
-    the tool calls begun, by index. `odd` names delta fields whose meaning is not known.
+    the tool calls begun, by index. `odd` names delta fields whose meaning is not known, and
+    `beside` those that go with text (details of thoughts, as long as these are told).
     `usage` is that of all parts, as far as providers have told it, handed out or not.
     """
 
@@ -167,6 +206,7 @@ class Said(Struct, frozen=True, kw_only=True):
     reasoning_field: str | None = None
     logprobs: bool = False
     odd: frozenset[str] = frozenset()
+    beside: frozenset[str] = frozenset()
     usage: Raw | None = None
     alone: bool = True
     """One choice was asked for, and no other was seen. Of more, nothing else is known."""
@@ -204,11 +244,16 @@ class Said(Struct, frozen=True, kw_only=True):
         return "".join(text for kind, _, text in self.runs if kind == wanted)
 
 
+_NULL = 4
+"""The length of `null`: what is longer says something."""
+
+
 class Transcript:
     """What a stream hands to its caller, written up from its events' choices."""
 
     __slots__ = (
-        "_alone", "_calls", "_indexes", "_logprobs", "_odd", "_reasoning_field", "_role", "_runs",
+        "_alone", "_beside", "_calls", "_indexes", "_logprobs", "_odd", "_reasoning_field",
+        "_role", "_runs",
     )  # fmt: skip
 
     def __init__(self, choices: int = 1, said: Said | None = None) -> None:
@@ -220,6 +265,7 @@ class Transcript:
         self._reasoning_field: str | None = None
         self._logprobs = False
         self._odd: set[str] = set()
+        self._beside: set[str] = set()
         if said is not None:
             self._alone = said.alone
             self._runs = [(kind, call, [text]) for kind, call, text in said.runs]
@@ -228,6 +274,7 @@ class Transcript:
             self._reasoning_field = said.reasoning_field
             self._logprobs = said.logprobs
             self._odd = set(said.odd)
+            self._beside = set(said.beside)
 
     def __repr__(self) -> str:
         return f"<Transcript of {len(self._indexes)} choices, {len(self._runs)} runs>"
@@ -248,6 +295,7 @@ class Transcript:
             reasoning_field=self._reasoning_field,
             logprobs=self._logprobs,
             odd=frozenset(self._odd),
+            beside=frozenset(self._beside),
             usage=usage,
             alone=self._alone and self._indexes <= {0},
         )
@@ -266,6 +314,9 @@ class Transcript:
             return
         if self._role is None:
             self._role = next((delta.role for delta in deltas if delta.role), None)
+        thinking = not self._runs or self._runs[-1][0] == "reasoning"
+        if thinking and [delta for delta in deltas if len(delta.reasoning_details) > _NULL]:
+            self._beside.add("reasoning_details")
         if not self._plain(deltas):
             for delta in deltas:
                 self._write(delta)
@@ -310,6 +361,7 @@ class Transcript:
     def _write(self, delta: Delta) -> None:
         if isinstance(delta, _OddDelta):
             self._odd.update(delta.odd)
+            self._beside.update(delta.beside)
         self._reasoning_field = self._reasoning_field or reasoning_field([delta])
         for piece in pieces(delta, self._calls):
             self._add(*piece)
@@ -341,6 +393,25 @@ def odd_fields(delta: Delta) -> tuple[str, ...]:
     return delta.odd if isinstance(delta, _OddDelta) else ()
 
 
+def beside_fields(delta: Delta) -> tuple[str, ...]:
+    """The fields of a delta that say more about its text."""
+    if isinstance(delta, _OddDelta):
+        return delta.beside
+    return ("reasoning_details",) if len(delta.reasoning_details) > _NULL else ()
+
+
+def adds_something(delta: Delta) -> bool:
+    """Whether a delta adds to an answer: text, a tool call, or what we cannot follow."""
+    return bool(
+        delta.content
+        or delta.reasoning_content
+        or delta.reasoning
+        or delta.refusal
+        or delta.tool_calls
+        or odd_fields(delta)
+    )
+
+
 def pieces(delta: Delta, calls: dict[int, CallBegun]) -> Iterator[Piece]:
     """The texts of a delta, none of them empty, in the order they count. `calls` are those
     begun before it, and kept up to date."""
@@ -355,7 +426,7 @@ def pieces(delta: Delta, calls: dict[int, CallBegun]) -> Iterator[Piece]:
         call = calls.setdefault(index, CallBegun())
         call.id = call.id or part.id
         if function := part.function:
-            if function.name:
+            if function.name and function.name != call.name:  # some repeat it in each part
                 call.name += function.name
                 yield "name", index, function.name
             if function.arguments:

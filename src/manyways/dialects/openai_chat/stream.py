@@ -6,8 +6,9 @@
     └──────────── feed: an error, or no JSON ──────▶ failure (kept in `.failure`)
 
 A stream is complete only when each of its choices has told its finish reason: `[DONE]`
-alone proves nothing, as proxies put it behind cut streams too. One that broke tells what it
-`said`, so that another (`resume`) can go on from there.
+alone proves nothing, as proxies put it behind cut streams too. Nor does a finish reason that
+more came behind: then the stream must also have ended, by `[DONE]` or cleanly. One that broke
+tells what it `said`, so that another (`resume`) can go on from there.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,6 +22,7 @@ from manyways.dialects.openai_chat.said import (
     Choice,
     Said,
     Transcript,
+    adds_something,
     decode_known,
     decode_odd,
     has_content,
@@ -50,19 +52,23 @@ class ChatStream:
     """
 
     __slots__ = (
-        "_choices", "_decode", "_finished", "_held", "_metadata", "_notes", "_ours", "_plain",
-        "_reader", "_transcript", "_usage", "done", "failure", "started",
+        "_choices", "_decode", "_finished", "_halves", "_held", "_metadata", "_notes", "_ours",
+        "_over", "_plain", "_reader", "_transcript", "_trusted", "_usage", "done", "failure",
+        "started",
     )  # fmt: skip
 
     heard = 0
-    """Events that were taken in and, where the caller had them already, not handed out: a
-    stream that resumes another makes progress in silence."""
+    """Events whose text was taken in, though the caller had it already: a stream that resumes
+    another makes progress in silence."""
 
     def __init__(self, label: AnswerLabel, choices: int = 1, said: Said | None = None) -> None:
         self._choices = choices
         self._reader = EventReader()
         self._held: list[Fields] = []
         self._finished: set[int] = set()
+        self._trusted = True  # nothing came behind a finish reason
+        self._halves = False  # characters came cut in two
+        self._over = False  # the body has ended cleanly
         self._transcript = Transcript(choices, said)
         self._notes: list[Sequence[Choice]] = []  # handed out, and not yet in the transcript
         self._decode: Callable[[Raw], Sequence[Choice] | None] = decode_known
@@ -96,7 +102,16 @@ class ChatStream:
 
     @property
     def complete(self) -> bool:
-        """Every choice, asked for or seen, has told why it ended: the answer is whole."""
+        """Every choice, asked for or seen, has told why it ended: the answer is whole.
+
+        Some providers tell that in each event. Where more came behind it, only the stream's
+        own end counts.
+        """
+        if self._trusted or self.done or (self._over and self.failure is None):
+            return self._all_finished()
+        return False
+
+    def _all_finished(self) -> bool:
         if not self._finished:
             return False
         self._write_up()
@@ -118,7 +133,9 @@ class ChatStream:
 
     def end(self) -> bytes:
         """The provider's body has ended cleanly: what the caller still gets."""
-        return self._edit(self._reader.end())
+        out = self._edit(self._reader.end())
+        self._over = True
+        return out
 
     def _edit(self, events: list[Event]) -> bytes:
         out: list[bytes] = []
@@ -131,7 +148,10 @@ class ChatStream:
             if not event.data:
                 continue
             try:
-                fields = _read(event)
+                try:
+                    fields = _read(event)
+                except json_text.NotJson as error:
+                    fields = self._read_closer(event, error)
                 try:
                     choices = self._decode(fields.get("choices", json_text.NULL)) or ()
                 except (msgspec.DecodeError, RecursionError):
@@ -139,10 +159,13 @@ class ChatStream:
                 self._one(fields, choices, out)
             except AttemptFailed as failure:
                 self.failure = failure
-        return out[0] if len(out) == 1 else b"".join(out)
+        data = out[0] if len(out) == 1 else b"".join(out)
+        return json_text.with_halves(data) if self._halves else data
 
     def _one(self, fields: Fields, choices: Sequence[Choice], out: list[bytes]) -> None:
         """Put what the caller gets for an event into `out`. Raises `AttemptFailed`."""
+        if self._finished and any(map(self._is_late, choices)):
+            self._trusted = False
         finished = False
         for choice in choices:
             if choice.finish_reason:  # some send "" until the end
@@ -168,11 +191,26 @@ class ChatStream:
                 out.extend(map(self._event, self._held))
                 self._held.clear()
 
+    def _is_late(self, choice: Choice) -> bool:
+        """Whether a choice goes on that has told why it ended."""
+        delta = choice.delta
+        return delta is not None and (choice.index or 0) in self._finished and adds_something(delta)
+
     def _finish(self, choice: Choice) -> None:
         if choice.finish_reason == "error":
             raise AttemptFailed("error_inside", "reports that it failed while answering")
         self._finished.add(choice.index or 0)
         self._plain = self._plain and self._metadata is None
+
+    def _read_closer(self, event: Event, error: json_text.NotJson) -> Fields:
+        """As `_read`, for an event with half a character. Others are no JSON."""
+        try:
+            fields = _read(Event(json_text.without_halves(event.data), event.name))
+        except json_text.NotJson:
+            raise AttemptFailed("garbled", f"sent {what_it_is(event.data, error)}") from None
+        self._halves = True
+        self._decode = decode_odd
+        return fields
 
     def _look_closer(self, fields: Fields) -> Sequence[Choice]:
         """Choices with something unusual. From here on each is looked at that way."""
@@ -201,7 +239,7 @@ class ChatStream:
 
     def _sign(self, fields: Fields) -> None:
         """A complete answer tells how it came about, in each event from its end on."""
-        if self._metadata is not None and self.complete:
+        if self._metadata is not None and self._all_finished():
             fields["_metadata"] = self._metadata
             self._plain = False
 
@@ -216,14 +254,12 @@ _OBJECT = Raw(b'"chat.completion.chunk"')
 
 
 def _read(event: Event) -> Fields:
-    """An event's fields. Raises `AttemptFailed` where it is an error, or no JSON."""
+    """An event's fields. Raises `NotJson`, and `AttemptFailed` where it is an error."""
     data = event.data
     try:
         if 10 in data or 13 in data:  # LF and CR as numbers: six times as quick as b"\n"
             data = msgspec.json.format(data, indent=-1)  # one line an event
         fields = json_text.decode_object(data)
-    except json_text.NotJson as error:
-        raise AttemptFailed("garbled", f"sent {what_it_is(data, error)}") from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise _malformed(error) from None
     if "error" in fields and json_text.means_something(fields["error"]):
