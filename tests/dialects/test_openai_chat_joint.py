@@ -6,6 +6,7 @@ import pytest
 
 from manyways.dialects.openai_chat import Method, methods
 from tests.dialects.answers import broken, event, heard, resumed
+from tests.dialects.streams import events
 
 # Thoughts told twice over
 
