@@ -53,7 +53,7 @@ def test_what_is_said_about_thoughts_does_no_harm_once_they_are_over(method: Met
     new = [
         event(thought),
         event(signed),
-        event({"content": text} | (signed if method == "again" else {})),
+        event({"content": text, **signed}),
         event({"tool_calls": calls, **signed}, "tool_calls"),
     ]
     out, second = resumed(stream.said(), b"".join(new), method)
@@ -86,6 +86,14 @@ def test_what_stands_beside_the_text_is_not_told_twice(beside: dict[str, Any]) -
         deltas = [e["choices"][0]["delta"] for e in events(out)]
         found = [{n: v for n, v in delta.items() if n in beside} for delta in deltas]
         assert [one for one in found if one] == told
+
+
+def test_what_stands_beside_the_text_is_not_told_thrice() -> None:
+    _, stream = broken([event({"content": "One", **CITED})])
+    _, second = resumed(stream.said(), event({"content": "One two"}))
+    out, third = resumed(second.said(), event({"content": "One two three", **CITED}, "stop"))
+    assert third.complete
+    assert [e["choices"][0]["delta"] for e in events(out)] == [{"content": " three"}]
 
 
 # What stands in a tool call

@@ -88,6 +88,11 @@ def test_what_is_not_understood_is_not_gone_on_with(odd: dict[str, Any]) -> None
     assert second.failure is not None
 
 
+def test_what_a_vendor_adds_to_a_calls_opening_does_no_harm() -> None:
+    call = {"index": 0, "id": "a", "function": {"name": "f"}, "extra_content": {"google": "c2ln"}}
+    assert ways({"tool_calls": [call]}) == ("again",)
+
+
 @pytest.mark.parametrize("beside", ["reasoning_details", "annotations", "provider_specific_fields"])
 def test_thoughts_that_are_told_twice_over_are_not_gone_on_with(beside: str) -> None:
     """Where thoughts are cut in two, what is said about them can not be: a signature."""
@@ -196,6 +201,8 @@ def test_a_server_that_echoes_the_prefill_adds_nothing_twice(
         "| --- | --- | --- | --- |",
         "I must not talk. I must not talk.",
         "I must not talk.\nI must not talk.\n",
+        "\nI must not talk. I must not talk.",
+        "I must not talk. I must not talk.\n\n",
         "我不说话。" * 4,
         "A-------------------------A-------",
         "".join(f"Hello, {n}! " for n in range(200)) + "Hello, 0!",
@@ -204,11 +211,12 @@ def test_a_server_that_echoes_the_prefill_adds_nothing_twice(
 def test_a_text_that_comes_round_may_be_an_echo_or_go_on(said: str, size: int) -> None:
     """Nobody knows whether `said` is told once more, or went on with its repetitions."""
     _, stream = broken(stream_of([("content", 0, said)], "a")[:-1])
-    new = stream_of([("content", 0, piece) for piece in [said, said, "\nend"]], "b")
-    out, second = resumed(stream.said(), b"".join(new), "prefill", size)
-    assert out == b""
-    assert second.failure is not None
-    assert second.failure.code == "diverged"
+    whole = [("content", 0, said + said + "\nend")]
+    for atoms in (whole, letters(whole)):
+        out, second = resumed(stream.said(), b"".join(stream_of(atoms, "b")), "prefill", size)
+        assert out == b""
+        assert second.failure is not None
+        assert second.failure.code == "diverged"
 
 
 def test_a_text_that_hardly_comes_round_is_looked_at_for_so_long_and_no_longer() -> None:
@@ -234,9 +242,10 @@ def test_whether_a_short_text_is_echoed_nobody_knows(said: str) -> None:
 
 def test_a_short_text_is_no_long_echo() -> None:
     """However many empty events come with it."""
-    _, stream = broken(stream_of([("content", 0, "One, two, three, four")], "a")[:-1])
-    few = event({"content": "One"}) + event({"content": ""}) * 300 + event({"content": ", five"})
-    out, second = resumed(stream.said(), few, "prefill")
+    _, stream = broken(stream_of([("content", 0, "One, two")], "a")[:-1])
+    rest = event({"content": ", two, three"}, "stop")
+    slow = event({"content": "One"}) + event({"content": ""}) * 300 + rest
+    out, second = resumed(stream.said(), slow, "prefill")
     assert out == b""
     assert second.failure is not None
 

@@ -118,6 +118,9 @@ def test_metadata_stands_in_the_first_event_and_from_the_end_on() -> None:
     _, stream = broken(data[:3])
     out, _ = resumed(stream.said(), b"".join(data), label=label)
     assert ["_metadata" in e for e in events(out)] == [True, *[False] * 2, True, True]
+    each = ChatStream(label)
+    out = b"".join(each.feed(event({"content": text}, "stop")) for text in "abc")
+    assert ["_metadata" in e for e in events(out)] == [True] * 3
     only = ChatStream(label)
     (one,) = events(only.feed(event({"content": "x"}, "stop")))
     assert one["_metadata"] == {"continuations": 1}

@@ -163,7 +163,7 @@ class ResumedStream(ChatStream):
             return self._text[:known]
         if len(self._opening or ()) < HELD_AT_MOST:
             return None
-        if len(self._text) >= _ECHO and said.startswith(self._text) and not _comes_round(said):
+        if len(said) >= _ECHO and said.startswith(self._text) and not _comes_round(said):
             return said  # all of it, surely
         raise _diverged("goes round in circles")
 
