@@ -44,10 +44,14 @@ def test_what_is_said_about_thoughts_behind_the_joint_is_kept() -> None:
 
 
 @pytest.mark.parametrize("method", ["again", "prefill"])
-def test_what_is_said_about_thoughts_does_no_harm_once_they_are_over(method: Method) -> None:
+@pytest.mark.parametrize("before", [True, False])
+def test_what_is_said_about_thoughts_does_no_harm_once_they_are_over(
+    method: Method, before: bool
+) -> None:
     thought = {"reasoning": "Hm.", "reasoning_details": details("Hm.")}
     signed = {"reasoning_details": [{"type": "reasoning.text", "signature": "c2ln"}]}
-    _, stream = broken([event(thought), event(signed), event({"content": "One"})])
+    thoughts = [event(thought), event(signed)] if before else []
+    _, stream = broken([*thoughts, event({"content": "One"})])
     text = "One two" if method == "again" else " two"
     calls = [{"index": 0, "id": "c", "function": {"name": "f", "arguments": ""}}]
     new = [
