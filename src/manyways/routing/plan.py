@@ -34,6 +34,9 @@ from manyways.types import Model
 
 SHARE: Final = 0.75
 """Of the time that is left, what one attempt may take while others could follow it."""
+NEAR: Final = 0.05
+"""Seconds before the deadline in which nothing is begun any more: an attempt that was given all
+the time there was may end that much early, by the event loop's clock."""
 WORTH_SHARING: Final = 1.0
 """Seconds below which an attempt gets all the time that is left."""
 LONGEST_PAUSE: Final = 30.0
@@ -226,7 +229,7 @@ class Plan:
         """The next attempt, when none is running."""
         if self._verdict is not None:
             return (self._give_up(now, "refused", self._verdict),)
-        if now >= self._deadline:
+        if now >= self._deadline - NEAR:
             return (self._give_up(now, "deadline"),)
         if len(self.attempts) >= self._settings.max_attempts:
             return (self._give_up(now, "exhausted"),)
