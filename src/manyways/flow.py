@@ -85,7 +85,8 @@ class Catalog(Protocol):
 
 
 class Flow:
-    """Brings requests to models. It holds parts, and no state of its own."""
+    """Brings requests to models. It holds parts, and no state but what all requests have saved
+    up for hedges."""
 
     def __init__(
         self,

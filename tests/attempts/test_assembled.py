@@ -6,7 +6,8 @@ import pytest
 
 from manyways.attempts import assembled
 from manyways.attempts.assembled import AssembledReply
-from manyways.errors import AttemptFailed
+from manyways.attempts.pursuit import _is_about_streams
+from manyways.errors import AttemptFailed, Refusal
 
 
 class Asker:
@@ -41,3 +42,19 @@ async def test_an_answer_without_end_is_given_up(monkeypatch: pytest.MonkeyPatch
     await reply.write(event("and so on" * 50))
     with pytest.raises(AttemptFailed, match="over 1,000 bytes"):
         await reply.write(event("and so on" * 50))
+
+
+@pytest.mark.parametrize(
+    ("words", "param", "ours"),
+    [
+        ("Unknown field: stream_options", None, True),
+        ("not supported", "stream", True),
+        ("not supported", "stream_options.include_usage", True),
+        ("The upstream dislikes your tools", "tools[0]", False),
+        ("Keep the image stream small", None, False),
+    ],
+)
+def test_only_what_we_have_asked_for_ourselves_is_our_fault(
+    words: str, param: str | None, ours: bool
+) -> None:
+    assert _is_about_streams(Refusal("provider_refused", words, param=param)) is ours

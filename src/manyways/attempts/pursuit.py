@@ -347,7 +347,7 @@ class Pursuit:
 
 def _is_about_streams(refusal: Refusal) -> bool:
     """Whether a provider dislikes what nobody but us has asked for."""
-    return "stream" in f"{refusal.param} {refusal.message}"
+    return refusal.param == "stream" or "stream_options" in f"{refusal.param} {refusal.message}"
 
 
 def _same(one: Model, other: Model) -> bool:

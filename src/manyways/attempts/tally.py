@@ -10,7 +10,7 @@ class Tally:
     started beside a slow one, `hedges_won` those that spoke first. `continuations` counts, by
     method, the joints that were made; `cut` the answers that had begun and ended in an error.
     `left` are callers that went before their answer was complete, `drained` the answers read
-    to their end behind such a caller.
+    on behind such a caller that have told their usage.
     """
 
     __slots__ = ("continuations", "cut", "drained", "fallbacks", "hedges", "hedges_won", "left")

@@ -30,7 +30,7 @@ _TOTALS: Final = {
     "hedges_won": "Hedges that spoke first.",
     "cut_answers": "Answers that had begun and ended in an error.",
     "callers_left": "Callers that went before their answer was complete.",
-    "answers_drained": "Answers read to their end though their caller had left.",
+    "answers_drained": "Answers read on though their caller had left, which told their usage.",
 }
 _RESTING: Final = ("provider", "model", "credential", "why")
 _CANDIDATE: Final = ("provider", "model")

@@ -170,7 +170,7 @@ class Plan:
         if self._joints is not None or self._not_the_callers(one, refusal):
             # Of a form of ours, or of a model whose abilities nobody told: not the caller's fault.
             self._ended(one, "unsuitable", now)
-            self._health.dropped(one)
+            self._health.dropped(one, outcome="unsuitable")
             one.failure = AttemptFailed("unsuitable", refusal.message, status=refusal.status)
             self._tried_of(one.model).over = True
             return self._go_on(now)
