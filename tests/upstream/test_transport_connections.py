@@ -321,7 +321,8 @@ async def test_of_several_kept_connections_that_turn_out_closed_one_is_tried(
     tasks = [asyncio.create_task(answer(transport, wall.url, b"{}")) for _ in range(2)]
     await until(lambda: len(wall.requests) == 2)
     both.set()
-    assert await asyncio.gather(*tasks) == [b"first", b"second"]
+    # Which of the two reaches the server first is up to the network (and to TLS).
+    assert set(await asyncio.gather(*tasks)) == {b"first", b"second"}
     old = [request.left for request in wall.requests]
     wall.answer = lambda request: (Close(),) if request.left in old else whole(b"third")
     assert await answer(transport, wall.url, b"{}") == b"third"
