@@ -4,7 +4,7 @@ Durations are seconds (float), sizes are bytes (int), moments are Unix seconds u
 field says otherwise. `None` means "not known", never "zero".
 """
 
-from typing import Literal
+from typing import Final, Literal
 
 from msgspec import Struct
 
@@ -93,9 +93,78 @@ class Needs(Struct, frozen=True, kw_only=True):
 NO_NEEDS = Needs()
 
 
+Period = Literal["day", "month", "ever"]
+"""What a quota is for: a calendar day or month, UTC, or all time."""
+
+
+class Quota(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """So much in a period, each absent amount without limit. `cost` is in USD."""
+
+    requests: int | None = None
+    tokens: int | None = None
+    cost: float | None = None
+    per: Period = "ever"
+
+
+class Allowance(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What may be used at most; what is absent is not limited.
+
+    `requests` in any span of `window` seconds, `tokens` in any span of `tokens_window`,
+    `concurrent` requests at once, and any number of quotas.
+    """
+
+    requests: int | None = None
+    window: float | None = None
+    tokens: int | None = None
+    tokens_window: float | None = None
+    concurrent: int | None = None
+    quota: tuple[Quota, ...] = ()
+
+    @property
+    def limits(self) -> bool:
+        """Whether anything is limited."""
+        return bool(self.requests or self.tokens or self.concurrent or self.quota)
+
+
+class Scope(Struct, frozen=True, kw_only=True):
+    """Who bears an allowance: a key with all that replaced it (`key:<first id>`), or an account
+    (`account:<id>`). Equal scopes are counted together, on all nodes."""
+
+    id: str
+    allowance: Allowance
+
+
 class Caller(Struct, frozen=True, kw_only=True):
-    """Who is asking: what authentication found out about a key. Never holds the secret."""
+    """Who is asking: what authentication found out about a key. Never holds the secret.
+
+    `scopes` are what its use is counted against: the key's own first, then its account's.
+    Empty where nothing limits it.
+    """
 
     key_id: str
     key_type: str
     last4: str
+    account_id: str | None = None
+    admin: bool = False
+    scopes: tuple[Scope, ...] = ()
+
+
+UsageSource = Literal["upstream", "estimated", "none"]
+
+
+class Usage(Struct, frozen=True, kw_only=True):
+    """Tokens that one answer, or a part of it, came to. `cached_tokens` are a part of the prompt,
+    `reasoning_tokens` of the completion. `upstream`: the provider's own figures."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+    reasoning_tokens: int = 0
+    source: UsageSource = "none"
+
+    @property
+    def total_tokens(self) -> int:
+        return self.prompt_tokens + self.completion_tokens
+
+
+NO_USAGE: Final = Usage()

@@ -43,7 +43,7 @@ def test_every_setting_is_documented_with_its_default(section: str) -> None:
 
 
 def test_every_key_of_a_key_type_is_documented() -> None:
-    documented = rows("built-in one. Limits are accepted, but not enforced yet; lifetimes are.")
+    documented = rows("built-in one.")
 
     assert set(documented) == set(KeyType.__struct_fields__)
 

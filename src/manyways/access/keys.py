@@ -15,7 +15,7 @@ from msgspec import Struct, field
 
 from manyways.errors import Refusal, StoreError
 from manyways.store.database import Database
-from manyways.types import Caller
+from manyways.types import Allowance, Caller
 
 # Digests held in memory: of keys, and of secrets that lately turned out to be nobody's.
 MAX_KNOWN = 100_000
@@ -30,16 +30,10 @@ ALPHABET = string.ascii_letters + string.digits
 log = logging.getLogger(__name__)
 
 
-class KeyType(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class KeyType(Allowance, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One `[keys.types.NAME]` table. Durations in seconds; an absent limit is no limit."""
 
-    requests: int | None = None
-    window: float | None = None
     lifetime: float | None = None
-    tokens: int | None = None
-    tokens_window: float | None = None
-    concurrent: int | None = None
-    quota: int | None = None
     admin: bool = False
 
 
@@ -56,10 +50,12 @@ class Settings(Struct, frozen=True, kw_only=True):
 
     A key of another shape than this is nobody's, so changing it ends every key made before.
     The configuration sees to it that the shape can travel in a header and cannot be guessed.
+    `wrong_a_minute` is how many wrong keys one address may try.
     """
 
     prefix: str = "rvf_"
     length: int = 75
+    wrong_a_minute: int = 30
     types: dict[str, KeyType] = field(default_factory=_usual_types)
 
 

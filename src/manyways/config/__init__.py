@@ -8,7 +8,7 @@ everything that is wrong, at once.
 from manyways.config.document import ConfigProblems, Problem
 from manyways.config.doubts import doubts
 from manyways.config.loading import load
-from manyways.config.settings import Cluster, Defaults, Settings, Usage
+from manyways.config.settings import Cluster, Defaults, Settings
 from manyways.config.shown import show
 
 __all__ = [
@@ -17,7 +17,6 @@ __all__ = [
     "Defaults",
     "Problem",
     "Settings",
-    "Usage",
     "doubts",
     "load",
     "show",

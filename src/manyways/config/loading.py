@@ -17,7 +17,7 @@ from manyways.config.quantities import write_seconds
 from manyways.config.reading import Reader
 from manyways.config.rules import near
 from manyways.config.settings import SECTIONS, Settings
-from manyways.types import ModelEntry, Provider
+from manyways.types import Allowance, ModelEntry, Provider
 from manyways.upstream import local_child
 
 LOCAL_MODELS: Final = (
@@ -174,8 +174,10 @@ def _judge_keys(settings: Settings, document: Document) -> None:
             f"leaves {keys.length - len(keys.prefix)} letters after the prefix;"
             f" under {_RANDOM_PART} a key can be guessed",
         )
-    for name, kind in keys.types.items():
-        path = ("keys", "types", name)
+    bearers: dict[tuple[str, ...], Allowance] = {("accounts",): settings.accounts}
+    for name, key_type in keys.types.items():
+        bearers["keys", "types", name] = key_type
+    for path, kind in bearers.items():
         for amount, window in (("requests", "window"), ("tokens", "tokens_window")):
             if getattr(kind, amount) is not None and getattr(kind, window) is None:
                 document.note(path, f'has {amount} without {window}: say in how long, like "1m"')

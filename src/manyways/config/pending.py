@@ -11,15 +11,11 @@ _NEVER_IDLE: Final = object()
 
 _SETTINGS: Final[tuple[tuple[str, str, object, str], ...]] = (
     ("server", "public_url", None, "no answer names it yet"),
-    ("cluster", "redis", "", "this is one process, and remembers by itself"),
-    ("usage", "journal", "", "usage is not recorded yet"),
     ("catalog", "refresh", _NEVER_IDLE, "models are not verified yet"),
     ("catalog", "timezone", _NEVER_IDLE, "models are not verified yet"),
     ("catalog", "probe", False, "models are not verified yet"),
 )
 """Section, key, the value that asks for what is done anyway, and what is to be said."""
-
-_LIMITS: Final = ("requests", "window", "tokens", "tokens_window", "concurrent", "quota")
 
 
 def words(settings: Settings) -> tuple[str, ...]:
@@ -33,8 +29,4 @@ def words(settings: Settings) -> tuple[str, ...]:
     for section, key, idle, sentence in _SETTINGS:
         if getattr(getattr(settings, section), key) != idle:
             say((section, key), sentence)
-    for name, kind in settings.keys.types.items():
-        for limit in _LIMITS:
-            if getattr(kind, limit) is not None:
-                say(("keys", "types", name, limit), "limits are not enforced yet")
     return tuple(said)

@@ -18,11 +18,18 @@ from manyways.config.scalars import described, present, scalar, words
 _IN_FILE: Final = {"providers.*": {"api_keys": "api_key"}}
 """Fields that the file spells in its own way."""
 
-_SHORT: Final[dict[str, Callable[[str], object]]] = {
-    "server.mounts.*": lambda path: {"path": path},
-    "providers.*.api_key": lambda key: [key],
+_SHORT: Final[dict[str, tuple[type | tuple[type, ...], Callable[[Any], object]]]] = {
+    "server.mounts.*": (str, lambda path: {"path": path}),
+    "providers.*.api_key": (str, lambda key: [key]),
+    **dict.fromkeys(
+        ("keys.types.*.quota", "accounts.quota"),
+        ((dict, int, str), lambda quota: [] if quota == "none" else [quota]),
+    ),
+    **dict.fromkeys(
+        ("keys.types.*.quota.*", "accounts.quota.*"), (int, lambda tokens: {"tokens": tokens})
+    ),
 }
-"""Where a text may stand for a table or a list that has only it."""
+"""Where a single value may stand for a table or a list that has only it."""
 
 T = TypeVar("T")
 
@@ -55,8 +62,8 @@ class Reader:
         pattern = pattern_of(path)
         if isinstance(value, Unset):
             raise _Noted
-        if pattern in _SHORT and isinstance(value, str):
-            value = _SHORT[pattern](value)
+        if pattern in _SHORT and isinstance(value, _SHORT[pattern][0]):
+            value = _SHORT[pattern][1](value)
         try:
             read = self._typed(kind, value, path, base)
             check = CHECKS.get(pattern)

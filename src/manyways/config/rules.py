@@ -6,6 +6,7 @@ with words that follow the setting's name: "must be between 0 and 65535".
 """
 
 import difflib
+import ipaddress
 import math
 import re
 from collections.abc import Callable, Iterable
@@ -16,6 +17,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 from manyways.config import quantities
 from manyways.errors import ManywaysError
 from manyways.store.database import sqlite_path
+from manyways.types import Quota
 
 Check = Callable[[Any], Any]
 
@@ -168,6 +170,23 @@ def _redis(value: str) -> str:
     return value
 
 
+def _network(value: str) -> str:
+    try:
+        ipaddress.ip_network(value, strict=False)
+    except ValueError:
+        raise Wrong('should be an address or a network, like "127.0.0.1" or "10.0.0.0/8"') from None
+    return value
+
+
+def _quota(value: Quota) -> Quota:
+    amounts = (value.requests, value.tokens, value.cost)
+    if all(amount is None for amount in amounts):
+        raise Wrong("says no amount: give requests, tokens or cost (in USD)")
+    if any(amount is not None and not 0 < amount <= 10**15 for amount in amounts):
+        raise Wrong("has an amount that is not between 0 and 1000000000000000")
+    return value
+
+
 def _clock(value: str) -> str:
     if not _CLOCK.fullmatch(value):
         raise Wrong('should be a time of day from "00:00" to "23:59"')
@@ -247,6 +266,10 @@ SECONDS: Final = frozenset(
         "keys.types.*.window",
         "keys.types.*.lifetime",
         "keys.types.*.tokens_window",
+        "accounts.window",
+        "accounts.tokens_window",
+        "usage.sync",
+        "usage.retention",
     }
 )
 """Settings that are durations: text like "5s", or a number of seconds."""
@@ -263,7 +286,6 @@ LIFTABLE: Final = frozenset(
         "tokens",
         "tokens_window",
         "concurrent",
-        "quota",
     )
 )
 """Limits for which `"none"` is written where a built-in one is to be lifted."""
@@ -309,13 +331,25 @@ CHECKS: Final[dict[str, Check]] = {
     "catalog.discovery_interval": _seconds(1, 30 * _DAY),
     "keys.prefix": _prefix,
     "keys.length": between(_SECRET_LETTERS, 256),
-    "keys.types.*.requests": _COUNT,
-    "keys.types.*.window": _seconds(1, _CENTURY),
+    **{
+        f"{table}.{name}": check
+        for table in ("keys.types.*", "accounts")
+        for name, check in (
+            ("requests", _COUNT),
+            ("window", _seconds(1, _CENTURY)),
+            ("tokens", _COUNT),
+            ("tokens_window", _seconds(1, _CENTURY)),
+            ("concurrent", _COUNT),
+        )
+    },
     "keys.types.*.lifetime": _seconds(1, _CENTURY),
-    "keys.types.*.tokens": _COUNT,
-    "keys.types.*.tokens_window": _seconds(1, _CENTURY),
-    "keys.types.*.concurrent": _COUNT,
-    "keys.types.*.quota": _COUNT,
+    "keys.types.*.quota.*": _quota,
+    "accounts.quota.*": _quota,
+    "keys.wrong_a_minute": _COUNT,
+    "limits.output_tokens": _COUNT,
+    "usage.sync": _seconds(0.01, 3600.0),
+    "usage.retention": _seconds(_DAY, _CENTURY),
+    "server.trusted_proxies.*": _network,
     "defaults.temperature": between(0, 2),
     "defaults.max_tokens": _COUNT,
     "defaults.top_p": between(0, 1),

@@ -3,24 +3,20 @@
 from msgspec import Struct
 
 from manyways.access.keys import Settings as KeySettings
+from manyways.access.settings import Settings as LimitSettings
 from manyways.catalog.catalog import Settings as CatalogSettings
 from manyways.edge.settings import Settings as ServerSettings
 from manyways.logs import Settings as LogSettings
 from manyways.routing.settings import Settings as RoutingSettings
 from manyways.store.database import Settings as DatabaseSettings
-from manyways.types import Provider
+from manyways.types import Allowance, Provider
+from manyways.usage.settings import Settings as UsageSettings
 
 
 class Cluster(Struct, frozen=True, kw_only=True):
     """The `[cluster]` section: where several processes meet. Empty: there is only one."""
 
     redis: str = ""
-
-
-class Usage(Struct, frozen=True, kw_only=True):
-    """The `[usage]` section. An empty `journal` means the folder beside the SQLite file."""
-
-    journal: str = ""
 
 
 class Defaults(Struct, frozen=True, kw_only=True):
@@ -48,10 +44,12 @@ class Settings(Struct, frozen=True, kw_only=True):
     server: ServerSettings = ServerSettings()
     database: DatabaseSettings = DatabaseSettings()
     cluster: Cluster = Cluster()
-    usage: Usage = Usage()
+    usage: UsageSettings = UsageSettings()
     routing: RoutingSettings = RoutingSettings()
     catalog: CatalogSettings = CatalogSettings()
     keys: KeySettings = KeySettings()
+    accounts: Allowance = Allowance()
+    limits: LimitSettings = LimitSettings()
     log: LogSettings = LogSettings()
     defaults: Defaults = Defaults()
     providers: tuple[Provider, ...] = ()

@@ -11,7 +11,7 @@ from manyways.config.positions import Path
 from manyways.config.rules import LIFTABLE, SECONDS, SIZES
 from manyways.config.settings import SECTIONS, Settings
 from manyways.edge.settings import Mount
-from manyways.types import Provider
+from manyways.types import Provider, Quota
 
 MASK: Final = "***"
 _HARMLESS_HEADERS: Final = frozenset(
@@ -105,6 +105,8 @@ class _Writer:
     def _value(self, value: object, path: Path) -> str:
         if isinstance(value, Mount):
             value = msgspec.to_builtins(value) if value.error_format else value.path
+        elif isinstance(value, Quota):
+            value = {k: v for k, v in msgspec.to_builtins(value).items() if v is not None}
         match value:
             case bool():
                 return str(value).lower()

@@ -24,7 +24,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     `header_timeout` for its head, `send_timeout` for a caller that reads nothing, `drain` for
     running streams to finish when the server stops. `max_connections` is how many requests
     are served at once, `backlog` how many may wait at the socket. `public_url` is where
-    callers reach us, when it is not where we listen.
+    callers reach us, when it is not where we listen. `trusted_proxies` are addresses or networks
+    whose `X-Forwarded-For` is believed.
     """
 
     host: str = "127.0.0.1"
@@ -39,3 +40,4 @@ class Settings(Struct, frozen=True, kw_only=True):
     backlog: int = 2048
     max_connections: int = 4096
     public_url: str | None = None
+    trusted_proxies: tuple[str, ...] = ()

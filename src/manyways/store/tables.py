@@ -1,9 +1,21 @@
 """The tables, as the newest migration leaves them (a test holds the two together).
 
-Moments are whole Unix seconds, UTC.
+Moments are whole Unix seconds, UTC; in the tables of usage, which people read with other
+programs, they are timestamps without a zone, UTC.
 """
 
-from sqlalchemy import Column, Integer, LargeBinary, MetaData, Table, Text
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    DateTime,
+    Double,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+)
 
 # Constraints have names from the first table on, so that later migrations can change them.
 metadata = MetaData(
@@ -14,6 +26,20 @@ metadata = MetaData(
         "fk": "fk_%(table_name)s_%(column_0_N_name)s",
         "ck": "ck_%(table_name)s_%(constraint_name)s",
     }
+)
+
+# Who keys belong to: a person, a team, a customer. Never deleted: usage names them.
+accounts = Table(
+    "accounts",
+    metadata,
+    Column("id", Text, primary_key=True),  # a UUID of version 7
+    Column("name", Text, nullable=False, unique=True),
+    Column("note", Text),
+    Column("limits", Text),  # JSON, an `Allowance`; null: the configuration's
+    Column("created_at", BigInteger, nullable=False),
+    Column("suspended_at", BigInteger),
+    Column("suspended_reason", Text),
+    Column("change", BigInteger, nullable=False),  # what `changes` counted at the latest change
 )
 
 # Keys are revoked, never deleted: the table tells whether one was ever made.
@@ -29,6 +55,16 @@ api_keys = Table(
     Column("expires_at", Integer),
     Column("revoked_at", Integer),
     Column("revoked_reason", Text),
+    Column("account_id", Text),
+    Column("limits", Text),  # JSON, an `Allowance`; null: its type's
+    Column("line", Text),  # the first key of those that replaced each other; null: itself
+    Column("replaced_by", Text),
+    Column("last_used_at", BigInteger),
+    Column("change", BigInteger, nullable=False, server_default="0"),
+    Index("ix_api_keys_change", "change"),
+    Index("ix_api_keys_last4", "last4"),
+    Index("ix_api_keys_account_id", "account_id"),
+    Index("ix_api_keys_line", "line"),
 )
 
 # How often the rows of a kind have changed: a running server looks here for what to forget.
@@ -37,4 +73,134 @@ changes = Table(
     metadata,
     Column("name", Text, primary_key=True),
     Column("counter", Integer, nullable=False),
+)
+
+# One row an authenticated request. `id` is the answer's X-Request-Id, and sorts by age: a span
+# of time is a span of ids (`ids.first_of`).
+usage_stats = Table(
+    "usage_stats",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("created_at", DateTime, nullable=False),
+    Column("api_key_id", Text, nullable=False),
+    Column("user_id", Text),  # the account
+    Column("endpoint", Text, nullable=False),
+    Column("requested_model", Text),
+    Column("requested_provider", Text),
+    Column("model", Text),
+    Column("provider", Text),
+    Column("attempts", Integer, nullable=False),
+    Column("stream", Integer, nullable=False),  # 0 or 1
+    Column("prompt_tokens", BigInteger, nullable=False),
+    Column("completion_tokens", BigInteger, nullable=False),
+    Column("total_tokens", BigInteger, nullable=False),
+    Column("cached_tokens", BigInteger, nullable=False),
+    Column("reasoning_tokens", BigInteger, nullable=False),
+    Column("usage_source", Text, nullable=False),
+    Column("response_time_ms", Integer, nullable=False),
+    Column("first_token_ms", Integer),
+    Column("status_code", Integer, nullable=False),
+    Column("error_code", Text),
+    Column("error_message", Text),
+    Column("cost", Double),  # USD; null where a price is not known
+    Column("client_request_id", Text),
+    Index("ix_usage_stats_api_key_id_id", "api_key_id", "id"),
+    sqlite_with_rowid=False,
+)
+
+# One row an attempt: a first one, a retry, a fallback, a hedge, a continuation.
+usage_attempts = Table(
+    "usage_attempts",
+    metadata,
+    Column("request_id", Text, primary_key=True),
+    Column("number", Integer, primary_key=True),  # from 0, in the order they began
+    Column("started_at", DateTime, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("provider", Text, nullable=False),
+    Column("upstream_model", Text, nullable=False),  # the provider's own name for it
+    Column("method", Text),  # how it goes on from a broken answer; null: it does not
+    Column("outcome", Text, nullable=False),
+    Column("status_code", Integer),  # the provider's, where it sent one
+    Column("error_message", Text),
+    Column("latency_ms", Integer, nullable=False),
+    Column("first_token_ms", Integer),
+    Column("prompt_tokens", BigInteger, nullable=False),
+    Column("completion_tokens", BigInteger, nullable=False),
+    Column("total_tokens", BigInteger, nullable=False),
+    Column("cached_tokens", BigInteger, nullable=False),
+    Column("reasoning_tokens", BigInteger, nullable=False),
+    Column("usage_source", Text, nullable=False),
+    Column("cost", Double),
+    sqlite_with_rowid=False,
+)
+
+# Requests that a limit refused, counted: a flood of them fills no disk.
+usage_refusals = Table(
+    "usage_refusals",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("minute", DateTime, nullable=False),
+    Column("api_key_id", Text, nullable=False),
+    Column("user_id", Text),
+    Column("code", Text, nullable=False),
+    Column("count", Integer, nullable=False),
+    Index("ix_usage_refusals_minute", "minute"),
+)
+
+HISTOGRAM = 32
+"""Columns of a histogram: `r0`..., of response times, and `f0`..., of first tokens. Column `i`
+counts what took less than 5 ms * 2 ** (i / 2), and not less than the one before; the last one
+everything above, too."""
+
+
+def _sums(name: str) -> Table:
+    """Sums of `usage_stats` by hour or day. Absent names are empty texts: they are of the key."""
+    return Table(
+        name,
+        metadata,
+        Column("bucket", BigInteger, primary_key=True),  # its beginning, Unix seconds
+        Column("api_key_id", Text, primary_key=True),
+        Column("user_id", Text, primary_key=True),
+        Column("model", Text, primary_key=True),
+        Column("provider", Text, primary_key=True),
+        Column("status_code", Integer, primary_key=True),
+        Column("requests", BigInteger, nullable=False),
+        Column("counted", BigInteger, nullable=False),  # those that count against limits
+        Column("attempts", BigInteger, nullable=False),
+        Column("streams", BigInteger, nullable=False),
+        Column("estimated", BigInteger, nullable=False),
+        Column("prompt_tokens", BigInteger, nullable=False),
+        Column("completion_tokens", BigInteger, nullable=False),
+        Column("cached_tokens", BigInteger, nullable=False),
+        Column("reasoning_tokens", BigInteger, nullable=False),
+        Column("cost", Double, nullable=False),
+        Column("response_ms", BigInteger, nullable=False),
+        Column("first_token_ms", BigInteger, nullable=False),
+        Column("first_tokens", BigInteger, nullable=False),  # how many are in that sum
+        *(Column(f"r{i}", Integer, nullable=False) for i in range(HISTOGRAM)),
+        *(Column(f"f{i}", Integer, nullable=False) for i in range(HISTOGRAM)),
+        Index(f"ix_{name}_api_key_id_bucket", "api_key_id", "bucket"),
+        Index(f"ix_{name}_user_id_bucket", "user_id", "bucket"),
+        sqlite_with_rowid=False,
+    )
+
+
+usage_hourly = _sums("usage_hourly")
+usage_daily = _sums("usage_daily")
+
+# Answers that a repeated `Idempotency-Key` gets again.
+idempotent_answers = Table(
+    "idempotent_answers",
+    metadata,
+    Column("owner", Text, primary_key=True),  # the key's line
+    Column("key", Text, primary_key=True),
+    Column("fingerprint", LargeBinary(32), nullable=False),  # SHA-256 of the request
+    Column("request_id", Text, nullable=False),  # the one that asks, or has asked
+    Column("lease_until", Double),  # Unix seconds; null once the answer is here
+    Column("status", Integer),
+    Column("headers", Text),  # JSON, a list of pairs
+    Column("body", LargeBinary),
+    Column("created_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger, nullable=False),
+    Index("ix_idempotent_answers_expires_at", "expires_at"),
 )

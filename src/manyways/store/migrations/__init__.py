@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from manyways.store.sqlite import SqliteFile
 
 # The newest migration in `versions`, known without importing Alembic, which is slow to import.
-HEAD = "0001"
+HEAD = "0002"
 
 
 def bring_up(file: SqliteFile) -> None:
