@@ -17,14 +17,14 @@ CHOICE = b'{"index": 0, "message": {"role": "assistant", "content": "x"}, "finis
 
 
 def edit(body: bytes) -> dict[str, Any]:
-    out = edit_answer(body, LABEL)
+    out, _ = edit_answer(body, LABEL)
     found: dict[str, Any] = json.loads(out)
     return found
 
 
 def test_the_answers_own_bytes_are_kept() -> None:
     usage = b'{"prompt_tokens": 1.50, "big": 12345678901234567890, "t": 1e-7, "s": "\\u0041"}'
-    out = edit_answer(
+    out, _ = edit_answer(
         b'{"id": "i", "object": "chat.completion", "created": 5, "model": "theirs",'
         b' "choices": [' + CHOICE + b'], "usage": ' + usage + b', "x": [ ]}',
         LABEL,
@@ -46,7 +46,7 @@ def test_what_is_missing_is_filled_in() -> None:
 def test_an_answer_tells_how_it_came_about_where_that_is_worth_a_word() -> None:
     label = msgspec.structs.replace(LABEL, metadata=msgspec.Raw(b'{"fallback_attempts": 1}'))
     answer = json.loads(
-        edit_answer(b'{"_metadata": "theirs", "choices": [' + CHOICE + b"]}", label)
+        edit_answer(b'{"_metadata": "theirs", "choices": [' + CHOICE + b"]}", label)[0]
     )
     assert answer["_metadata"] == {"fallback_attempts": 1}
 

@@ -214,7 +214,7 @@ class Pursuit:
                 await self._stream(start, provider)
             else:
                 body = self._request.encode_for(start.model.upstream_id)
-                answer = await whole(
+                answer, usage = await whole(
                     partial(self._ask, start, provider, body),
                     self._label(start),
                     connect_timeout=self._means.settings.connect_timeout,

@@ -1,5 +1,7 @@
 """One attempt at a whole answer: it comes at its end, or not at all."""
 
+from msgspec import Raw
+
 from manyways.attempts.streamed import Ask
 from manyways.dialects import openai_chat
 from manyways.errors import AttemptFailed, TransportError
@@ -13,8 +15,9 @@ ANSWER_LIMIT = 256 * 1024 * 1024
 
 async def whole(
     ask: Ask, label: openai_chat.AnswerLabel, *, connect_timeout: float, seconds: float
-) -> bytes:
-    """Ask, wait `seconds` at most for the whole answer, and put our label on it.
+) -> tuple[bytes, Raw | None]:
+    """Ask, wait `seconds` at most for the whole answer, and put our label on it. With it, the
+    `usage` that it tells.
 
     Raises `AttemptFailed`, or `Refusal` where the provider says the request is wrong.
     """

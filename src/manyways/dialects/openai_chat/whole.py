@@ -37,10 +37,10 @@ _FIRST = ("id", "object", "created", "model", "provider")
 _decode_answer = msgspec.json.Decoder(_Answer).decode
 
 
-def edit_answer(body: bytes, label: AnswerLabel) -> bytes:
+def edit_answer(body: bytes, label: AnswerLabel) -> tuple[bytes, Raw | None]:
     """The provider's answer as the caller gets it: `model` and `provider` set, `id`, `object`
     and `created` filled in where they are missing, `_metadata` set where the label has some,
-    everything else as it came.
+    everything else as it came. With it, the `usage` that it tells.
 
     Raises `AttemptFailed` where a 200 is no answer: not JSON, an error inside, no choices.
     """
@@ -67,7 +67,8 @@ def edit_answer(body: bytes, label: AnswerLabel) -> bytes:
     fields["provider"] = json_text.raw(label.provider)
     if label.metadata is not None:
         fields["_metadata"] = label.metadata
-    return json_text.encode({name: fields.pop(name) for name in _FIRST} | fields)
+    usage = fields.get("usage")
+    return json_text.encode({name: fields.pop(name) for name in _FIRST} | fields), usage
 
 
 def no_stream(body: bytes) -> AttemptFailed:

@@ -1,0 +1,1 @@
+"""The arithmetic of limits: plain values, time handed in."""

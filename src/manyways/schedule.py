@@ -1,0 +1,1 @@
+"""When work that nobody asks for is done, and by which of several processes. Never what."""
