@@ -38,7 +38,7 @@ _PATIENCE: Final = 30.0  # seconds for a server to come up or to go
 _names = itertools.count(1)
 
 
-class PostgresServer:
+class PostgresProcess:
     """A server of its own folder and port; databases stay while it is stopped, killed, paused.
 
     Used in a `with`, or ended by `close`. It never outlives the thread that started it.
@@ -66,7 +66,7 @@ class PostgresServer:
 
     def __repr__(self) -> str:
         state = "paused" if self._paused else "runs" if self._process else "stopped"
-        return f"<PostgresServer {self.port} {state}>"
+        return f"<PostgresProcess {self.port} {state}>"
 
     def __enter__(self) -> Self:
         return self
@@ -174,9 +174,9 @@ class PostgresServer:
 
 
 @cache
-def shared_server() -> PostgresServer:
+def shared_server() -> PostgresProcess:
     """The server that tests share. Don't stop it; don't set it up differently."""
-    server = PostgresServer(synchronous_commit="off", max_connections=200)
+    server = PostgresProcess(synchronous_commit="off", max_connections=200)
     atexit.register(server.close)
     return server
 
@@ -191,9 +191,9 @@ def empty_postgres() -> Iterator[str]:
 
 
 @pytest.fixture
-def own_postgres() -> Iterator[PostgresServer]:
+def own_postgres() -> Iterator[PostgresProcess]:
     """A server to stop, kill, pause and set up as one likes. Starting it takes half a second."""
-    with PostgresServer() as server:
+    with PostgresProcess() as server:
         yield server
 
 
