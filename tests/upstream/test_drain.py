@@ -6,12 +6,13 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from msgspec import Raw
 
 from manyways.errors import CallerLeft
 from manyways.upstream.aiohttp_transport import AiohttpTransport
 from manyways.upstream.drain import Drains
 from manyways.upstream.transport import Response, Transport
-from tests.support.wall import END, Close, Moment, Send, Stall, WaitFor, Wall, head, piece
+from tests.support.wall import END, Close, Moment, Send, Stall, WaitFor, Wall, head, piece, whole
 from tests.upstream.exchange import ask, until
 
 USAGE = {"prompt_tokens": 3, "completion_tokens": 7}
@@ -22,9 +23,9 @@ BEGINNING = Send(head(chunked=True) + WORD)
 REST = (Send(LAST), Send(END))
 
 
-class Reported(list[tuple[str, dict[str, Any]]]):
-    def __call__(self, name: str, usage: dict[str, Any]) -> None:
-        self.append((name, usage))
+class Reported(list[tuple[object, Any]]):
+    def __call__(self, context: object, usage: Raw | None) -> None:
+        self.append((context, None if usage is None else json.loads(bytes(usage))))
 
 
 @pytest.fixture
@@ -79,19 +80,20 @@ async def test_the_rest_is_read_its_usage_told_and_the_connection_given_back(
 
 
 @pytest.mark.parametrize(
-    ("rest", "reports"),
+    ("rest", "told"),
     [
-        ([NO_USAGE, LAST, NO_USAGE], [USAGE]),
-        ([piece(b'data: {"usage": {"a": 1}}\n\n'), LAST], [USAGE]),
-        ([LAST[: len(LAST) // 2], LAST[len(LAST) // 2 :]], [USAGE]),
-        ([piece(b'data: {"usage": {"a": 1}}')], [{"a": 1}]),
-        ([piece(b'data: {"usage": {"a": 1}\n\ndata: {"usage": []}\n\n')], []),
-        ([piece(b"what is no event")], []),
-        ([], []),
+        ([NO_USAGE, LAST, NO_USAGE], USAGE),
+        ([piece(b'data: {"usage": {"a": 1}}\n\n'), LAST], USAGE),
+        ([LAST[: len(LAST) // 2], LAST[len(LAST) // 2 :]], USAGE),
+        ([piece(b'data: {"usage": {"a": 1}}')], {"a": 1}),
+        ([piece(b'data: {"usage": {"a": 1}\n\ndata: {"usage": []}\n\n')], None),
+        ([piece(b'data: {"usage": {}}\n\ndata: {"usage": "14"}\n\n')], None),
+        ([piece(b"what is no event")], None),
+        ([], None),
     ],
 )
 async def test_the_last_usage_counts(
-    transport: Transport, wall: Wall, rest: list[bytes], reports: list[dict[str, Any]]
+    transport: Transport, wall: Wall, rest: list[bytes], told: dict[str, Any] | None
 ) -> None:
     go_on, reported = Moment(), Reported()
     drains = Drains(reported, at_once=2)
@@ -99,7 +101,30 @@ async def test_the_last_usage_counts(
     assert drains.take(await begun(transport, wall), 5.0)
     go_on.set()
     await until(lambda: is_empty(drains))
-    assert reported == [("", usage) for usage in reports]
+    assert reported == [(None, told)]
+
+
+async def test_a_whole_answer_tells_its_usage_too(
+    transport: Transport, wall: Wall, drains: Drains, reported: Reported
+) -> None:
+    body = json.dumps({"choices": [{"message": {"content": "a"}}], "usage": USAGE}).encode()
+    wall.answer = whole(body, 200, [("Content-Type", "application/json")])
+    assert drains.take(await ask(transport, wall.url), 5.0, "Capi")
+    await until(lambda: is_empty(drains))
+    assert reported == [("Capi", USAGE)]
+
+
+async def test_who_gave_a_context_can_ask_whether_its_usage_is_yet_to_come(
+    transport: Transport, wall: Wall, drains: Drains, reported: Reported
+) -> None:
+    go_on, mine, other = Moment(), ["the same"], ["the same"]
+    wall.answer = (BEGINNING, WaitFor(go_on), *REST)
+    assert drains.take(await begun(transport, wall), 5.0, mine)
+    assert (drains.holds(mine), drains.holds(other)) == (True, False)
+    go_on.set()
+    await until(lambda: is_empty(drains))
+    assert not drains.holds(mine)
+    assert reported[0][0] is mine
 
 
 async def test_an_answer_that_is_cut_still_tells_what_came(
@@ -120,7 +145,7 @@ async def test_nothing_is_read_for_longer_than_its_limit(
     assert drains.take(await begun(transport, wall), 0.01, "Capi")
     await wall.deserted().wait()
     await until(lambda: is_empty(drains))
-    assert reported == []
+    assert reported == [("Capi", None)]
     assert repr(transport) == "<AiohttpTransport in_use=0 idle=0>"
 
 
@@ -147,7 +172,7 @@ async def test_closing_closes_what_is_drained_even_if_it_has_not_begun(
     await wall.deserted().wait()
     assert repr(drains) == "<Drains 0 of 2 closed>"
     assert not drains.take(late, 60.0)
-    assert reported == []
+    assert reported == [(None, None), (None, None)]
 
 
 async def listening(

@@ -11,8 +11,9 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any, Self
 
 import msgspec
-from msgspec import Struct
+from msgspec import Raw, Struct
 
+from manyways.dialects import json_text
 from manyways.dialects.sse import Event, EventReader, EventTooLong
 from manyways.errors import CallerLeft, ManywaysError, TooLarge, TransportError
 from manyways.upstream.transport import Response
@@ -24,21 +25,23 @@ AT_ONCE = 64
 _EVENT = 1024 * 1024  # bytes of an event that can still be about usage
 _WHOLE = 16 * 1024 * 1024
 
-OnUsage = Callable[[str, dict[str, Any]], None]
+OnUsage = Callable[[Any, Raw | None], None]
 
 
 class Drains:
     """Reads left answers to their end, `at_once` of them at most.
 
-    `on_usage` gets a name and the last `usage` object that the answer's events told, once, when
-    its reading has ended in whatever way; it is not called where none was told. What was told
-    before the answer was taken over is not seen again.
+    `on_usage` is called exactly once for each answer that was taken over, when its reading has
+    ended in whatever way: with the context that was given with it, and the last `usage` object
+    that the rest of it told, `None` where there was none. What was told before the answer was
+    taken over is not seen again.
     """
 
     def __init__(self, on_usage: OnUsage, *, at_once: int = AT_ONCE) -> None:
         self._on_usage = on_usage
         self._at_once = at_once
         self._tasks: set[asyncio.Task[None]] = set()
+        self._due: list[_Due] = []  # what is yet to be reported
         self._closed = False
         self.taken = 0
         """Answers taken over so far."""
@@ -46,7 +49,7 @@ class Drains:
     def __repr__(self) -> str:
         return f"<Drains {len(self._tasks)} of {self._at_once}{' closed' if self._closed else ''}>"
 
-    def take(self, response: Response, limit_seconds: float, name: str = "") -> bool:
+    def take(self, response: Response, limit_seconds: float, context: object = None) -> bool:
         """Take over `response`, which nobody else may use from now on, and read it to its end
         in the background, for `limit_seconds` at most.
 
@@ -59,16 +62,23 @@ class Drains:
         if self._closed or len(self._tasks) >= self._at_once:
             return False
         self.taken += 1
-        task = asyncio.create_task(self._drain(response, limit_seconds, name))
+        due = _Due(context)
+        self._due.append(due)
+        task = asyncio.create_task(self._drain(response, limit_seconds, due))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return True
 
+    def holds(self, context: object) -> bool:
+        """Whether an answer with this very context was taken over, and `on_usage` has yet to be
+        called for it."""
+        return any(due.context is context for due in self._due)
+
     @contextlib.asynccontextmanager
     async def keep(
-        self, response: Response, limit_seconds: float, name: str = ""
+        self, response: Response, limit_seconds: float, context: object = None
     ) -> AsyncIterator[Response]:
-        """`async with drains.keep(response, 60.0, "Capi") as response:` in place of
+        """`async with drains.keep(response, 60.0, attempt) as response:` in place of
         `async with response:`, for an answer that is worth draining.
 
         Left by `CancelledError` (its caller went, another was faster, a time limit of ours) or
@@ -81,12 +91,12 @@ class Drains:
             try:
                 yield kept
             except (asyncio.CancelledError, CallerLeft):
-                if not kept.over and self.take(kept, limit_seconds, name):
+                if not kept.over and self.take(kept, limit_seconds, context):
                     stack.pop_all()
                 raise
 
     async def ask(
-        self, sending: Coroutine[Any, Any, Response], limit_seconds: float, name: str = ""
+        self, sending: Coroutine[Any, Any, Response], limit_seconds: float, context: object = None
     ) -> AbstractAsyncContextManager[Response]:
         """Wait for the headers of an answer that is worth draining, and `keep` it.
 
@@ -97,13 +107,13 @@ class Drains:
         try:
             await asyncio.wait({sent})
         except asyncio.CancelledError:
-            if not self.take(_Awaited(sent), limit_seconds, name):
+            if not self.take(_Awaited(sent), limit_seconds, context):
                 sent.cancel()
                 with contextlib.suppress(ManywaysError, asyncio.CancelledError):
                     async with await sent:  # it may just have come: then it is closed
                         pass
             raise
-        return self.keep(sent.result(), limit_seconds, name)
+        return self.keep(sent.result(), limit_seconds, context)
 
     async def aclose(self) -> None:
         """Close whatever is being drained. Usage that was told by then is still reported."""
@@ -114,8 +124,8 @@ class Drains:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _drain(self, response: Response, limit_seconds: float, name: str) -> None:
-        usage: dict[str, Any] | None = None
+    async def _drain(self, response: Response, limit_seconds: float, due: "_Due") -> None:
+        usage: Raw | None = None
         events = EventReader(_EVENT)
         try:
             with TimeLimit(limit_seconds, "the rest of an answer"):
@@ -128,8 +138,17 @@ class Drains:
         except (ManywaysError, TimeoutError, EventTooLong):
             pass  # nobody waits for it
         finally:
-            if usage is not None:
-                self._on_usage(name, usage)
+            self._due.remove(due)
+            self._on_usage(due.context, usage)
+
+
+class _Due:
+    """One answer's usage, to be reported. Equal to no other, whatever the contexts."""
+
+    __slots__ = ("context",)
+
+    def __init__(self, context: object) -> None:
+        self.context = context
 
 
 class _Kept:
@@ -211,24 +230,25 @@ class _Awaited:
 
 
 class _Told(Struct):
-    usage: dict[str, Any] | None = None
+    usage: Raw = json_text.NULL
 
 
 _decode = msgspec.json.Decoder(_Told).decode
 
 
-def _usage_of(body: bytes) -> dict[str, Any] | None:
-    """The usage that a whole answer tells."""
+def _usage_of(told: bytes) -> Raw | None:
+    """The usage that a whole answer or an event tells."""
     with contextlib.suppress(msgspec.DecodeError, UnicodeError, RecursionError):
-        return _decode(body).usage
+        usage = _decode(told).usage
+        if bytes(usage).startswith(b"{") and json_text.means_something(usage):
+            return usage
     return None
 
 
-def _usage(events: Iterable[Event]) -> dict[str, Any] | None:
+def _usage(events: Iterable[Event]) -> Raw | None:
     """The last usage that these events tell."""
     found = None
     for event in events:
         if b'"usage"' in event.data:
-            with contextlib.suppress(msgspec.DecodeError, UnicodeError, RecursionError):
-                found = _decode(event.data).usage or found
+            found = _usage_of(event.data) or found
     return found

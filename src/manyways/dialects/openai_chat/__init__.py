@@ -13,6 +13,7 @@ from manyways.dialects.openai_chat.resume import (
 )
 from manyways.dialects.openai_chat.said import Said
 from manyways.dialects.openai_chat.stream import ChatStream
+from manyways.dialects.openai_chat.usage import answer_tokens, measured, prompt_tokens, told
 from manyways.dialects.openai_chat.whole import AnswerLabel, edit_answer, no_stream
 
 __all__ = [
@@ -23,9 +24,13 @@ __all__ = [
     "ProviderChoice",
     "ResumedStream",
     "Said",
+    "answer_tokens",
     "decode_request",
     "edit_answer",
     "extra_messages",
+    "measured",
     "methods",
     "no_stream",
+    "prompt_tokens",
+    "told",
 ]

@@ -23,6 +23,7 @@ _NEED_CONTENT = frozenset({"system", "developer", "user", "tool"})
 _OURS = frozenset({"provider", "models", "web_search", "transforms"})
 _TRUE = Raw(b"true")
 _NONE = Raw(b'"none"')
+_USAGE_ASKED = Raw(b'{"include_usage":true}')
 
 _LONG_BODY = 4096
 """Bytes of a body below which its prompt fits every model: it is not worth counting."""
@@ -163,34 +164,41 @@ class ChatRequest(Struct, frozen=True):
     logprobs: bool = False
     ends_with_answer: bool = False
     """The caller's own last message is the assistant's, to be gone on from."""
+    wants_usage: bool = True
+    """The caller is to be told the usage: with every whole answer, with a stream that asks."""
+    max_output: int | None = None
+    """The most tokens that all choices together may come to: the caller's limit or, without
+    one, that of the defaults."""
 
     def encode_for(
         self,
         upstream_model: str,
         *,
         stream: bool | None = None,
-        include_usage: bool = False,
+        include_usage: bool | None = None,
         add_messages: Sequence[Raw] = (),
     ) -> bytes:
         """The body to send to a provider that calls the model `upstream_model`.
 
-        `stream` takes the place of what the caller asked for; whoever asks for a stream in
-        place of a whole answer wants its usage, too. `include_usage` asks a stream for it,
-        whatever the caller said. `add_messages`, JSON each, go behind the caller's own, whose
-        bytes stay as they are.
+        `stream` takes the place of what the caller asked for. `include_usage` has a stream asked
+        for its usage, whatever the caller said; where it is `False`, no `stream_options` are sent
+        at all, as some providers refuse them. `None` leaves that to the caller, but a stream in
+        place of a whole answer is asked. `add_messages`, JSON each, go behind the caller's own,
+        whose bytes stay as they are.
         """
-        if stream is None and not include_usage and not add_messages:
-            return json_text.encode({**self.fields, "model": upstream_model})
-        fields = self.fields | {"model": json_text.raw(upstream_model)}
+        fields = {**self.fields, "model": json_text.raw(upstream_model)}
         if stream is not None and stream != self.stream:
             fields["stream"] = json_text.raw(stream)
-            include_usage = stream
-            if not stream:
-                fields.pop("stream_options", None)  # refused where there is no stream
-        if include_usage:
+            include_usage = stream and include_usage is not False
+        if include_usage is False:
+            fields.pop("stream_options", None)  # refused where there is no stream, too
+        elif include_usage and (self.stream if stream is None else stream):
             options = fields.get("stream_options", json_text.NULL)
-            known = json_text.decode_object(bytes(options)) if options != json_text.NULL else {}
-            fields["stream_options"] = json_text.raw(known | {"include_usage": _TRUE})
+            if options == json_text.NULL:
+                fields["stream_options"] = _USAGE_ASKED
+            else:
+                known = json_text.decode_object(bytes(options))
+                fields["stream_options"] = json_text.raw(known | {"include_usage": _TRUE})
         if add_messages:
             messages = bytes(fields["messages"]).rstrip().removesuffix(b"]")
             fields["messages"] = Raw(b",".join((messages, *map(bytes, add_messages))) + b"]")
@@ -244,6 +252,8 @@ def decode_request(body: bytes, defaults: Mapping[str, float] = {}) -> ChatReque
         structured=checked.response_format is not None and checked.response_format.type != "text",
         logprobs=bool(checked.logprobs),
         ends_with_answer=checked.messages[-1].role == "assistant",
+        wants_usage=not checked.stream or _asks_for_usage(checked.stream_options),
+        max_output=_max_output(checked, defaults),
     )
 
 
@@ -300,6 +310,16 @@ def _needs(body: ChatBody, fields: Fields, size: int) -> Needs:
         return NO_NEEDS
     tokens = 0 if size < _LONG_BODY else _characters(body.messages) // _CHARACTERS_A_TOKEN
     return Needs(capabilities=tuple(capabilities), prompt_tokens=tokens)
+
+
+def _asks_for_usage(options: _StreamOptions | None) -> bool:
+    return options is not None and options.include_usage is True
+
+
+def _max_output(body: ChatBody, defaults: Mapping[str, float]) -> int | None:
+    given = (body.max_completion_tokens or 0, body.max_tokens or 0)
+    most = max(given) or int(defaults.get("max_tokens", 0))
+    return most * (body.n or 1) or None
 
 
 def _asks_for_tools(body: ChatBody, fields: Fields) -> bool:

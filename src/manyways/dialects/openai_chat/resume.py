@@ -30,13 +30,14 @@ from manyways.dialects.openai_chat.said import (
     Kind,
     Said,
     ToolCall,
+    Transcript,
     beside_fields,
     call_index,
     decode_odd,
     odd_fields,
     pieces,
 )
-from manyways.dialects.openai_chat.stream import HELD_AT_MOST, ChatStream
+from manyways.dialects.openai_chat.stream import HELD_AT_MOST, NOTES_AT_MOST, ChatStream
 from manyways.dialects.openai_chat.whole import AnswerLabel
 from manyways.errors import AttemptFailed
 
@@ -94,16 +95,19 @@ class ResumedStream(ChatStream):
     """
 
     __slots__ = (
-        "_answering", "_at", "_calls", "_earlier", "_method", "_opening", "_pending", "_text",
-        "_told", "heard",
+        "_answering", "_at", "_calls", "_earlier", "_method", "_opening", "_own", "_own_notes",
+        "_pending", "_text", "_told", "heard",
     )  # fmt: skip
 
-    def __init__(self, label: AnswerLabel, said: Said, method: Method) -> None:
-        super().__init__(label, said=said)
+    def __init__(
+        self, label: AnswerLabel, said: Said, method: Method, *, wants_usage: bool = True
+    ) -> None:
+        super().__init__(label, said=said, wants_usage=wants_usage)
         self.heard = 0
         self._earlier = said
         self._method: Method = method
-        self._usage = said.usage
+        self._own = Transcript()  # what this attempt said itself, old and new
+        self._own_notes: list[Sequence[Choice]] = []
         self._calls: dict[int, CallBegun] = {}  # this attempt's, as they are joined
         self._told: dict[int, CallBegun] = {}  # and as they come
         self._answering = False  # this attempt has got past its thoughts
@@ -118,9 +122,23 @@ class ResumedStream(ChatStream):
         )
         self._text = ""
 
+    @property
+    def produced(self) -> str:
+        self._own.write(self._own_notes)
+        self._own_notes.clear()
+        return self._own.text()
+
+    def _usage(self) -> Raw | None:
+        earlier = self._earlier.usage
+        return earlier if self.usage is None else _added(earlier, self.usage)
+
     def _one(self, fields: Fields, choices: Sequence[Choice], out: list[bytes]) -> None:
+        self._own_notes.append(choices)
+        if len(self._own_notes) >= NOTES_AT_MOST:
+            self._own.write(self._own_notes)
+            self._own_notes.clear()
         if "usage" in fields and json_text.means_something(fields["usage"]):
-            self._usage = fields["usage"] = _added(self._earlier.usage, fields["usage"])
+            fields["usage"] = _added(self._earlier.usage, fields["usage"])
         if not self.started and (self._listen(choices) or not self.heard):
             self.heard += 1
         fields.pop("id", None)  # the caller knows this answer by another

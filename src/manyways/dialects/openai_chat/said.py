@@ -252,14 +252,15 @@ class Transcript:
     """What a stream hands to its caller, written up from its events' choices."""
 
     __slots__ = (
-        "_alone", "_beside", "_calls", "_indexes", "_logprobs", "_odd", "_reasoning_field",
-        "_role", "_runs",
+        "_alone", "_beside", "_calls", "_indexes", "_logprobs", "_many", "_odd",
+        "_reasoning_field", "_role", "_runs",
     )  # fmt: skip
 
     def __init__(self, choices: int = 1, said: Said | None = None) -> None:
         self._alone = choices == 1
         self._indexes: set[int] = set()
         self._runs: list[tuple[Kind, int, list[str]]] = []
+        self._many: dict[int, _Words] = {}  # of several choices asked for, and nothing else
         self._calls: dict[int, CallBegun] = {}
         self._role: str | None = None
         self._reasoning_field: str | None = None
@@ -300,6 +301,11 @@ class Transcript:
             alone=self._alone and self._indexes <= {0},
         )
 
+    def text(self) -> str:
+        """All texts of all choices, one behind the other: enough to be counted."""
+        runs = [text for _, _, texts in self._runs for text in texts]
+        return "".join(runs + [text for words in self._many.values() for text in words.texts])
+
     def write(self, events: Iterable[Iterable[Choice]]) -> None:
         """Add the choices of each of these events."""
         # Lists, not generators: this is most of what the transcript costs.
@@ -309,8 +315,11 @@ class Transcript:
             self._logprobs = self._logprobs or any(choice.logprobs for choice in choices)
         elif choices:
             self._indexes.add(0)
+        if not self._alone:
+            self._count(choices)
+            return
         deltas = [choice.delta for choice in choices if choice.delta is not None]
-        if not self._alone or not deltas:
+        if not deltas:
             return
         if self._role is None:
             self._role = next((delta.role for delta in deltas if delta.role), None)
@@ -320,6 +329,15 @@ class Transcript:
         if not self._plain(deltas):
             for delta in deltas:
                 self._write(delta)
+
+    def _count(self, choices: list[Choice]) -> None:
+        """Keep the texts of one of several choices, each with its own."""
+        for choice in choices:
+            index = choice.index or 0
+            if choice.delta is not None:
+                if index not in self._many:
+                    self._many[index] = _Words()
+                self._many[index].take(choice.delta)
 
     def _plain(self, deltas: list[Delta]) -> bool:
         """Text and nothing else, or thoughts and nothing else, as most events are: written in
@@ -372,6 +390,22 @@ class Transcript:
             runs[-1][2].append(text)
         elif text:
             runs.append((kind, call, [text]))
+
+
+class _Words:
+    """What one of several choices says."""
+
+    __slots__ = ("_calls", "texts")
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+        self._calls: dict[int, CallBegun] = {}
+
+    def take(self, delta: Delta) -> None:
+        if delta.tool_calls or delta.refusal or delta.reasoning_content or delta.reasoning:
+            self.texts += [text for _, _, text in pieces(delta, self._calls)]
+        elif delta.content:
+            self.texts.append(delta.content)
 
 
 def _copied(calls: dict[int, CallBegun]) -> dict[int, CallBegun]:

@@ -39,7 +39,7 @@ from manyways.errors import AttemptFailed
 HELD_AT_MOST = 256
 """Contentless events kept back before the first with content. Real providers send one or two."""
 
-_NOTES_AT_MOST = 64
+NOTES_AT_MOST = 64
 """Events that wait to be written into the transcript: some 20 kB."""
 
 
@@ -48,21 +48,30 @@ class ChatStream:
 
     `feed` and `end` return what the caller may have now, as complete events; `b""` while
     nothing may be sent yet. `choices` is how many answers were asked for (`n`); `said` is what
-    the caller has of this answer already, from a stream that broke.
+    the caller has of this answer already, from a stream that broke. Without `wants_usage` the
+    caller has not asked for usage, and is spared events that tell nothing else.
     """
 
     __slots__ = (
         "_choices", "_decode", "_finished", "_halves", "_held", "_metadata", "_notes", "_ours",
-        "_over", "_plain", "_reader", "_transcript", "_trusted", "_usage", "done", "failure",
-        "started",
+        "_over", "_plain", "_reader", "_transcript", "_trusted", "_wants_usage", "done", "failure",
+        "started", "usage",
     )  # fmt: skip
 
     heard = 0
     """Events whose text was taken in, though the caller had it already: a stream that resumes
     another makes progress in silence."""
 
-    def __init__(self, label: AnswerLabel, choices: int = 1, said: Said | None = None) -> None:
+    def __init__(
+        self,
+        label: AnswerLabel,
+        choices: int = 1,
+        said: Said | None = None,
+        *,
+        wants_usage: bool = True,
+    ) -> None:
         self._choices = choices
+        self._wants_usage = wants_usage
         self._reader = EventReader()
         self._held: list[Fields] = []
         self._finished: set[int] = set()
@@ -73,7 +82,6 @@ class ChatStream:
         self._notes: list[Sequence[Choice]] = []  # handed out, and not yet in the transcript
         self._decode: Callable[[Raw], Sequence[Choice] | None] = decode_known
         self._plain = False  # events pass with nothing to be added
-        self._usage: Raw | None = None  # what the provider told last
         # One id and one moment throughout: known once the answer starts.
         self._ours = {
             "id": said.id if said else json_text.raw(label.id),
@@ -89,6 +97,8 @@ class ChatStream:
         """The provider has said `[DONE]`; what follows is passed over."""
         self.failure: AttemptFailed | None = None
         """Why nothing more will come, once the stream is broken."""
+        self.usage: Raw | None = None
+        """The usage that this provider told last, handed on or not."""
 
     def __repr__(self) -> str:
         state = (
@@ -120,7 +130,18 @@ class ChatStream:
     def said(self) -> Said:
         """All that the caller has been handed, once the stream has started."""
         self._write_up()
-        return self._transcript.said(self._ours["id"], self._ours["created"], self._usage)
+        return self._transcript.said(self._ours["id"], self._ours["created"], self._usage())
+
+    @property
+    def produced(self) -> str:
+        """All text that this provider has produced so far, to be counted: of every choice, with
+        thoughts, refusals, and the names and arguments of tool calls, handed on or not."""
+        self._write_up()
+        return self._transcript.text()
+
+    def _usage(self) -> Raw | None:
+        """What all attempts at this answer have told."""
+        return self.usage
 
     def feed(self, chunk: bytes) -> bytes:
         """What the caller gets for these bytes. A failure is kept, behind what came before."""
@@ -156,6 +177,13 @@ class ChatStream:
                     choices = self._decode(fields.get("choices", json_text.NULL)) or ()
                 except (msgspec.DecodeError, RecursionError):
                     choices = self._look_closer(fields)
+                if "usage" in fields:
+                    if len(fields["usage"]) > _NULL:
+                        self.usage = fields["usage"]
+                        if not (self._wants_usage or choices):
+                            continue
+                    elif not self._wants_usage:
+                        del fields["usage"]
                 self._one(fields, choices, out)
             except AttemptFailed as failure:
                 self.failure = failure
@@ -171,11 +199,9 @@ class ChatStream:
             if choice.finish_reason:  # some send "" until the end
                 self._finish(choice)
                 finished = True
-        if "usage" in fields and len(fields["usage"]) > _NULL:
-            self._usage = fields["usage"]
         notes = self._notes
         notes.append(choices)
-        if len(notes) >= _NOTES_AT_MOST:
+        if len(notes) >= NOTES_AT_MOST:
             self._write_up()
         if self._plain:
             out.append(self._event(fields))
