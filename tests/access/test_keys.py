@@ -24,8 +24,9 @@ from manyways.operations import CreatedKey, create_key, revoke_key
 from manyways.store.database import Database, open_database
 from manyways.store.database import Settings as DatabaseSettings
 from manyways.store.ids import new_id
-from manyways.store.keys import KeyRow, add, changed
-from manyways.types import Caller
+from manyways.store.changes import counted
+from manyways.store.keys import KeyRow, add
+from manyways.types import Allowance, Caller, Scope
 
 SETTINGS = Settings()
 NOW = 1_800_000_000.0
@@ -97,7 +98,12 @@ async def refusal(ring: KeyRing, secret: str | None, now: float = NOW) -> str:
 class TestAuthentication:
     async def test_a_key_is_its_owners(self, ring: KeyRing, made: CreatedKey) -> None:
         caller = await ring.authenticate(made.key, NOW)
-        assert caller == Caller(key_id=made.id, key_type="full", last4=made.key[-4:])
+        assert caller == Caller(
+            key_id=made.id,
+            key_type="full",
+            last4=made.key[-4:],
+            scopes=(Scope(id=f"key:{made.id}", allowance=Allowance(requests=30, window=60.0)),),
+        )
 
     async def test_memory_answers_from_the_second_time_on(
         self, ring: KeyRing, database: Database, made: CreatedKey
@@ -378,7 +384,7 @@ class TestFollowing:
             lambda connection: connection.exec_driver_sql("DELETE FROM changes"), write=True
         )
         with pytest.raises(StoreError, match="its count of changes is gone"):
-            database.run(changed)
+            database.run(counted)
         with pytest.raises(StoreError, match="its count of changes is gone"):
             revoke_key(database, made.id, reason="lost", now=NOW)
         assert await ring.poll() is False

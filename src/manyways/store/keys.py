@@ -1,43 +1,56 @@
-"""The rows of `api_keys`: each write is counted in `changes`, in the same transaction."""
+"""The rows of `api_keys`: each write is numbered in `changes`, in the same transaction."""
 
 from collections.abc import Iterable, Iterator
-from typing import Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 from msgspec import Struct
+from msgspec.structs import asdict
 from sqlalchemy import (
     ColumnElement,
     Connection,
+    RowMapping,
     Select,
     bindparam,
     exists,
     false,
+    func,
     insert,
     or_,
     select,
     update,
 )
 
-from manyways.errors import StoreError
-from manyways.store.tables import api_keys, changes
-
-_NO_COUNTER: Final = (
-    "The database is damaged: its count of changes is gone. Restore it from a backup."
-)
+from manyways.store import changes, limits
+from manyways.store.accounts import COLUMNS as ACCOUNT_COLUMNS
+from manyways.store.accounts import AccountRow
+from manyways.store.accounts import from_row as account_from_row
+from manyways.store.tables import accounts, api_keys
+from manyways.types import Allowance
 
 Standing = Literal["active", "expired", "revoked"]
 
 
 class KeyRow(Struct, frozen=True, kw_only=True):
-    """One key as it is kept: everything but its digest. Moments are Unix seconds."""
+    """One key as it is kept: everything but its digest. Moments are Unix seconds.
+
+    `account` is its account's name. `limits` are its own; without any, its type's hold. Keys
+    that replaced each other share a `line`, the id of the first one.
+    """
 
     id: str
     last4: str
     type: str
-    note: str | None
+    note: str | None = None
     created_at: int
-    expires_at: int | None
-    revoked_at: int | None
-    revoked_reason: str | None
+    expires_at: int | None = None
+    revoked_at: int | None = None
+    revoked_reason: str | None = None
+    account_id: str | None = None
+    account: str | None = None
+    limits: Allowance | None = None
+    line: str | None = None
+    replaced_by: str | None = None
+    last_used_at: int | None = None
 
     def standing(self, now: float) -> Standing:
         """How the key stands at a moment. One both revoked and expired is revoked."""
@@ -48,21 +61,45 @@ class KeyRow(Struct, frozen=True, kw_only=True):
         return "active"
 
 
-_columns = [api_keys.c[name] for name in KeyRow.__struct_fields__]
-_by_digest = select(*_columns).where(api_keys.c.digest == bindparam("digest"))
-_counter = select(changes.c.counter).where(changes.c.name == "keys")
+class Held(NamedTuple):
+    """A key, and the account it belongs to."""
+
+    key: KeyRow
+    account: AccountRow | None
 
 
-def by_digest(connection: Connection, digest: bytes) -> KeyRow | None:
-    """The key whose secret has this SHA-256."""
+_OF_ACCOUNT: Final = "account_"
+_columns = [
+    accounts.c.name.label("account") if name == "account" else api_keys.c[name]
+    for name in KeyRow.__struct_fields__
+]
+_both = api_keys.outerjoin(accounts, accounts.c.id == api_keys.c.account_id)
+_keys = select(*_columns).select_from(_both)
+_by_digest = (
+    select(*_columns, *(one.label(f"{_OF_ACCOUNT}_{one.name}") for one in ACCOUNT_COLUMNS))
+    .select_from(_both)
+    .where(api_keys.c.digest == bindparam("digest"))
+)
+
+
+def by_digest(connection: Connection, digest: bytes) -> Held | None:
+    """The key whose secret has this SHA-256, with its account."""
     row = connection.execute(_by_digest, {"digest": digest}).mappings().one_or_none()
-    return None if row is None else KeyRow(**row)
+    if row is None:
+        return None
+    account = {one.name: row[f"{_OF_ACCOUNT}_{one.name}"] for one in ACCOUNT_COLUMNS}
+    return Held(_key(row), None if account["id"] is None else account_from_row(account))
+
+
+def by_id(connection: Connection, id: str) -> KeyRow | None:  # noqa: A002 - a column's name
+    """The key with this id."""
+    return next(_rows(connection, _keys.where(api_keys.c.id == id)), None)
 
 
 def matching(
     connection: Connection,
     *,
-    id: str | None = None,  # noqa: A002 - a column's name
+    id: str | None = None,  # noqa: A002 - as above
     last4: str | None = None,
     digest: bytes | None = None,
 ) -> tuple[KeyRow, ...]:
@@ -75,16 +112,31 @@ def matching(
     ):
         if value is not None:
             wanted.append(column == value)
-    return tuple(_rows(connection, select(*_columns).where(or_(*wanted))))
+    return tuple(_rows(connection, _keys.where(or_(*wanted))))
 
 
-def every(connection: Connection, *, alive_at: int | None = None) -> tuple[KeyRow, ...]:
-    """All keys, or those neither revoked nor expired at a moment; oldest first."""
-    query = select(*_columns)
-    if alive_at is not None:
-        unexpired = or_(api_keys.c.expires_at.is_(None), api_keys.c.expires_at > alive_at)
-        query = query.where(api_keys.c.revoked_at.is_(None), unexpired)
+def every(
+    connection: Connection,
+    *,
+    account_id: str | None = None,
+    alive_at: int | None = None,
+    after: str | None = None,
+    limit: int | None = None,
+) -> tuple[KeyRow, ...]:
+    """Keys, oldest first: of one account, or all; those neither revoked nor expired at a moment,
+    or all; those behind the id `after`, `limit` of them at most."""
+    query = _keys.where(*_chosen(account_id, alive_at)).limit(limit)
+    if after is not None:
+        query = query.where(api_keys.c.id > after)
     return tuple(_rows(connection, query))
+
+
+def count(
+    connection: Connection, *, account_id: str | None = None, alive_at: int | None = None
+) -> int:
+    """How many keys `every` would tell."""
+    query = select(func.count()).select_from(api_keys).where(*_chosen(account_id, alive_at))
+    return int(connection.scalar(query) or 0)
 
 
 def any_made(connection: Connection, types: Iterable[str]) -> bool:
@@ -94,44 +146,35 @@ def any_made(connection: Connection, types: Iterable[str]) -> bool:
 
 def add(connection: Connection, key: KeyRow, digest: bytes) -> None:
     """A new key. Its id and digest must be new."""
-    _count(connection)
-    connection.execute(insert(api_keys).values(digest=digest, **_fields(key)))
+    number = changes.claim(connection)
+    values = asdict(key) | {"limits": limits.encode(key.limits), "digest": digest, "change": number}
+    del values["account"]
+    connection.execute(insert(api_keys).values(values))
+    changes.publish(connection, number)
 
 
-def revoke(connection: Connection, id: str, *, reason: str | None, at: int) -> KeyRow | None:  # noqa: A002 - as above
-    """The key as it stands afterwards; a revocation that already stood keeps its own reason.
-
-    `None` where there is no such key.
-    """
-    _count(connection)
-    connection.execute(
-        update(api_keys)
-        .where(api_keys.c.id == id, api_keys.c.revoked_at.is_(None))
-        .values(revoked_at=at, revoked_reason=reason)
-    )
-    return next(iter(matching(connection, id=id)), None)
+def write(connection: Connection, id: str, **values: object) -> None:  # noqa: A002 - as above
+    """Change columns of a key that is there."""
+    number = changes.claim(connection)
+    connection.execute(update(api_keys).where(api_keys.c.id == id).values(change=number, **values))
+    changes.publish(connection, number)
 
 
-def changed(connection: Connection) -> int:
-    """How often keys have changed since the database was made. Raises `StoreError`."""
-    counter = connection.execute(_counter).scalar_one_or_none()
-    if counter is None:
-        raise StoreError(_NO_COUNTER)
-    return int(counter)
+def _chosen(account_id: str | None, alive_at: int | None) -> list[ColumnElement[bool]]:
+    chosen: list[ColumnElement[bool]] = []
+    if account_id is not None:
+        chosen.append(api_keys.c.account_id == account_id)
+    if alive_at is not None:
+        chosen.append(api_keys.c.revoked_at.is_(None))
+        chosen.append(or_(api_keys.c.expires_at.is_(None), api_keys.c.expires_at > alive_at))
+    return chosen
 
 
-def _count(connection: Connection) -> None:
-    counted = connection.execute(
-        update(changes).where(changes.c.name == "keys").values(counter=changes.c.counter + 1)
-    )
-    if counted.rowcount != 1:  # running servers would never hear of it
-        raise StoreError(_NO_COUNTER)
-
-
-def _rows(connection: Connection, query: Select[tuple[object, ...]]) -> Iterator[KeyRow]:
+def _rows(connection: Connection, query: Select[Any]) -> Iterator[KeyRow]:
     for row in connection.execute(query.order_by(api_keys.c.id)).mappings():
-        yield KeyRow(**row)
+        yield _key(row)
 
 
-def _fields(key: KeyRow) -> dict[str, object]:
-    return {name: getattr(key, name) for name in KeyRow.__struct_fields__}
+def _key(row: RowMapping) -> KeyRow:
+    values = {name: row[name] for name in KeyRow.__struct_fields__}
+    return KeyRow(**values | {"limits": limits.decode(values["limits"])})

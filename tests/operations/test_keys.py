@@ -9,6 +9,7 @@ from manyways import operations
 from manyways.access.keys import KeyType, Settings, digest, well_formed
 from manyways.errors import ConfigError, StoreError
 from manyways.store import keys
+from manyways.store.changes import counted
 from manyways.store.database import Database, open_database
 from manyways.store.database import Settings as DatabaseSettings
 
@@ -124,14 +125,14 @@ class TestChanges:
     """Running servers look at a counter: whatever changes keys has to move it."""
 
     def test_every_write_moves_the_counter_and_no_reading_does(self, database: Database) -> None:
-        counts = [database.run(keys.changed)]
+        counts = [database.run(counted)]
         made = operations.create_key(database, SETTINGS, "full", now=NOW)
-        counts.append(database.run(keys.changed))
+        counts.append(database.run(counted))
         operations.find_keys(database, made.id)
         operations.list_keys(database)
-        counts.append(database.run(keys.changed))
+        counts.append(database.run(counted))
         operations.revoke_key(database, made.id, reason="lost", now=NOW)
-        counts.append(database.run(keys.changed))
+        counts.append(database.run(counted))
         assert counts == [0, 1, 1, 2]
 
     def test_a_write_that_fails_does_not_move_it(self, database: Database) -> None:
@@ -139,7 +140,7 @@ class TestChanges:
         (row,) = operations.list_keys(database)
         with pytest.raises(StoreError, match="UNIQUE constraint failed"):
             database.run(lambda connection: keys.add(connection, row, digest(made.key)), write=True)
-        assert database.run(keys.changed) == 1
+        assert database.run(counted) == 1
 
 
 class TestFirstKey:
