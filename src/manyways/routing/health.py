@@ -1,9 +1,5 @@
 """What is remembered of candidates across requests: who is well, who rests, and why.
 
-    closed ──a failure──▶ open (rests) ──its time is over──▶ half-open ──a probe succeeds──▶ closed
-                            ▲                                    │
-                            └────────── the probe fails ─────────┘
-
 A circuit breaker stands at every place that can fail by itself:
 
 | what came back                        | what rests             |
@@ -18,22 +14,29 @@ took, so that a silent provider is not asked twice in the time of one silence. M
 that fail together count once: a failure counts against a breaker, and a success for it, only
 if its attempt began after the breaker last opened.
 
+Several gateways tell each other what they find out (`share`, `heard`). What was heard is not told
+on. Who hears that something rests lets it rest, too, and one request of all of them probes. Where
+that finds it well although others said otherwise, they are not believed for a while: their way to
+the provider may be what is broken.
+
 Nothing here knows a clock: `now` is handed in, in seconds of any monotonic clock.
 """
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
-from typing import Final, Literal
+from typing import Final
 
+from manyways.routing.breaker import LEASE, Breaker, Name, News, State
 from manyways.routing.settings import Settings
 from manyways.types import Model
 
-State = Literal["closed", "open", "half-open"]
-Name = tuple[str, str | None, int | None]
-"""What a breaker stands for: a provider, a model of it or all, a credential of it or any."""
+__all__ = ["LEASE", "Breaker", "Health", "Name", "State"]
+
 Tell = Callable[[Name, str, float | None], None]
 """Hears that something begins to rest: its name, why, and for how many seconds. `None` seconds
 say that it is back, after what it rested for."""
+Share = Callable[[News], None]
+"""Takes news to other gateways, at once."""
 
 HALF_LIFE: Final = 60.0
 """Seconds in which what happened counts half as much."""
@@ -62,8 +65,6 @@ ENOUGH: Final = 20
 """A percentile of fewer would say nothing."""
 UNTRIED: Final = 0.01
 """Seconds that are assumed where nothing was measured: whoever is unknown is worth a try."""
-LEASE: Final = 10.0
-"""Seconds after which a probe that has told nothing is no reason to wait for it."""
 IMPATIENCE: Final = 2.0
 """Seconds of silence behind which a caller's leaving says something about the provider."""
 SILENCES: Final = 3
@@ -72,68 +73,13 @@ SMOOTHING: Final = 0.2
 """The weight of each new measurement."""
 FAILURE_COST: Final = 10.0
 """Seconds a failure is taken to cost, when candidates are compared."""
+DISBELIEF: Final = 60.0
+"""Seconds others are not believed about what was found well here against their word."""
+HEARSAY: Final = 10_000
+"""So many models can be told of before anybody asks for them here; of more, nothing is kept."""
 
 _WHOLE_PROVIDER = frozenset({"connect", "tls"})
 _WORDS = 300
-
-
-class Breaker:
-    """One circuit breaker. `until` is when its rest ends, `since` when it last opened, `began`
-    when it did so first, after it was well.
-
-    Invariants: `probe` is set only while half-open; a closed breaker has no `why`.
-    """
-
-    __slots__ = (
-        "began", "failures", "late", "name", "probe", "rests", "since", "took", "until", "why",
-    )  # fmt: skip
-
-    def __init__(self, name: Name) -> None:
-        self.name = name
-        self.began = 0.0
-        self.failures = 0  # in a row
-        self.rests = 0  # in a row: the next one is so much longer
-        self.since = 0.0
-        self.until = 0.0
-        self.why = ""
-        self.late = False  # it failed after the answer had begun
-        self.took = 0.0  # seconds, the failure that opened it last
-        self.probe: Ticket | None = None  # the one attempt that may try
-
-    def __repr__(self) -> str:
-        if not self.why:
-            return "<Breaker closed>"
-        probing = " probing" if self.probe is not None else ""
-        return f"<Breaker until={self.until:.1f} rests={self.rests}{probing} {self.why}>"
-
-    def state(self, now: float) -> State:
-        if not self.why:
-            return "closed"
-        return "half-open" if now >= self.until else "open"
-
-    def admits(self, now: float) -> bool:
-        """Whether a request may pass: closed, or it is time for a probe and none is under way."""
-        return not self.why or (now >= self.until and self.is_free(now))
-
-    def is_free(self, now: float) -> bool:
-        """Whether no probe is under way, or only one that hangs."""
-        return self.probe is None or now - self.probe.began >= LEASE
-
-    def open(self, now: float, seconds: float, why: str, *, late: bool, took: float = 0.0) -> None:
-        if not self.why:
-            self.began = now
-        self.rests += 1
-        self.since = now
-        self.until = now + seconds
-        self.why = why
-        self.took = took
-        self.late = late
-        self.probe = None
-
-    def close(self) -> None:
-        self.failures = self.rests = 0
-        self.why = ""
-        self.probe = None
 
 
 class ProviderHealth:
@@ -282,6 +228,8 @@ class Health:
         self._providers = {name: ProviderHealth(name, max(1, n)) for name, n in credentials.items()}
         self._candidates: dict[tuple[str, str], Candidate] = {}
         self._failing: set[Breaker] = set()  # those with failures: mostly there is none
+        self._share: Share = lambda _: None
+        self._hearsay: dict[tuple[str, str], dict[Name, tuple[News, float]]] = {}  # not asked yet
 
     def __repr__(self) -> str:
         return f"<Health of {len(self._candidates)} candidates>"
@@ -293,6 +241,9 @@ class Health:
         if found is None:
             provider = self._providers.setdefault(model.provider, ProviderHealth(model.provider, 1))
             found = self._candidates[key] = Candidate(model, provider)
+            if self._hearsay:
+                for news, at in self._hearsay.pop(key, {}).values():
+                    self.heard(news, at)
         elif found.model is not model:
             found.model = model  # the catalog has a newer row
         return found
@@ -304,6 +255,8 @@ class Health:
             if key not in known and not candidate.running:
                 del self._candidates[key]
                 self._failing.difference_update((candidate.breaker, *candidate.limited.values()))
+        for key in self._hearsay.keys() - known:
+            del self._hearsay[key]
 
     # Who may be asked
 
@@ -378,6 +331,7 @@ class Health:
             for breaker in ticket.way:
                 if breaker.why and breaker.admits(ticket.began):
                     breaker.probe = ticket
+                    self._share(News(name=breaker.name, seconds=LEASE, probing=True))
 
     def spoke(self, ticket: Ticket, now: float) -> None:
         """The first token has come. What failed before that point is well again."""
@@ -441,6 +395,7 @@ class Health:
             if not breaker.why:
                 self._tell(breaker.name, why, seconds)
             breaker.open(now, seconds, why, late=ticket.heard, took=took)
+            self._share(breaker.news(now))
 
     def refused(self, ticket: Ticket) -> None:
         """The provider is well, and says that the request is wrong."""
@@ -464,6 +419,7 @@ class Health:
             seconds = self._rest(breaker, breaker.why.partition(":")[0], 0.0, None)
             took = max(breaker.took, (outran_at or 0.0) - ticket.began)
             breaker.open(outran_at or 0.0, seconds, breaker.why, late=breaker.late, took=took)
+            self._share(breaker.news(outran_at or 0.0))
         candidate = ticket.candidate
         candidate.outcomes[outcome] += 1
         if outran_at is not None and ticket.stream and not ticket.heard:
@@ -483,6 +439,61 @@ class Health:
                 self.failed(ticket, now, "timeout", f"callers left after {waited:.3g} s of silence")
                 return
         self.dropped(ticket)
+
+    # What other gateways find out
+
+    def share(self, share: Share) -> None:
+        """From now on, tell others what is found out here. `share` is called where something
+        fails, probes or comes back: never for a request that just goes well."""
+        self._share = share
+
+    def heard(self, news: News, now: float) -> None:
+        """Another gateway has found something out. What is known of nobody here is forgotten, or
+        kept until its model is asked for first."""
+        provider, model, credential = news.name
+        known = self._providers.get(provider)
+        if known is None or not 0 <= (credential or 0) < len(known.credentials):
+            return
+        if model is None:
+            breaker = known.breaker if credential is None else known.credentials[credential]
+        else:
+            candidate = self._candidates.get((provider, model))
+            if candidate is None:
+                self._keep_hearsay((provider, model), news, now)
+                return
+            breaker = candidate.breaker
+            if credential is not None:
+                breaker = candidate.limited.setdefault(credential, Breaker(news.name))
+        if news.seconds is None:
+            self._heard_back(breaker, now)
+        elif news.probing:
+            breaker.elsewhere = now + min(news.seconds, LEASE)
+        elif now >= breaker.doubted:
+            seconds = news.seconds * (1 + JITTER * self._chance())
+            if not breaker.why:
+                self._tell(breaker.name, news.why, seconds)
+            breaker.hear(news, seconds, now)
+            self._failing.add(breaker)
+
+    def _heard_back(self, breaker: Breaker, now: float) -> None:
+        """What failed here, too, is tried by one request first."""
+        breaker.elsewhere = 0.0
+        if breaker.hearsay:
+            self._tell(breaker.name, breaker.why, None)
+            breaker.close()
+            self._failing.discard(breaker)
+        elif breaker.why:
+            breaker.until = min(breaker.until, now)
+
+    def _keep_hearsay(self, model: tuple[str, str], news: News, now: float) -> None:
+        kept = self._hearsay.get(model)
+        if news.seconds is None and kept is not None:
+            kept.pop(news.name, None)
+        elif news.seconds is not None and not news.probing:
+            if kept is None and len(self._hearsay) < HEARSAY:
+                kept = self._hearsay[model] = {}
+            if kept is not None:
+                kept[news.name] = (news, now)
 
     # For operators
 
@@ -510,6 +521,10 @@ class Health:
                     ticket.candidate.forgiven = ticket.candidate.bad
                 if breaker.why and breaker.until > breaker.since:
                     self._tell(breaker.name, breaker.why, None)
+                if breaker.hearsay:
+                    breaker.doubted = ticket.began + DISBELIEF
+                if breaker.why:
+                    self._share(News(name=breaker.name))
                 breaker.close()
                 self._failing.discard(breaker)
 
