@@ -19,6 +19,7 @@ from msgspec import Raw, Struct
 from manyways import tokens
 from manyways.dialects import json_text
 from manyways.dialects.json_text import Fields
+from manyways.dialects.openai_chat.said import REASONING_FIELDS
 from manyways.types import Usage
 
 _AT_MOST: Final = 10**9
@@ -38,31 +39,33 @@ text, two minutes and a half of speech."""
 def told(usage: Raw | None) -> Usage | None:
     """The figures of a `usage` object, `source` `upstream`.
 
-    `None` where it tells nothing that could be believed: no object, no figure above zero, or
-    one that is negative or above 10^9. Figures may be written as strings or with a fraction.
-    A total beyond prompt and completion is reasoning that the completion leaves out.
+    `None` where it tells nothing that could be believed: no object, no figure above zero, or a
+    prompt or completion that is negative or above 10^9. Figures may be written as strings or
+    with a fraction. A total beyond prompt and completion is reasoning that the completion leaves
+    out. Details that cannot be are left out.
     """
     if usage is None:
         return None
     try:
         fields = _decode_any(usage)
-        return _figures(fields) if isinstance(fields, dict) else None
-    except (msgspec.DecodeError, UnicodeError, RecursionError, ValueError, OverflowError):
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
         return None
+    return _figures(fields) if isinstance(fields, dict) else None
 
 
 def _figures(fields: dict[str, Any]) -> Usage | None:
-    prompt = _first(fields, "prompt_tokens", "input_tokens")
-    completion = _first(fields, "completion_tokens", "output_tokens")
-    total = _first(fields, "total_tokens")
     inputs = fields.get("prompt_tokens_details") or fields.get("input_tokens_details")
     outputs = fields.get("completion_tokens_details") or fields.get("output_tokens_details")
-    cached = _first(inputs, "cached_tokens") or _first(fields, *_CACHED)
-    reasoning = _first(outputs, "reasoning_tokens") or _first(fields, "reasoning_tokens")
-    if not _first(fields, "prompt_tokens") and not inputs:
-        prompt += sum(_first(fields, name) for name in _ANTHROPIC)
-    beside = max(0, total - prompt - completion) if prompt else 0
-    if reasoning > completion + beside:  # beside the completion, and in no total
+    prompt = _figure(fields, "prompt_tokens") or _figure(fields, "input_tokens")
+    completion = _figure(fields, "completion_tokens") or _figure(fields, "output_tokens")
+    if prompt < 0 or completion < 0:
+        return None
+    if "prompt_tokens" not in fields and not inputs:
+        prompt += sum(max(0, _figure(fields, name)) for name in _BESIDE_INPUT)
+    cached = _detail(inputs, fields, "cached_tokens", "prompt_cache_hit_tokens", *_BESIDE_INPUT[:1])
+    reasoning = _detail(outputs, fields, "reasoning_tokens")
+    beside = max(0, _figure(fields, "total_tokens") - prompt - completion) if prompt else 0
+    if reasoning > completion + beside:  # in no total either
         beside = reasoning
     if not prompt and not completion + beside:
         return None
@@ -70,30 +73,32 @@ def _figures(fields: dict[str, Any]) -> Usage | None:
         prompt_tokens=prompt,
         completion_tokens=completion + beside,
         cached_tokens=min(cached, prompt),
-        reasoning_tokens=reasoning or beside,
+        reasoning_tokens=reasoning or (beside if completion else 0),
         source="upstream",
     )
 
 
-_CACHED: Final = ("prompt_cache_hit_tokens", "cached_tokens", "cache_read_input_tokens")
-_ANTHROPIC: Final = ("cache_read_input_tokens", "cache_creation_input_tokens")
+_BESIDE_INPUT: Final = ("cache_read_input_tokens", "cache_creation_input_tokens")
 
 
-def _first(fields: Any, *names: str) -> int:
-    """The first of these figures that is more than zero; 0 where none is told.
+def _detail(details: Any, fields: dict[str, Any], *names: str) -> int:
+    """The first of these figures that is told, among the details or beside them."""
+    if isinstance(details, dict) and (figure := _figure(details, names[0])) > 0:
+        return figure
+    return next((figure for name in names if (figure := _figure(fields, name)) > 0), 0)
 
-    Raises `ValueError`, `OverflowError` for one that cannot be.
-    """
-    for name in names if isinstance(fields, dict) else ():
-        value = fields.get(name)
-        if isinstance(value, bool) or not isinstance(value, int | float | str):
-            continue
-        figure = round(float(value))
-        if not 0 <= figure <= _AT_MOST:
-            raise ValueError(f"{name} is {figure}")
-        if figure:
-            return figure
-    return 0
+
+def _figure(fields: dict[str, Any], name: str) -> int:
+    """A figure; 0 where it is not told, and -1 where it cannot be."""
+    value = fields.get(name, 0)
+    if type(value) is int:
+        return value if 0 <= value <= _AT_MOST else -1
+    if not isinstance(value, float | str):
+        return 0
+    try:
+        return _figure({name: round(float(value))}, name)
+    except (ValueError, OverflowError):  # words, or beyond all numbers
+        return -1
 
 
 def measured(
@@ -120,51 +125,6 @@ def measured(
     )
 
 
-class _Image(Struct, gc=False):
-    detail: Any = None
-
-
-class _Part(Struct, gc=False):
-    type: str = ""
-    text: str | None = None
-    refusal: str | None = None
-    image_url: _Image | str | None = None
-
-
-class _Function(Struct, gc=False):
-    name: str | None = None
-    arguments: str | None = None
-
-
-class _Call(Struct, gc=False):
-    function: _Function | None = None
-    custom: Raw = json_text.NULL
-
-
-class _Message(Struct, gc=False):
-    content: str | list[_Part] | None = None
-    name: str | None = None
-    refusal: str | None = None
-    reasoning_content: str | None = None
-    reasoning: str | None = None
-    tool_calls: list[_Call] | None = None
-    function_call: _Function | None = None
-
-
-class _Choice(Struct, gc=False):
-    message: _Message | None = None
-    text: str | None = None
-
-
-class _Answer(Struct, gc=False):
-    choices: list[_Choice] = []
-
-
-_decode_any = msgspec.json.Decoder().decode
-_decode_messages = msgspec.json.Decoder(list[_Message]).decode
-_decode_answer = msgspec.json.Decoder(_Answer, strict=False).decode
-
-
 def prompt_tokens(fields: Fields, model: str = "") -> int:
     """An estimate of what a request's fields come to, as a prompt of `model`.
 
@@ -174,9 +134,7 @@ def prompt_tokens(fields: Fields, model: str = "") -> int:
     """
     texts: list[str] = []
     messages = _decode_messages(fields["messages"])
-    flat = _REPLY + _FRAMING * len(messages)
-    for message in messages:
-        flat += _take(message, texts)
+    flat = _REPLY + _FRAMING * len(messages) + _take(messages, texts)
     texts += [
         str(bytes(fields[name]), "utf-8", "replace")
         for name in ("tools", "functions", "response_format")
@@ -185,63 +143,64 @@ def prompt_tokens(fields: Fields, model: str = "") -> int:
     return flat + tokens.count("\n".join(texts), model)
 
 
-_NOTHING: Final = 22
-"""The length of `{"type":"json_object"}`, which says nothing to count."""
-
-
 def answer_tokens(body: bytes, model: str = "") -> int:
     """An estimate of what a whole answer's choices come to: text, reasoning, refusals, names and
     arguments of tool calls. 0 where it cannot be read."""
     try:
-        answer = _decode_answer(body)
+        choices = _decode_answer(body).choices
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         try:
-            answer = _decode_answer(json_text.without_halves(body))
+            choices = _decode_answer(json_text.without_halves(body)).choices
         except (msgspec.DecodeError, UnicodeError, RecursionError):
             return 0
     texts: list[str] = []
-    for choice in answer.choices:
-        if choice.message is not None:
-            _take(choice.message, texts)
-        if choice.text:
-            texts.append(choice.text)
+    _take(choices, texts)
     return tokens.count("\n".join(texts), model)
 
 
-def _take(message: _Message, texts: list[str]) -> int:
-    """Put a message's texts behind `texts`. Returns the tokens of what is no text."""
+class _Answer(Struct):
+    choices: list[dict[str, Any]] = []
+
+
+_decode_any = msgspec.json.Decoder().decode
+_decode_messages = msgspec.json.Decoder(list[dict[str, Any]]).decode
+_decode_answer = msgspec.json.Decoder(_Answer).decode
+
+_WORDS: Final = (
+    "message", "content", "text", "name", "refusal", "thinking", "tool_calls", "function",
+    "function_call", "arguments", "custom", "input",
+)  # fmt: skip
+"""Where a message has what is read or said."""
+_FILES: Final = frozenset({"input_audio", "file", "input_file", "video_url"})
+_NOTHING: Final = 22
+"""The length of `{"type":"json_object"}`, which says nothing to count."""
+_DEPTH: Final = 12
+"""Objects and lists inside each other that are looked into."""
+
+
+def _take(value: Any, texts: list[str], depth: int = 0) -> int:
+    """Put the texts of a message, or of a part of it, behind `texts`. Returns the tokens of what
+    is no text."""
+    if isinstance(value, str):
+        texts.append(value)
+        return 0
+    if depth > _DEPTH:
+        return 0
     flat = 0
-    content = message.content
-    if isinstance(content, str):
-        texts.append(content)
-    elif content:
-        for part in content:
-            flat += _take_part(part, texts)
-    if message.name:
-        texts.append(message.name)
-    if message.refusal:
-        texts.append(message.refusal)
-    if thoughts := message.reasoning_content or message.reasoning:
-        texts.append(thoughts)
-    if message.function_call is not None:
-        _take_function(message.function_call, texts)
-    for call in message.tool_calls or ():
-        if call.function is not None:
-            _take_function(call.function, texts)
-        elif call.custom != json_text.NULL:
-            texts.append(str(bytes(call.custom), "utf-8", "replace"))
+    if isinstance(value, list):
+        for item in value:
+            flat += _take(item, texts, depth + 1)
+    elif isinstance(value, dict):
+        if (image := value.get("image_url")) is not None:
+            low = isinstance(image, dict) and image.get("detail") == "low"
+            return _SMALL_IMAGE if low else _IMAGE
+        if value.get("type") in _FILES:
+            return _FILE
+        for name in _WORDS:
+            if (inner := value.get(name)) is not None:
+                if name == "arguments" and not isinstance(inner, str):
+                    inner = str(json_text.encode(inner), "utf-8")
+                flat += _take(inner, texts, depth + 1)
+        if thoughts := next(filter(None, map(value.get, REASONING_FIELDS)), None):
+            flat += _take(thoughts, texts, depth + 1)
     return flat
-
-
-def _take_part(part: _Part, texts: list[str]) -> int:
-    if text := part.text or part.refusal:
-        texts.append(text)
-    if part.image_url is not None or part.type == "image_url":
-        image = part.image_url
-        low = isinstance(image, _Image) and image.detail == "low"
-        return _SMALL_IMAGE if low else _IMAGE
-    return 0 if text or part.type in ("text", "refusal") else _FILE
-
-
-def _take_function(function: _Function, texts: list[str]) -> None:
-    texts.extend(text for text in (function.name, function.arguments) if text)
