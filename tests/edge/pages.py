@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,7 +31,7 @@ async def authenticate(exchange: Exchange) -> Caller:
 
 @dataclass(frozen=True)
 class Page:
-    """An answer. Names of headers are in lower case."""
+    """An answer; status 0 where none came. Names of headers are in lower case."""
 
     status: int
     headers: Mapping[str, str]
@@ -45,39 +45,64 @@ class Page:
         return str(self.json()["error"]["code"])
 
 
-def edge(pages: Mapping[str, Endpoint]) -> Edge:
-    """A gateway that has these pages, and nothing else."""
+def edge(pages: Mapping[str, Endpoint | Mapping[str, Endpoint]]) -> Edge:
+    """A gateway that has these pages, and nothing else. A page by itself is for reading."""
 
     async def none(exchange: Exchange, model: str) -> None:
         raise Refusal("model_not_found", model)
 
-    rooted = {path: {"GET": page, "HEAD": page} for path, page in pages.items()}
+    rooted = {
+        path: page if isinstance(page, Mapping) else {"GET": page, "HEAD": page}
+        for path, page in pages.items()
+    }
     routes = Routes(Settings(), {}, rooted, model=none)
     return Edge(routes, Settings(), RequestCounts((), (), rooted), lambda *_: None)
 
 
-async def ask(at: Edge, target: str, *, key: str | None = None, method: str = "GET") -> Page:
-    """The answer to a request for `target`, a path and perhaps a query."""
+async def ask(
+    at: Edge,
+    target: str,
+    *,
+    key: str | None = None,
+    method: str = "GET",
+    body: object = None,
+    headers: Mapping[str, str] | None = None,
+    heard: Callable[[bytes], object] = lambda _: None,
+    leaving: asyncio.Event | None = None,
+) -> Page:
+    """The answer to a request for `target`, a path and perhaps a query.
+
+    `body` is JSON, or bytes as they are. `heard` is told each piece of the answer the moment it
+    comes; the caller leaves when `leaving` is set.
+    """
     path, _, query = target.partition("?")
     sent: list[dict[str, Any]] = []
+    data = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
+    requests = [{"type": "http.request", "body": data}]
 
     async def receive() -> dict[str, Any]:
-        return {"type": "http.request", "body": b""}
+        if requests:
+            return requests.pop()
+        await (leaving or asyncio.Event()).wait()
+        return {"type": "http.disconnect"}
 
     async def send(message: dict[str, Any]) -> None:
         sent.append(message)
+        heard(message.get("body", b""))
 
-    headers = [] if key is None else [(b"authorization", f"Bearer {key}".encode())]
+    out = dict(headers or {})
+    if key is not None:
+        out["authorization"] = f"Bearer {key}"
     scope = {
         "type": "http",
         "method": method,
         "path": path,
         "query_string": query.encode(),
-        "headers": headers,
+        "headers": [(name.lower().encode(), value.encode()) for name, value in out.items()],
     }
     await asyncio.create_task(at(scope, receive, send))  # the server gives each its own task
     return Page(
-        sent[0]["status"],
-        {name.decode(): value.decode() for name, value in sent[0]["headers"]},
+        sent[0]["status"] if sent else 0,
+        {name.decode(): value.decode() for name, value in sent[0]["headers"]} if sent else {},
         b"".join(message.get("body", b"") for message in sent[1:]),
     )
