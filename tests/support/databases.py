@@ -2,8 +2,9 @@
 
 Make the fixtures known in a `conftest.py`; the PostgreSQL half is marked `process`:
 
-    from tests.support.databases import database as database
-    from tests.support.databases import database_url as database_url
+    from tests.support.databases import database, database_url
+
+    __all__ = ["database", "database_url"]
 """
 
 from collections.abc import Iterator

@@ -2,8 +2,9 @@
 
 Make the fixtures known in a `conftest.py`, and mark the tests with `process`:
 
-    from tests.support.postgres import empty_postgres as empty_postgres
-    from tests.support.postgres import own_postgres as own_postgres
+    from tests.support.postgres import empty_postgres, own_postgres
+
+    __all__ = ["empty_postgres", "own_postgres"]
 
 The one server that tests share is started when the first of them asks, and ends with the
 process. Its clients come by TCP, with a password.

@@ -16,7 +16,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 from manyways.config import quantities
 from manyways.errors import ManywaysError
-from manyways.store.database import sqlite_path
+from manyways.store.database_address import checked
 from manyways.types import Quota
 
 Check = Callable[[Any], Any]
@@ -157,7 +157,7 @@ def _host(value: str) -> str:
 
 def _database(value: str) -> str:
     try:
-        sqlite_path(value)
+        checked(value)
     except ManywaysError as error:
         raise Wrong(str(error).removeprefix("database.url ")) from None
     return value

@@ -4,13 +4,14 @@ import os
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from sqlalchemy import Connection, QueuePool, create_engine
 from sqlalchemy.exc import DBAPIError
 
 from manyways.errors import StoreError
+from manyways.store.engine import LIMIT
 
 # What SQLite says (https://www.sqlite.org/rescode.html) and what to do about it.
 _CURES = {
@@ -32,15 +33,20 @@ _CURES[sqlite3.SQLITE_LOCKED] = _CURES[sqlite3.SQLITE_BUSY]
 
 
 class SqliteFile:
-    """One SQLite file, made if it is missing: readable by its owner only, as keys live there.
+    """An `Engine` over one SQLite file, made if it is missing: readable by its owner only, as
+    keys live there.
 
     Readers and the one writer do not wait for each other (WAL); a second writer waits
     `busy_timeout` seconds. May be used from several threads at once. Every failure is a
     `StoreError` that names the file and the cure.
     """
 
+    shared = False
+    threads = 1
+
     def __init__(self, path: Path, busy_timeout: float) -> None:
         self.path = path
+        self.name = str(path)
         self._busy_timeout = busy_timeout
         self._create()
         self._engine = create_engine("sqlite://", creator=self._connect, poolclass=QueuePool)
@@ -55,8 +61,14 @@ class SqliteFile:
         return f"<SqliteFile {self.path}>"
 
     @contextmanager
-    def transaction(self, *, write: bool) -> Iterator[Connection]:
-        """A transaction: committed at the end, rolled back by whatever is raised inside.
+    def transaction(
+        self,
+        *,
+        write: bool,
+        isolated: bool = True,  # noqa: ARG002 - all of SQLite's are
+        limit: float = LIMIT,  # noqa: ARG002 - a file does not fall silent
+    ) -> Iterator[Connection]:
+        """As `Engine` has it, without a limit.
 
         With `write`, it has the right to write from its beginning on; a transaction that
         reads first and writes later can fail at once where another writer came between.
@@ -65,6 +77,10 @@ class SqliteFile:
             connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
             yield connection
             connection.commit()
+
+    def migration(self) -> AbstractContextManager[Connection]:
+        """A transaction to change the tables in: there is only one writer at a time."""
+        return self.transaction(write=True)
 
     def close(self) -> None:
         """Close the connections that are not in use."""

@@ -28,6 +28,13 @@ metadata = MetaData(
     }
 )
 
+# One row: the oldest migration whose program may use these tables. Programs that know newer
+# migrations than an older one does write it, and the older one reads it.
+compatibility = Table("compatibility", metadata, Column("oldest", Text, primary_key=True))
+
+# On SQLite an integer is as large as it must be; the column was made under that name.
+_Large = BigInteger().with_variant(Integer(), "sqlite")
+
 # Who keys belong to: a person, a team, a customer. Never deleted: usage names them.
 accounts = Table(
     "accounts",
@@ -51,9 +58,9 @@ api_keys = Table(
     Column("last4", Text, nullable=False),
     Column("type", Text, nullable=False),
     Column("note", Text),
-    Column("created_at", Integer, nullable=False),
-    Column("expires_at", Integer),
-    Column("revoked_at", Integer),
+    Column("created_at", _Large, nullable=False),
+    Column("expires_at", _Large),
+    Column("revoked_at", _Large),
     Column("revoked_reason", Text),
     Column("account_id", Text),
     Column("limits", Text),  # JSON, an `Allowance`; null: its type's
@@ -72,7 +79,7 @@ changes = Table(
     "changes",
     metadata,
     Column("name", Text, primary_key=True),
-    Column("counter", Integer, nullable=False),
+    Column("counter", _Large, nullable=False),
 )
 
 # One row an authenticated request. `id` is the answer's X-Request-Id, and sorts by age: a span

@@ -2,12 +2,15 @@
 
 from alembic import context
 
-from manyways.store.tables import metadata
+from manyways.store.tables import compatibility, metadata
 
+connection = context.config.attributes["connection"]
 context.configure(
-    connection=context.config.attributes["connection"],
+    connection=connection,
     target_metadata=metadata,
     render_as_batch=True,  # SQLite alters a table by copying it
 )
 with context.begin_transaction():
     context.run_migrations()
+    newest = context.script.get_revision(context.get_head_revision())
+    connection.execute(compatibility.update().values(oldest=newest.module.compatible_from))

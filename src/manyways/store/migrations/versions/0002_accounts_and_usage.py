@@ -5,10 +5,17 @@ from alembic import op
 
 revision = "0002"
 down_revision = "0001"
+compatible_from = "0002"
 
 
 def upgrade() -> None:
     """Create the tables, and what keys need to belong to accounts and replace each other."""
+    compatibility = op.create_table(
+        "compatibility",
+        sa.Column("oldest", sa.Text, nullable=False),
+        sa.PrimaryKeyConstraint("oldest", name="pk_compatibility"),
+    )
+    op.bulk_insert(compatibility, [{"oldest": compatible_from}])
     op.create_table(
         "accounts",
         sa.Column("id", sa.Text, nullable=False),
@@ -137,6 +144,10 @@ def upgrade() -> None:
         )  # fmt: skip
         op.create_index(f"ix_{name}_api_key_id_bucket", name, ["api_key_id", "bucket"])
         op.create_index(f"ix_{name}_user_id_bucket", name, ["user_id", "bucket"])
+    if op.get_bind().dialect.name == "postgresql":  # whose integers end in 2038
+        for column in ("created_at", "expires_at", "revoked_at"):
+            op.alter_column("api_keys", column, type_=sa.BigInteger)
+        op.alter_column("changes", "counter", type_=sa.BigInteger)
     op.add_column("api_keys", sa.Column("account_id", sa.Text))
     op.add_column("api_keys", sa.Column("limits", sa.Text))
     op.add_column("api_keys", sa.Column("line", sa.Text))
