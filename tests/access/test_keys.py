@@ -21,10 +21,10 @@ from manyways.access.keys import (
 )
 from manyways.errors import Refusal, StoreError
 from manyways.operations import CreatedKey, create_key, revoke_key
+from manyways.store.changes import counted
 from manyways.store.database import Database, open_database
 from manyways.store.database import Settings as DatabaseSettings
 from manyways.store.ids import new_id
-from manyways.store.changes import counted
 from manyways.store.keys import KeyRow, add
 from manyways.types import Allowance, Caller, Scope
 
@@ -364,7 +364,7 @@ class TestFollowing:
     ) -> None:
         await ring.poll()
         await ring.authenticate(made.key, NOW)
-        database._thread.shutdown()  # from here on, asking is a RuntimeError
+        database._threads.shutdown()  # from here on, asking is a RuntimeError
         following = asyncio.create_task(ring.follow(interval=0.0))
         for _ in range(20):
             await asyncio.sleep(0)

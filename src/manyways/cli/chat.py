@@ -258,13 +258,13 @@ class _OwnKey:
     def _new(self, now: float) -> CreatedKey:
         from manyways.cli.gateway import GatewayFailed
         from manyways.operations import create_key
-        from manyways.store.database import open_database, sqlite_path
+        from manyways.store.database import is_there, open_database
 
         settings = self._settings
         if (
             settings is None
             or KEY_TYPE not in settings.keys.types
-            or not sqlite_path(settings.database.url).exists()
+            or not is_there(settings.database)
         ):
             raise GatewayFailed(
                 "no_key",

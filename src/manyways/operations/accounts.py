@@ -7,9 +7,10 @@ from sqlalchemy import Connection
 
 from manyways.operations.limits import checked
 from manyways.operations.wording import Mistake, account_name, one_line
-from manyways.store import accounts, changes
+from manyways.store import accounts
 from manyways.store import limits as columns
 from manyways.store.accounts import AccountRow
+from manyways.store.changes import in_turn
 from manyways.store.database import Database
 from manyways.store.ids import new_id
 from manyways.types import Allowance
@@ -34,13 +35,12 @@ def create_account(
     )
 
     def add(connection: Connection) -> AccountRow:
-        changes.claim(connection)
         if accounts.by_name(connection, account.name) is not None:
             raise Mistake("name", f"There is an account named '{account.name}' already.")
         accounts.add(connection, account)
         return account
 
-    return database.run(add, write=True)
+    return in_turn(database, add)
 
 
 def get_account(database: Database, id_or_name: str) -> AccountRow | None:
@@ -69,14 +69,13 @@ def suspend_account(
     reason = one_line("reason", reason)
 
     def suspend(connection: Connection) -> AccountRow | None:
-        changes.claim(connection)
         account = _by_id(connection, id)
         if account is None or not account.active:
             return account
         accounts.write(connection, id, suspended_at=int(now), suspended_reason=reason)
         return _by_id(connection, id)
 
-    return database.run(suspend, write=True)
+    return in_turn(database, suspend)
 
 
 def resume_account(
@@ -88,14 +87,13 @@ def resume_account(
     """The account, whose keys work again from now on; `None` where there is none."""
 
     def resume(connection: Connection) -> AccountRow | None:
-        changes.claim(connection)
         account = _by_id(connection, id)
         if account is None or account.active:
             return account
         accounts.write(connection, id, suspended_at=None, suspended_reason=None)
         return _by_id(connection, id)
 
-    return database.run(resume, write=True)
+    return in_turn(database, resume)
 
 
 def set_account_limits(
@@ -115,7 +113,7 @@ def set_account_limits(
         accounts.write(connection, id, limits=column)
         return _by_id(connection, id)
 
-    return database.run(write, write=True)
+    return in_turn(database, write)
 
 
 def find(connection: Connection, id_or_name: str) -> AccountRow | None:

@@ -15,8 +15,9 @@ from manyways.access.keys import Settings, digest, new_secret
 from manyways.operations import accounts
 from manyways.operations.limits import checked
 from manyways.operations.wording import Mistake, one_line
-from manyways.store import changes, keys
+from manyways.store import keys
 from manyways.store import limits as columns
+from manyways.store.changes import in_turn
 from manyways.store.database import Database
 from manyways.store.ids import new_id
 from manyways.store.keys import KeyRow
@@ -29,7 +30,11 @@ _CENTURY: Final = 36500 * 86400.0
 
 
 class CreatedKey(Struct, frozen=True, kw_only=True):
-    """A key at its birth: the only value that ever holds the secret (`key`)."""
+    """A key at its birth: the only value that ever holds the secret (`key`).
+
+    `replaces` is the id of the key in whose place it comes, and `replaced_until` (Unix seconds)
+    until when that one works.
+    """
 
     id: str
     key: str
@@ -41,6 +46,8 @@ class CreatedKey(Struct, frozen=True, kw_only=True):
     account_id: str | None = None
     account: str | None = None
     limits: Allowance | None = None
+    replaces: str | None = None
+    replaced_until: int | None = None
 
     def __repr__(self) -> str:
         return f"<CreatedKey {self.id} {self.type} …{self.last4}>"
@@ -87,7 +94,7 @@ def create_key(
             of_account = replace(row, account_id=found.id, account=found.name)
         return _add(connection, secret, of_account, show)
 
-    return database.run(add, write=True)
+    return in_turn(database, add)
 
 
 def ensure_admin_key(
@@ -106,12 +113,11 @@ def ensure_admin_key(
     row = replace(row, note="made on the first start")
 
     def add_first(connection: Connection) -> CreatedKey | None:
-        changes.claim(connection)
         if keys.any_made(connection, admin_types):
             return None
         return _add(connection, secret, row, show)
 
-    return database.run(add_first, write=True)
+    return in_turn(database, add_first)
 
 
 def list_keys(
@@ -179,14 +185,13 @@ def revoke_key(
     reason = one_line("reason", reason)
 
     def revoke(connection: Connection) -> KeyRow | None:
-        changes.claim(connection)
         row = keys.by_id(connection, key_id)
         if row is None or row.revoked_at is not None:
             return row
         keys.write(connection, key_id, revoked_at=int(now), revoked_reason=reason)
         return keys.by_id(connection, key_id)
 
-    return database.run(revoke, write=True)
+    return in_turn(database, revoke)
 
 
 def rotate_key(
@@ -211,7 +216,6 @@ def rotate_key(
         raise Mistake("overlap", "The overlap must be between 0 seconds and 100 years.")
 
     def rotate(connection: Connection) -> CreatedKey | None:
-        changes.claim(connection)
         old = keys.by_id(connection, key_id)
         if old is None:
             return None
@@ -227,16 +231,12 @@ def rotate_key(
             line=line,
         )
         end = int(now + overlap)
-        keys.write(
-            connection,
-            key_id,
-            line=line,
-            replaced_by=row.id,
-            expires_at=end if old.expires_at is None else min(old.expires_at, end),
-        )
-        return _add(connection, secret, row, show)
+        if old.expires_at is not None:
+            end = min(old.expires_at, end)
+        keys.write(connection, key_id, line=line, replaced_by=row.id, expires_at=end)
+        return _add(connection, secret, row, show, replaces=replace(old, expires_at=end))
 
-    return database.run(rotate, write=True)
+    return in_turn(database, rotate)
 
 
 def set_key_limits(
@@ -260,7 +260,7 @@ def set_key_limits(
         keys.write(connection, key_id, limits=column)
         return keys.by_id(connection, key_id)
 
-    return database.run(write, write=True)
+    return in_turn(database, write)
 
 
 def _new_key(
@@ -288,7 +288,9 @@ def _new_key(
     return secret, row
 
 
-def _add(connection: Connection, secret: str, row: KeyRow, show: Show) -> CreatedKey:
+def _add(
+    connection: Connection, secret: str, row: KeyRow, show: Show, *, replaces: KeyRow | None = None
+) -> CreatedKey:
     created = CreatedKey(
         id=row.id,
         key=secret,
@@ -300,6 +302,8 @@ def _add(connection: Connection, secret: str, row: KeyRow, show: Show) -> Create
         account_id=row.account_id,
         account=row.account,
         limits=row.limits,
+        replaces=None if replaces is None else replaces.id,
+        replaced_until=None if replaces is None else replaces.expires_at,
     )
     keys.add(connection, row, digest(secret))
     show(created)

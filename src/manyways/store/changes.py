@@ -6,13 +6,21 @@ claimed its number keeps others waiting until its end: whoever reads a counter c
 row that was numbered up to it.
 """
 
-from typing import Final
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from msgspec import Struct
 from sqlalchemy import Connection, select, update
 
 from manyways.errors import StoreError
 from manyways.store.tables import accounts, api_keys, changes
+
+if TYPE_CHECKING:
+    from manyways.store.database import Database
+
+T = TypeVar("T")
 
 MOST: Final = 1000
 """Changed rows of a kind that are told one by one; more are told as everything."""
@@ -68,6 +76,17 @@ def since(connection: Connection, seen: int | None, *, most: int = MOST) -> Chan
     if not found or len(told.digests) > most or len(told.account_ids) > most:
         return Changes(counter=counter, everything=True)
     return told
+
+
+def in_turn(database: Database, work: Callable[[Connection], T]) -> T:
+    """Do work that changes keys or accounts, after what others do to them: nothing of that
+    comes between, so that it is done once and only once. Raises `StoreError`."""
+
+    def begin(connection: Connection) -> T:
+        claim(connection)
+        return work(connection)
+
+    return database.run(begin, write=True, isolated=False)
 
 
 def claim(connection: Connection) -> int:

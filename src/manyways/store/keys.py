@@ -27,14 +27,15 @@ from manyways.store.accounts import from_row as account_from_row
 from manyways.store.tables import accounts, api_keys
 from manyways.types import Allowance
 
-Standing = Literal["active", "expired", "revoked"]
+Standing = Literal["active", "expired", "revoked", "suspended"]
 
 
 class KeyRow(Struct, frozen=True, kw_only=True):
     """One key as it is kept: everything but its digest. Moments are Unix seconds.
 
-    `account` is its account's name. `limits` are its own; without any, its type's hold. Keys
-    that replaced each other share a `line`, the id of the first one.
+    `account` is its account's name, `suspended_at` when that was suspended, if it is. `limits`
+    are its own; without any, its type's hold. Keys that replaced each other share a `line`, the
+    id of the first one.
     """
 
     id: str
@@ -47,18 +48,20 @@ class KeyRow(Struct, frozen=True, kw_only=True):
     revoked_reason: str | None = None
     account_id: str | None = None
     account: str | None = None
+    suspended_at: int | None = None
     limits: Allowance | None = None
     line: str | None = None
     replaced_by: str | None = None
     last_used_at: int | None = None
 
     def standing(self, now: float) -> Standing:
-        """How the key stands at a moment. One both revoked and expired is revoked."""
+        """How the key stands at a moment: the first that is true of revoked, expired, suspended
+        (its account is)."""
         if self.revoked_at is not None:
             return "revoked"
         if self.expires_at is not None and now >= self.expires_at:
             return "expired"
-        return "active"
+        return "active" if self.suspended_at is None else "suspended"
 
 
 class Held(NamedTuple):
@@ -68,15 +71,19 @@ class Held(NamedTuple):
     account: AccountRow | None
 
 
-_OF_ACCOUNT: Final = "account_"
+_OF_ACCOUNT: Final = {
+    "account": accounts.c.name.label("account"),
+    "suspended_at": accounts.c.suspended_at.label("suspended_at"),
+}
+_PREFIX: Final = "account__"
 _columns = [
-    accounts.c.name.label("account") if name == "account" else api_keys.c[name]
+    api_keys.c[name] if name not in _OF_ACCOUNT else _OF_ACCOUNT[name]
     for name in KeyRow.__struct_fields__
 ]
 _both = api_keys.outerjoin(accounts, accounts.c.id == api_keys.c.account_id)
 _keys = select(*_columns).select_from(_both)
 _by_digest = (
-    select(*_columns, *(one.label(f"{_OF_ACCOUNT}_{one.name}") for one in ACCOUNT_COLUMNS))
+    select(*_columns, *(one.label(f"{_PREFIX}{one.name}") for one in ACCOUNT_COLUMNS))
     .select_from(_both)
     .where(api_keys.c.digest == bindparam("digest"))
 )
@@ -87,7 +94,7 @@ def by_digest(connection: Connection, digest: bytes) -> Held | None:
     row = connection.execute(_by_digest, {"digest": digest}).mappings().one_or_none()
     if row is None:
         return None
-    account = {one.name: row[f"{_OF_ACCOUNT}_{one.name}"] for one in ACCOUNT_COLUMNS}
+    account = {one.name: row[f"{_PREFIX}{one.name}"] for one in ACCOUNT_COLUMNS}
     return Held(_key(row), None if account["id"] is None else account_from_row(account))
 
 
@@ -147,8 +154,8 @@ def any_made(connection: Connection, types: Iterable[str]) -> bool:
 def add(connection: Connection, key: KeyRow, digest: bytes) -> None:
     """A new key. Its id and digest must be new."""
     number = changes.claim(connection)
-    values = asdict(key) | {"limits": limits.encode(key.limits), "digest": digest, "change": number}
-    del values["account"]
+    values = {name: value for name, value in asdict(key).items() if name not in _OF_ACCOUNT}
+    values |= {"limits": limits.encode(key.limits), "digest": digest, "change": number}
     connection.execute(insert(api_keys).values(values))
     changes.publish(connection, number)
 
