@@ -215,6 +215,63 @@ def test_usage_can_be_asked_of_a_stream_whose_caller_did_not() -> None:
     assert sent["stream_options"] == {"include_obfuscation": False, "include_usage": True}
 
 
+def test_a_whole_answer_is_not_asked_for_its_usage() -> None:
+    assert decode().encode_for("m", include_usage=True) == decode().encode_for("m")
+
+
+@pytest.mark.parametrize("stream", [None, True])
+def test_a_provider_that_knows_no_stream_options_gets_none(stream: bool | None) -> None:
+    request = decode(stream=True, stream_options={"include_usage": True, "x": 1})
+
+    sent = json.loads(request.encode_for("m", stream=stream, include_usage=False))
+
+    assert sent == {**HELLO, "stream": True}
+    assert json.loads(decode().encode_for("m", stream=True, include_usage=False)) == sent
+
+
+@pytest.mark.parametrize(
+    ("fields", "wants"),
+    [
+        ({}, True),
+        ({"stream": False}, True),
+        ({"stream": True}, False),
+        ({"stream": True, "stream_options": None}, False),
+        ({"stream": True, "stream_options": {}}, False),
+        ({"stream": True, "stream_options": {"include_usage": False}}, False),
+        ({"stream": True, "stream_options": {"include_usage": True}}, True),
+    ],
+)
+def test_who_wants_to_be_told_the_usage_is_known(fields: dict[str, Any], wants: bool) -> None:
+    """A whole answer's caller always does."""
+    assert decode(**fields).wants_usage is wants
+
+
+@pytest.mark.parametrize(
+    ("fields", "most"),
+    [
+        ({}, None),
+        ({"max_tokens": None}, None),
+        ({"n": 3}, None),
+        ({"max_tokens": 5}, 5),
+        ({"max_completion_tokens": 7}, 7),
+        ({"max_tokens": 5, "max_completion_tokens": 7}, 7),
+        ({"max_tokens": 5, "n": 3}, 15),
+    ],
+)
+def test_the_most_that_an_answer_may_come_to_is_known(
+    fields: dict[str, Any], most: int | None
+) -> None:
+    assert decode(**fields).max_output == most
+
+
+def test_a_default_limits_who_gives_no_limit() -> None:
+    def most(**fields: Any) -> int | None:
+        body = json.dumps({**HELLO, **fields}).encode()
+        return decode_request(body, {"max_tokens": 100, "temperature": 1.0}).max_output
+
+    assert (most(), most(n=2), most(max_completion_tokens=7)) == (100, 200, 7)
+
+
 def test_a_whole_answer_in_place_of_a_stream_has_no_stream_options() -> None:
     request = decode(stream=True, stream_options={"include_usage": True})
 

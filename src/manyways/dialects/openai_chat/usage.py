@@ -172,8 +172,8 @@ _WORDS: Final = (
 )  # fmt: skip
 """Where a message has what is read or said."""
 _FILES: Final = frozenset({"input_audio", "file", "input_file", "video_url"})
-_NOTHING: Final = 22
-"""The length of `{"type":"json_object"}`, which says nothing to count."""
+_NOTHING: Final = 23
+"""The length of `{"type": "json_object"}`, which says nothing to count."""
 _DEPTH: Final = 12
 """Objects and lists inside each other that are looked into."""
 
