@@ -13,11 +13,19 @@ same time cannot be over a limit together. An answer that turns out larger than 
 counts whole: the limit may then be over, and nobody new gets in until it is not.
 """
 
-from collections.abc import Awaitable, Callable
-from typing import NamedTuple, Protocol
+import asyncio
+import math
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Final, NamedTuple, Protocol
 
 from msgspec import Struct
 
+from manyways.access.bearers import Bearer, Share
+from manyways.access.meters import MOST, Need, billionths
+from manyways.access.obstacles import Obstacle, check_size
+from manyways.access.windows import NO_LIMIT, Window
 from manyways.errors import Refusal
 from manyways.types import Caller, Period, Scope
 
@@ -112,15 +120,244 @@ class Past(Struct, kw_only=True):
 
     `requests` are those that count, in any order: how many seconds ago each was admitted, and
     its tokens; as far back as the scope's longest window reaches. `totals` are of the current
-    period, for each that the scope has a quota of; an absent one is empty.
+    period (as in `Totals`), for each that the scope has a quota of; an absent one is empty.
     """
 
     requests: list[tuple[float, int]] = []
-    totals: dict[Period, Totals] = {}
+    totals: Mapping[Period, tuple[int, int, float]] = {}
 
 
 Load = Callable[[Scope], Awaitable[Past]]
 """Finds out a scope's past, in bounded time. Raises `StoreError`."""
+
+
+MOST_BEARERS: Final = 100_000
+LOOKED_AT: Final = 4
+"""Bearers that are looked at for each new one, whether they can be forgotten."""
+
+
+class Unlimited:
+    """The reservation of a caller whom nothing limits."""
+
+    standing: Final = None
+
+    def settle(self, *, counted: bool, tokens: int, cost: float) -> None:
+        """Nothing was taken."""
+
+
+UNLIMITED: Final = Unlimited()
+
+
+def need_of(demand: Demand) -> Need:
+    """The demand in the units that are counted, 1 at least of each."""
+    return Need(min(max(demand.tokens, 1), MOST), max(billionths(demand.cost), 1), demand.fixed)
+
+
+def reached(caller: Caller, obstacle: Obstacle, standing: Standing | None) -> LimitReached:
+    """What the caller is told of the obstacle that keeps it waiting longest."""
+    return LimitReached(
+        obstacle.code, obstacle.message(caller), retry_after=obstacle.wait, standing=standing
+    )
+
+
+class _Held:
+    """A `Reservation` in this process."""
+
+    __slots__ = ("_shares", "standing")
+
+    def __init__(self, shares: list[Share], standing: Standing | None) -> None:
+        self._shares = shares
+        self.standing = standing
+
+    def settle(self, *, counted: bool, tokens: int, cost: float) -> None:
+        shares, self._shares = self._shares, []
+        tokens = min(max(tokens, 0), MOST)
+        amount = billionths(cost)
+        for share in shares:
+            share.settle(counted, tokens, amount)
+
+
+class LocalLimits:
+    """Keeps count in memory, for one process.
+
+    A scope is loaded when it is first asked for, if it has a quota, or a window that goes back
+    further than this process. It is forgotten when nothing of it counts any more; one with a
+    quota only when memory is full and `evictable` says that all records are in the database,
+    where it will be loaded from. A scope that still counts is never forgotten: where more than
+    `most` do, more are kept, and they go again as they come to rest.
+    """
+
+    def __init__(
+        self,
+        load: Load,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+        *,
+        since: float | None = None,
+        most: int = MOST_BEARERS,
+        evictable: Callable[[], bool] = lambda: True,
+    ) -> None:
+        """`clock` tells the time of windows, and `wall` the day of quotas. From `since` on, by
+        `clock`, all use has been counted here: the start of the process, by default now."""
+        self._load = load
+        self._clock = clock
+        self._wall = wall
+        self._since = clock() if since is None else since
+        self._most = most
+        self._evictable = evictable
+        # Those that have their past. The first are looked at next, whether they can go.
+        self._bearers: OrderedDict[str, Bearer] = OrderedDict()
+        self._loading: dict[str, asyncio.Task[None]] = {}
+
+    def __repr__(self) -> str:
+        return f"<LocalLimits {len(self._bearers)} scopes, {len(self._loading)} loading>"
+
+    def admit(self, caller: Caller, demand: Demand) -> Reservation | None:
+        """As in `Limits`."""
+        if not caller.scopes:
+            return UNLIMITED
+        if demand.fixed:
+            check_size(caller, demand.tokens, demand.cost)
+        now = self._clock()
+        wall = self._wall()
+        bearers = []
+        for scope in caller.scopes:
+            bearer = self._bearer(scope, now, wall)
+            if bearer is None:
+                return None
+            bearers.append(bearer)
+        need = need_of(demand)
+        for bearer in bearers:
+            if not bearer.has_room(need, now, wall):
+                raise self._refusal(caller, bearers, need, now, wall)
+        shares = [bearer.take(need, now, wall) for bearer in bearers]
+        return _Held(shares, _standing(bearers, now, wall))
+
+    async def reserve(self, caller: Caller, demand: Demand) -> Reservation:
+        """As in `Limits`."""
+        while True:  # what was loaded may have been changed or forgotten meanwhile
+            reservation = self.admit(caller, demand)
+            if reservation is not None:
+                return reservation
+            now, wall = self._clock(), self._wall()
+            tasks = [
+                self._loader(scope)
+                for scope in caller.scopes
+                if self._bearer(scope, now, wall) is None
+            ]
+            for task in tasks:
+                # Whoever leaves must not take the answer from the others who wait for it.
+                await asyncio.shield(task)
+
+    def peek(self, caller: Caller) -> Standing | None:
+        """As in `Limits`."""
+        now, wall = self._clock(), self._wall()
+        bearers = [
+            self._bearer(scope, now, wall) for scope in caller.scopes if scope.allowance.requests
+        ]
+        known = [bearer for bearer in bearers if bearer is not None]
+        if len(known) < len(bearers):
+            return None
+        for bearer in known:
+            if bearer.requests is not None:
+                bearer.requests.leave(now)
+        return _standing(known, now, wall)
+
+    def _bearer(self, scope: Scope, now: float, wall: float) -> Bearer | None:
+        """Where the scope is counted, with its limits as they are now; `None` where its past
+        has to be loaded first."""
+        bearer = self._bearers.get(scope.id)
+        allowance = scope.allowance
+        if bearer is not None and bearer.allowance is allowance:
+            meters = bearer.meters
+            return bearer if meters is None or meters.knows(wall) else None
+        found = bearer or Bearer(scope)
+        if found.lacks(allowance, wall, now - self._since):
+            return None
+        found.adapt(scope, now, wall)
+        if bearer is None:
+            self._keep(found, now)
+        return found
+
+    def _keep(self, bearer: Bearer, now: float) -> None:
+        bearers = self._bearers
+        for _ in range(min(LOOKED_AT, len(bearers))):
+            name, oldest = next(iter(bearers.items()))
+            if self._can_go(oldest, now):
+                del bearers[name]
+            else:
+                bearers.move_to_end(name)
+        bearers[bearer.scope.id] = bearer
+
+    def _can_go(self, bearer: Bearer, now: float) -> bool:
+        if not bearer.rests(now):
+            return False
+        # What would have to be loaded again stays as long as there is room.
+        allowance = bearer.scope.allowance
+        reach = now - self._since
+        if (
+            bearer.meters is None
+            and max(allowance.window or 0.0, allowance.tokens_window or 0.0) <= reach
+        ):
+            return True
+        return len(self._bearers) >= self._most and self._evictable()
+
+    def _loader(self, scope: Scope) -> asyncio.Task[None]:
+        task = self._loading.get(scope.id)
+        if task is None:
+            task = asyncio.create_task(self._take_in(scope))
+            self._loading[scope.id] = task
+            task.add_done_callback(_heard)
+        return task
+
+    async def _take_in(self, scope: Scope) -> None:
+        try:
+            past = await self._load(scope)
+        finally:
+            del self._loading[scope.id]
+        now, wall = self._clock(), self._wall()
+        bearer = self._bearers.get(scope.id)
+        found = bearer or Bearer(scope)
+        found.adapt(scope, now, wall, past.requests, past.totals)
+        if bearer is None:
+            self._keep(found, now)
+
+    def _refusal(
+        self, caller: Caller, bearers: list[Bearer], need: Need, now: float, wall: float
+    ) -> LimitReached:
+        """Told is the longest wait. Only there room is promised: by then there will be some
+        everywhere else."""
+        obstacles = [one for bearer in bearers for one in bearer.obstacles(need, now, wall)]
+        longest, window = max(obstacles, key=_wait)
+        if window is not None:
+            window.promise(now + longest.wait, int(longest.need))
+        return reached(caller, longest, _standing(bearers, now, wall))
+
+
+def _wait(found: tuple[Obstacle, Window | None]) -> int:
+    return found[0].wait
+
+
+def _standing(bearers: Iterable[Bearer], now: float, wall: float) -> Standing | None:
+    """Of the limit of requests with the least left."""
+    least = None
+    for bearer in bearers:
+        window = bearer.requests
+        if window is None or window.limit == NO_LIMIT:
+            continue
+        if least is None or window.limit - window.used < least.limit - least.used:
+            least = window
+    if least is None:
+        return None
+    empties = least.empties
+    reset = wall if empties is None else wall + (empties - now)
+    return Standing(least.limit, max(least.limit - least.used, 0), math.ceil(reset))
+
+
+def _heard(task: asyncio.Task[None]) -> None:
+    """An error nobody waits for any more is no news."""
+    if not task.cancelled():
+        task.exception()
 
 
 def wants_tokens(caller: Caller) -> bool:

@@ -36,15 +36,16 @@ class Window:
     Moments are handed in and never go back. `leave(now)` comes before any other question.
     """
 
-    __slots__ = ("_amounts", "_dropped", "_first", "_moments", "_promises", "_width", "length",
-                 "limit", "used")  # fmt: skip
+    __slots__ = ("_amounts", "_closes", "_dropped", "_first", "_moments", "_promises", "_width",
+                 "length", "limit", "used")  # fmt: skip
 
-    def __init__(self, limit: int, length: float) -> None:
+    def __init__(self, limit: int, length: float, *, ones: bool = False) -> None:
+        """`ones`: every amount will be 1. That takes less memory."""
         # Two columns, oldest entry first. Before `_first` stands what has left; `_dropped` more
         # were there before. The entry at `_first` is not empty, and `used` is the sum from there
         # on. Until `_closes`, what is let in joins the last entry.
         self._moments = array("d")
-        self._amounts = array("q")
+        self._amounts = array("i" if ones else "q")
         self._first = 0
         self._dropped = 0
         self._closes = -math.inf

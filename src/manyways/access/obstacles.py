@@ -1,0 +1,126 @@
+"""A limit in the way of a request, and how its caller is told."""
+
+from typing import Final, Literal
+
+from msgspec import Struct
+
+from manyways.errors import Refusal
+from manyways.types import Caller, Period, Scope
+
+Kind = Literal["requests", "tokens", "cost"]
+
+NEVER: Final = 86400
+"""Seconds to wait for what does not renew by itself: somebody may have raised it by then."""
+
+_UNITS = ((86400, "day"), (3600, "hour"), (60, "minute"), (1, "second"))
+
+
+class Obstacle(Struct, frozen=True, kw_only=True):
+    """One limit that refuses one request.
+
+    `limit`, `used` (what runs has reserved included) and `need` are of `kind`, costs in USD.
+    One of `length` (of a window, seconds) and `per` (of a quota) is set; neither is where
+    requests run at once. `wait` is in whole seconds.
+    """
+
+    scope: Scope
+    kind: Kind
+    limit: float
+    used: float
+    need: float
+    wait: int
+    length: float | None = None
+    per: Period | None = None
+
+    @property
+    def code(self) -> str:
+        if self.per is not None:
+            return "quota_exceeded"
+        return "concurrent_requests" if self.length is None else "rate_limit_exceeded"
+
+    def message(self, caller: Caller) -> str:
+        """Whose limit it is, its numbers, and what to do."""
+        who = _who(self.scope, caller)
+        if self.length is None and self.per is None:
+            return (
+                f"{who} may have {self.limit:,} requests running at once, and has."
+                " Ask again when one of them is over."
+            )
+        allowed = f"{who} may {_allowed(self.kind, self.limit, self.length, self.per)}"
+        if self.kind == "requests":
+            done = ", and has done so."
+        else:
+            used, need = _amount(self.kind, self.used), _amount(self.kind, self.need)
+            done = f"; {used} are used or reserved, and this request may take {need}."
+        if self.per == "ever":
+            return f"{allowed}{done} This does not renew by itself: ask the operator for more."
+        return f"{allowed}{done} Ask again in {self.wait} s."
+
+
+def check_size(caller: Caller, tokens: int, cost: float) -> None:
+    """Whether limits can ever meet so much. Raises `Refusal`: waiting does not help here."""
+    for scope in caller.scopes:
+        allowance = scope.allowance
+        if allowance.tokens and tokens > allowance.tokens:
+            raise _too_large(caller, scope, "tokens", allowance.tokens, tokens,
+                             length=allowance.tokens_window)  # fmt: skip
+        for quota in allowance.quota:
+            if quota.tokens is not None and tokens > quota.tokens:
+                raise _too_large(caller, scope, "tokens", quota.tokens, tokens, per=quota.per)
+            if quota.cost is not None and cost > quota.cost:
+                raise _too_large(caller, scope, "cost", quota.cost, cost, per=quota.per)
+
+
+def _too_large(
+    caller: Caller,
+    scope: Scope,
+    kind: Kind,
+    limit: float,
+    need: float,
+    *,
+    length: float | None = None,
+    per: Period | None = None,
+) -> Refusal:
+    return Refusal(
+        "invalid_request",
+        f"With its max_tokens, this request may take {_amount(kind, need)}, and"
+        f" {_who(scope, caller, inside=True)} may only"
+        f" {_allowed(kind, limit, length, per)}. Lower max_tokens.",
+        param="max_tokens",
+    )
+
+
+def _who(scope: Scope, caller: Caller, *, inside: bool = False) -> str:
+    of = "" if scope.id.startswith("key:") else "account of the "
+    return f"{'the' if inside else 'The'} {of}API key ending in {caller.last4}"
+
+
+def _allowed(kind: Kind, limit: float, length: float | None, per: Period | None) -> str:
+    verb = "make" if kind == "requests" else "use"
+    when = f"in any {_span(length)}" if length is not None else _PERIODS[per or "ever"]
+    return f"{verb} {_amount(kind, limit)} {when}"
+
+
+_PERIODS: dict[Period, str] = {
+    "day": "in a day (UTC)",
+    "month": "in a month (UTC)",
+    "ever": "in all",
+}
+
+
+def _amount(kind: Kind, amount: float) -> str:
+    """`1,000 tokens`, `1 request`, `$0.05`."""
+    if kind == "cost":
+        digits = f"{amount:,.6f}".rstrip("0")
+        whole, _, part = digits.partition(".")
+        return f"${whole}.{part:0<2}"
+    return f"{amount:,} {kind if amount != 1 else kind[:-1]}"
+
+
+def _span(seconds: float) -> str:
+    """`minute`, `30 days`, `1.5 seconds`."""
+    for size, name in _UNITS:
+        count, rest = divmod(seconds, size)
+        if count and not rest:
+            return name if count == 1 else f"{count:.0f} {name}s"
+    return f"{seconds:g} seconds"
