@@ -3,23 +3,28 @@
 1. Authenticate  from the headers alone: strangers get nothing parsed.
 2. Decode        bytes to a request; bad input stops here.
 3. Resolve       the candidates that can serve it, a pure look at the catalog's snapshot.
-4. Attempt       as the plan says: one candidate after the other, until one answers.
-5. Answer        whole at its end, or streamed as it comes. The first event with content
+4. Admit         requests, tokens, places and quotas are reserved in one step, all or none.
+5. Attempt       as the plan says: one candidate after the other, until one answers.
+6. Answer        whole at its end, or streamed as it comes. The first event with content
                  commits the answer: before it, fallback is free; after it, it is gone on from
                  where that can be proven, or there is an error event. A cut answer never looks
                  like a finished one.
-
-Limits belong between 3 and 4, the record behind 5.
+7. Settle        before the answer's last byte leaves, its record is in the journal and what was
+                 reserved becomes what was used. Once, however the request ends: the exchange
+                 sees to it that its bill is closed.
 """
 
-import math
 import random
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Protocol
 
 from manyways import attempts
 from manyways.access.keys import KeyRing
+from manyways.access.limits import Standing
+from manyways.attempts import bill as bills
+from manyways.attempts.bill import Bill, Books
+from manyways.attempts.history import refusal_of, told
 from manyways.dialects.openai_chat.request import (
     NO_CHOICE,
     ChatRequest,
@@ -27,8 +32,6 @@ from manyways.dialects.openai_chat.request import (
     request_timeout,
 )
 from manyways.errors import Refusal
-from manyways.routing.attempt import Attempt
-from manyways.routing.commands import GiveUp
 from manyways.routing.health import Health
 from manyways.routing.hedging import HedgeBudget
 from manyways.routing.plan import Plan
@@ -36,12 +39,17 @@ from manyways.routing.resolve import Candidates, Offers, Wish, resolve
 from manyways.types import Caller
 
 
-class Exchange(attempts.CallersReply, Protocol):
+class Exchange(attempts.CallersReply, bills.Exchange, Protocol):
     """One request and its answer, as the flow sees them; `edge` has the real one."""
 
     @property
     def secret(self) -> str | None:
         """The key that came with the request."""
+        ...
+
+    @property
+    def address(self) -> str:
+        """Where the caller is; empty where that is not known."""
         ...
 
     async def body(self) -> bytes:
@@ -50,6 +58,14 @@ class Exchange(attempts.CallersReply, Protocol):
 
     def asked_by(self, caller: Caller) -> None:
         """For the log: whose key it was."""
+        ...
+
+    def limited_to(self, standing: Standing | None) -> None:
+        """For the answer's headers: how a limit on requests stands."""
+        ...
+
+    def closes_with(self, closing: Callable[[], None] | None) -> None:
+        """`closing` is to be called once, before the last byte of the answer leaves."""
         ...
 
     @property
@@ -95,6 +111,7 @@ class Flow:
         catalog: Catalog,
         health: Health,
         means: attempts.Means,
+        books: Books,
         defaults: Mapping[str, float],
         discovery_wait: float = 5.0,
     ) -> None:
@@ -104,6 +121,7 @@ class Flow:
         self._catalog = catalog
         self._health = health
         self._means = means
+        self._books = books
         self._defaults = defaults
         self._discovery_wait = discovery_wait
         self._budget = HedgeBudget()
@@ -113,22 +131,42 @@ class Flow:
         """Whose key came with the request. Raises `Refusal`."""
         now = time.time()
         secret = exchange.secret
-        caller = self._ring.known(secret, now) or await self._ring.authenticate(secret, now)
+        caller = self._ring.known(secret, now)
+        if caller is None:
+            caller = await self._ring.authenticate(secret, now, exchange.address)
         exchange.asked_by(caller)
         return caller
+
+    async def open(self, exchange: Exchange, endpoint: str) -> Bill:
+        """Authenticate, and keep account of the request from now on. Raises `Refusal`."""
+        caller = await self.authenticate(exchange)
+        bill = Bill(self._books, exchange, caller, endpoint)
+        if self._books.journal.refuses:
+            raise Refusal(
+                "server_error",
+                "The gateway cannot record requests now, and serves none; ask again later.",
+                status=503,
+                retry_after=5,
+            )
+        exchange.closes_with(bill.close)
+        return bill
 
     async def chat(self, exchange: Exchange) -> None:
         """`POST /chat/completions`. Raises `Refusal` while the status is still open."""
         began = time.monotonic()
-        await self.authenticate(exchange)
+        bill = await self.open(exchange, "/chat/completions")
+        try:
+            patience = self._means.settings.deadline
+            wanted = request_timeout(exchange.wanted_timeout)
+            if wanted is not None:
+                patience = min(patience, wanted)
+            request = bill.request = decode_request(await exchange.body(), self._defaults)
+            candidates = await self._resolve(request, began + patience)
+            await bill.admit(candidates, self._means.settings.max_attempts)
+        finally:
+            exchange.limited_to(bill.standing)
         settings = self._means.settings
-        patience = settings.deadline
-        wanted = request_timeout(exchange.wanted_timeout)
-        if wanted is not None:
-            patience = min(patience, wanted)
-        request = decode_request(await exchange.body(), self._defaults)
-        candidates = await self._resolve(request, began + patience)
-        plan = Plan(
+        plan = bill.plan = Plan(
             candidates,
             self._health,
             settings,
@@ -141,13 +179,13 @@ class Flow:
         try:
             await pursuit.run()
         except attempts.Unanswered as unanswered:
-            refusal = _refusal(unanswered.end, plan.attempts, patience)
+            refusal = refusal_of(unanswered.end, plan.attempts, patience)
             if not exchange.started:
                 raise refusal from unanswered
             await exchange.fail(refusal)
         finally:
             if len(plan.attempts) > 1 or plan.committed is None:
-                exchange.tried([_told(attempt) for attempt in plan.attempts])
+                exchange.tried([told(attempt) for attempt in plan.attempts])
                 answering = plan.committed
                 if answering is not None and answering.id > 0 and answering.outcome == "answered":
                     self._means.tally.fallbacks += 1
@@ -196,61 +234,3 @@ def _wish(request: ChatRequest) -> Wish:
         fallbacks=request.allow_fallbacks,
         listed=bool(request.models),
     )
-
-
-def _refusal(end: GiveUp, made: list[Attempt], patience: float) -> Refusal:
-    """What the caller is told when there is no answer: its own mistake, or R's 503 (504 where
-    it was the time that ran out) with everything that was tried."""
-    if end.refusal is not None:
-        return end.refusal
-    names = [f"{one.model.id} ({one.model.provider})" for one in made]
-    tried = list(dict.fromkeys(names))
-    details: dict[str, Any] = {
-        "total_attempts": len(made),
-        "tried_models": tried,
-        "error_history": [_history(one) for one in made],
-    }
-    listed = "\n".join(tried)
-    if end.reason == "deadline":
-        return Refusal(
-            "timeout",
-            f"No answer within {patience:g} s.\n\nTried models:\n{listed}",
-            details=details,
-        )
-    what = f"Service temporarily unavailable. All {len(tried)} model(s) failed to respond."
-    if any(one.spoke_at is not None for one in made):
-        what = "The answer broke off, and nobody could go on with it."
-    return Refusal(
-        "all_models_failed",
-        f"{what}\n\nTried models:\n{listed}",
-        retry_after=max(1, min(3600, math.ceil(end.retry_after or 1.0))),
-        details=details,
-    )
-
-
-def _history(one: Attempt) -> dict[str, Any]:
-    """A row of `error_history`."""
-    now = time.monotonic()
-    failure = one.failure
-    return {
-        "model": one.model.id,
-        "provider": one.model.provider,
-        "status": failure.status if failure else one.refusal.status if one.refusal else None,
-        "code": one.outcome or "running",
-        "message": failure.message if failure else one.refusal.message if one.refusal else "",
-        "latency_ms": round(((one.ended or now) - one.began) * 1000),
-        "started_at": _iso(time.time() - (now - one.began)),
-    }
-
-
-def _told(one: Attempt) -> str:
-    """An attempt in the log: `Capi/gpt-4o timeout 10003ms`."""
-    ended = one.ended or time.monotonic()
-    method = f" {one.method}" if one.method else ""
-    name = f"{one.model.provider}/{one.model.id}"
-    return f"{name}{method} {one.outcome} {round((ended - one.began) * 1000)}ms"
-
-
-def _iso(moment: float) -> str:
-    milliseconds = int(moment * 1000) % 1000
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(moment)) + f".{milliseconds:03d}Z"

@@ -137,6 +137,7 @@ class Scope(Struct, frozen=True, kw_only=True):
 class Caller(Struct, frozen=True, kw_only=True):
     """Who is asking: what authentication found out about a key. Never holds the secret.
 
+    `line` is the id of the first of the keys that replaced each other, this one among them.
     `scopes` are what its use is counted against: the key's own first, then its account's.
     Empty where nothing limits it.
     """
@@ -144,6 +145,7 @@ class Caller(Struct, frozen=True, kw_only=True):
     key_id: str
     key_type: str
     last4: str
+    line: str = ""
     account_id: str | None = None
     admin: bool = False
     scopes: tuple[Scope, ...] = ()

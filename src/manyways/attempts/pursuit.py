@@ -29,13 +29,14 @@ from manyways.dialects.openai_chat import (
     extra_messages,
     methods,
 )
+from manyways.dialects.openai_chat import usage as chat_usage
 from manyways.dialects.openai_chat.request import ChatRequest
 from manyways.errors import AttemptFailed, ManywaysError, Refusal
 from manyways.routing.commands import Cancel, Commands, GiveUp, Start, Wait
 from manyways.routing.continuation import Method
 from manyways.routing.plan import Plan
 from manyways.routing.settings import Settings
-from manyways.types import Model
+from manyways.types import Model, Usage
 from manyways.upstream.drain import Drains
 from manyways.upstream.openai import OpenAIProvider
 from manyways.upstream.transport import Limits, Response
@@ -220,6 +221,7 @@ class Pursuit:
                     connect_timeout=self._means.settings.connect_timeout,
                     seconds=start.limit,
                 )
+                plan.attempts[start.attempt].usage = self._usage(start, usage, answer)
                 self._reply.answered_by(start.model, len(plan.attempts))
                 await self._reply.answer(answer)
         except AttemptFailed as failure:
@@ -231,19 +233,56 @@ class Pursuit:
             return plan.refused(start.attempt, refusal, time.monotonic())
         return plan.succeeded(start.attempt, time.monotonic())
 
+    def _usage(self, start: Start, told: Raw | None, answer: bytes) -> Usage:
+        """What a whole answer came to."""
+        usage = chat_usage.told(told)
+        if usage is not None and usage.completion_tokens:
+            return usage
+        model = start.model.id
+        completion = chat_usage.answer_tokens(answer, model)
+        if usage is not None and not completion:
+            return usage
+        return Usage(
+            prompt_tokens=chat_usage.prompt_tokens(self._request.fields, model)
+            if usage is None
+            else usage.prompt_tokens,
+            completion_tokens=completion,
+            source="estimated",
+        )
+
     async def _stream(self, start: Start, provider: OpenAIProvider) -> None:
+        try:
+            await self._speak(start, provider, ask_usage=provider.tells_usage)
+        except Refusal as refusal:
+            wanted = self._request.wants_usage or not self._request.stream
+            if wanted or not provider.tells_usage or not _is_about_usage(refusal):
+                raise
+            # It was us who asked for it, and not the caller: from now on without.
+            provider.tells_usage = False
+            await self._speak(start, provider, ask_usage=False)
+
+    async def _speak(self, start: Start, provider: OpenAIProvider, *, ask_usage: bool) -> None:
         if self._patient is None:
             raise RuntimeError("a stream needs a reply that is kept alive")
         request, said = self._request, self._said
         asked = None if request.stream else True
         events: ChatStream | ResumedStream
         if start.method is None or said is None:
-            events = ChatStream(self._label(start), request.choices)
-            body = request.encode_for(start.model.upstream_id, stream=asked)
+            events = ChatStream(
+                self._label(start), request.choices, wants_usage=request.wants_usage
+            )
+            body = request.encode_for(
+                start.model.upstream_id, stream=asked, include_usage=ask_usage
+            )
         else:
-            events = ResumedStream(self._label(start), said, start.method)
+            events = ResumedStream(
+                self._label(start), said, start.method, wants_usage=request.wants_usage
+            )
             more = extra_messages(said, start.method)
-            body = request.encode_for(start.model.upstream_id, stream=asked, add_messages=more)
+            body = request.encode_for(
+                start.model.upstream_id, stream=asked, include_usage=ask_usage, add_messages=more
+            )
+        self._plan.attempts[start.attempt].speech = events
         now = asyncio.get_running_loop().time()
         attempt = StreamedAttempt(
             events,
@@ -260,7 +299,8 @@ class Pursuit:
     ) -> Awaitable[AbstractAsyncContextManager[Response]]:
         sending = provider.chat(body, limits, stream=self._streamed, credential=start.credential)
         if provider.drain:
-            return self._means.drains.ask(sending, self._means.settings.deadline, provider.name)
+            attempt = self._plan.attempts[start.attempt]
+            return self._means.drains.ask(sending, self._means.settings.deadline, attempt)
         return sending
 
     def _spoke(self, start: Start, events: ChatStream | ResumedStream) -> None:
@@ -348,6 +388,10 @@ class Pursuit:
 def _is_about_streams(refusal: Refusal) -> bool:
     """Whether a provider dislikes what nobody but us has asked for."""
     return refusal.param == "stream" or "stream_options" in f"{refusal.param} {refusal.message}"
+
+
+def _is_about_usage(refusal: Refusal) -> bool:
+    return "stream_options" in f"{refusal.param} {refusal.message}"
 
 
 def _same(one: Model, other: Model) -> bool:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shlex
+import socket
+import sys
 import time
 from typing import TYPE_CHECKING, Annotated
 from urllib.parse import urlsplit
@@ -16,6 +18,7 @@ from manyways.cli.options import ConfigFile
 
 if TYPE_CHECKING:
     from manyways.config import Settings
+    from manyways.store.database import Database
 
 
 def serve(
@@ -27,8 +30,12 @@ def serve(
         int | None, typer.Option(min=0, max=65535, help="The port; 0 takes a free one.")
     ] = None,
     workers: Annotated[
-        int, typer.Option(min=1, help="Processes. More than one is not served yet.")
+        int,
+        typer.Option(
+            min=1, max=256, help="Processes. More than one needs cluster.redis and PostgreSQL."
+        ),
     ] = 1,
+    listener: Annotated[int | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Serve the API until SIGTERM or Ctrl-C.
 
@@ -41,46 +48,24 @@ def serve(
     On a stop, new requests are refused, and running streams have
     server.drain to finish; what is left then is cut, and says so.
     """
-    import uvloop
-    from msgspec.structs import replace
-
-    from manyways import app, logs, operations
+    from manyways import logs
     from manyways.config import load
     from manyways.errors import ManywaysError
     from manyways.store.database import open_database
 
-    if workers > 1:
-        typer.echo("--workers: more than one process is not served yet; leave it out.", err=True)
-        raise typer.Exit(2)
     try:
-        settings = load(config)
-        server = settings.server
-        settings = replace(
-            settings,
-            server=replace(
-                server,
-                host=server.host if host is None else host,
-                port=server.port if port is None else port,
-            ),
-        )
+        settings = _effective(load(config), host, port)
+        _check_company(settings, workers)
         logs.configure(settings.log)
         database = open_database(settings.database)
         try:
             database.lock_for_serving()
-
-            def ready(url: str) -> None:
-                database.announce(url)
-                # Made when it can be shown, and not before: it is shown only once.
-                first = operations.ensure_admin_key(
-                    database,
-                    settings.keys,
-                    time.time(),
-                    show=lambda made: output.write(_welcome(settings, url, made.key)),
-                )
-                if first is None:
-                    output.write(_welcome(settings, url, None))
-
-            uvloop.run(app.serve(settings, database, ready))
+            if listener is not None:
+                _work(settings, database, listener)
+            elif workers > 1:
+                _lead(settings, database, workers)
+            else:
+                _serve(settings, database)
         finally:
             database.close()
     except ManywaysError as error:
@@ -88,7 +73,101 @@ def serve(
         raise typer.Exit(1) from None
 
 
-def _welcome(settings: Settings, url: str, key: str | None) -> str:
+def _effective(settings: Settings, host: str | None, port: int | None) -> Settings:
+    """The settings with what the command line says otherwise."""
+    from msgspec.structs import replace
+
+    server = settings.server
+    return replace(
+        settings,
+        server=replace(
+            server,
+            host=server.host if host is None else host,
+            port=server.port if port is None else port,
+        ),
+    )
+
+
+def _check_company(settings: Settings, workers: int) -> None:
+    """Several processes need a place to meet. Raises `ConfigError`."""
+    from manyways.errors import ConfigError
+    from manyways.store.database_address import is_postgres
+
+    shared = is_postgres(settings.database.url)
+    if workers > 1 and not (settings.cluster.redis and shared):
+        raise ConfigError(
+            "--workers: several processes share their limits in Redis and their keys and records"
+            " in PostgreSQL. Set cluster.redis (redis://host:6379/0) and database.url"
+            " (postgresql://user:password@host/name), or leave --workers out."
+        )
+    if settings.cluster.redis and not shared:
+        raise ConfigError(
+            "cluster.redis is for several processes, and database.url names an SQLite file, which"
+            " serves one. Set database.url to postgresql://user:password@host/name, or leave"
+            " cluster.redis out."
+        )
+
+
+def _serve(settings: Settings, database: Database) -> None:
+    import uvloop
+
+    from manyways import app
+
+    def ready(url: str) -> None:
+        database.announce(url)
+        _welcome(settings, database, url)
+
+    uvloop.run(app.serve(settings, database, ready))
+
+
+def _work(settings: Settings, database: Database, listener: int) -> None:
+    """Be one of several workers."""
+    import uvloop
+
+    from manyways import app
+    from manyways.cli import workers
+
+    workers.follow_parent()
+    uvloop.run(
+        app.serve(
+            settings,
+            database,
+            lambda _url: output.write(workers.READY.decode()),
+            socket.socket(fileno=listener),
+        )
+    )
+
+
+def _lead(settings: Settings, database: Database, count: int) -> None:
+    """Have several workers serve, and see to it that they do."""
+    import asyncio
+
+    from manyways import app
+    from manyways.cli.workers import Workers
+
+    listening = app.listen(settings)
+    url = app.url_of(listening)
+    command = [sys.executable, "-m", "manyways", *sys.argv[1:]]
+    team = Workers(command, listening, count, settings.server.drain)
+    asyncio.run(team.run(lambda: _welcome(settings, database, url)))
+
+
+def _welcome(settings: Settings, database: Database, url: str) -> None:
+    """Say where we listen. The first admin key is made when it can be shown, and not before: it
+    is shown only once."""
+    from manyways import operations
+
+    first = operations.ensure_admin_key(
+        database,
+        settings.keys,
+        time.time(),
+        show=lambda made: output.write(_welcome_words(settings, url, made.key)),
+    )
+    if first is None:
+        output.write(_welcome_words(settings, url, None))
+
+
+def _welcome_words(settings: Settings, url: str, key: str | None) -> str:
     """Plain text, unboxed: the line is there to be pasted."""
     where = urlsplit(url)
     base_url = origin(where.hostname or "", where.port or 80) + settings.server.mounts[0].path

@@ -3,6 +3,7 @@
     open ──answer / refuse──▶ over
       └──start──▶ streaming ──end / fail──▶ over
 In every state the caller may leave: whoever waits then is cancelled, and `left` is set.
+Whoever keeps account of the request (`closes_with`) is called before its last byte leaves.
 """
 
 import asyncio
@@ -10,6 +11,8 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
+from manyways.access.limits import Standing
+from manyways.edge.forwarded import origin_of
 from manyways.edge.problems import render
 from manyways.edge.settings import ErrorFormat, Settings
 from manyways.errors import CallerLeft, Refusal
@@ -35,9 +38,10 @@ class Exchange:
     """Made for each request. `secret` is the key that came with it; no log shows it."""
 
     __slots__ = (
-        "_common", "_handle", "_loop", "_receive", "_send", "_settings", "_task", "_watcher",
-        "attempts", "began", "caller", "error_code", "error_format", "headers", "history", "id",
-        "left", "method", "model", "over", "path", "query", "started", "status",
+        "_body", "_client", "_closing", "_common", "_handle", "_loop", "_receive", "_send",
+        "_settings", "_task", "_watcher", "attempts", "began", "caller", "client_id", "error_code",
+        "error_format", "error_message", "headers", "history", "id", "left", "method", "model",
+        "over", "path", "query", "standing", "started", "status",
     )  # fmt: skip
 
     def __init__(
@@ -63,11 +67,17 @@ class Exchange:
         self.model: Model | None = None
         self.attempts = 0
         self.history: list[str] | None = None
+        self.client_id: str | None = None
+        self.standing: Standing | None = None
         self.status = 0
         self.error_code: str | None = None
+        self.error_message: str | None = None
         self.started = False
         self.over = False
         self.left = False
+        self._body: bytes | None = None
+        self._client: tuple[str, int] | None = scope.get("client")
+        self._closing: Callable[[], None] | None = None
         self._receive = receive
         self._send = send
         self._settings = settings
@@ -91,6 +101,16 @@ class Exchange:
             return None
         return value[7:].strip().decode("latin-1")
 
+    @property
+    def address(self) -> str:
+        """Where the caller is, as far as it can be known; empty where it cannot."""
+        peer = self._client[0] if self._client else ""
+        trusted = self._settings.trusted_proxies
+        forwarded = self.headers.get(b"x-forwarded-for") if trusted else None
+        if forwarded is None:
+            return peer
+        return origin_of(peer, forwarded.decode("latin-1"), trusted)
+
     def check_size(self) -> None:
         """Refuse by `Content-Length`, before anything is read. Raises `Refusal`."""
         length = self.headers.get(b"content-length", b"").lstrip(b"0")
@@ -98,7 +118,10 @@ class Exchange:
             raise self._too_large()
 
     async def body(self) -> bytes:
-        """The whole body. Raises `Refusal` if it is too large or too slow, `CallerLeft`."""
+        """The whole body, as often as it is asked for. Raises `Refusal` if it is too large or
+        too slow, `CallerLeft`."""
+        if self._body is not None:
+            return self._body
         pieces: list[bytes] = []
         size = 0
         try:
@@ -121,7 +144,8 @@ class Exchange:
                 "request_timeout", f"The request's body did not arrive within {seconds:g} s."
             ) from None
         self._look_for_leaving()
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        self._body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        return self._body
 
     def asked_by(self, caller: Caller) -> None:
         """For the log."""
@@ -141,6 +165,19 @@ class Exchange:
         """For the log: every attempt, in words."""
         self.history = history
 
+    def limited_to(self, standing: Standing | None) -> None:
+        """For the headers of the answer: how a limit on requests stands."""
+        self.standing = standing
+
+    def send_through(self, wrap: Callable[[Send], Send]) -> None:
+        """Have all that goes to the caller's socket go through what `wrap` makes of the way."""
+        self._send = wrap(self._send)
+
+    def closes_with(self, closing: Callable[[], None] | None) -> None:
+        """Have `closing` called once, before the last byte of the answer leaves, or when there
+        will be none. It must neither wait nor raise."""
+        self._closing = closing
+
     # What goes
 
     async def answer(self, body: bytes, status: int = 200, headers: Headers | None = None) -> None:
@@ -151,11 +188,16 @@ class Exchange:
         out = [*self._common, *(headers or (JSON,)), (b"content-length", b"%d" % len(body))]
         if self.model is not None:
             out += self._origin(self.model)
+        if self.standing is not None:
+            out += _rate(self.standing)
+        if self._closing is not None and len(body) <= _AT_ONCE:
+            self._close_accounts()
         await self._send({"type": "http.response.start", "status": status, "headers": out})
         if self.method == "HEAD":
             body = b""
         if len(body) > _AT_ONCE:
             body = await self._send_parts(body)
+            self._close_accounts()
         await self._send({"type": "http.response.body", "body": body})
 
     async def _send_parts(self, body: bytes) -> bytes:
@@ -175,6 +217,7 @@ class Exchange:
         """An error while the status is open, with `headers` of its own."""
         problem = render(refusal, self.error_format)
         self.error_code = problem.code
+        self.error_message = refusal.message
         out = [JSON, *(headers or ())]
         if problem.retry_after is not None:
             out.append((b"retry-after", b"%d" % problem.retry_after))
@@ -187,6 +230,8 @@ class Exchange:
         out = [*self._common, _EVENTS, *_STREAM_HEADERS]
         if self.model is not None:
             out += self._origin(self.model)
+        if self.standing is not None:
+            out += _rate(self.standing)
         await self._send({"type": "http.response.start", "status": 200, "headers": out})
 
     async def write(self, data: bytes) -> None:
@@ -197,12 +242,14 @@ class Exchange:
         """The last bytes of a stream."""
         self.over = True
         self._stop_looking()
+        self._close_accounts()
         await self._send({"type": "http.response.body", "body": data})
 
     async def fail(self, refusal: Refusal) -> None:
         """End a started stream with an error event, without `[DONE]`."""
         problem = render(refusal, self.error_format)
         self.error_code = problem.code
+        self.error_message = refusal.message
         try:
             with TimeLimit(self._settings.send_timeout, "the caller to read"):
                 await self.end(b"data: " + problem.body + b"\n\n")
@@ -214,6 +261,12 @@ class Exchange:
     def close(self) -> None:
         """Nothing more happens here."""
         self._stop_looking()
+        self._close_accounts()
+
+    def _close_accounts(self) -> None:
+        closing, self._closing = self._closing, None
+        if closing is not None:
+            closing()
 
     def _look_for_leaving(self) -> None:
         self._handle = self._loop.call_later(_LOOK_AFTER, self._look)
@@ -247,6 +300,14 @@ class Exchange:
     def _too_large(self) -> Refusal:
         limit = self._settings.max_body
         return Refusal("request_too_large", f"The request's body is larger than {limit:,} bytes.")
+
+
+def _rate(standing: Standing) -> Headers:
+    return [
+        (b"x-ratelimit-limit", b"%d" % standing.limit),
+        (b"x-ratelimit-remaining", b"%d" % standing.remaining),
+        (b"x-ratelimit-reset", b"%d" % standing.reset),
+    ]
 
 
 def _header(text: str) -> bytes:

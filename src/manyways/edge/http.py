@@ -89,6 +89,7 @@ class Edge:
         )
         if client_id and _sane(client_id):
             common.append((b"x-client-request-id", client_id))
+            exchange.client_id = client_id.decode()
         self.active[exchange] = task
         try:
             await self._serve(route, exchange)

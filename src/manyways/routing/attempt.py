@@ -1,17 +1,37 @@
 """What a plan knows of its attempts, and of the candidates it has tried."""
 
+from typing import Protocol
+
+from msgspec import Raw
+
 from manyways.errors import AttemptFailed, Refusal
 from manyways.routing.continuation import Method
 from manyways.routing.health import Candidate, Ticket
-from manyways.types import Model
+from manyways.types import Model, Usage
+
+
+class Speech(Protocol):
+    """A stream, as far as it has come."""
+
+    @property
+    def usage(self) -> Raw | None:
+        """What the provider has told of its usage, last."""
+        ...
+
+    @property
+    def produced(self) -> str:
+        """All text that the provider has produced in this attempt."""
+        ...
 
 
 class Attempt(Ticket):
     """What is known of one attempt. `outcome` is `None` while it runs, `"answered"`,
-    `"cancelled"`, `"refused"`, or the class of its failure."""
+    `"cancelled"`, `"refused"`, or the class of its failure. `usage` is what it came to, once
+    that is known for sure; of a stream it is to be found out from its `speech`."""
 
     __slots__ = (
-        "ended", "failure", "id", "limit", "method", "model", "outcome", "refusal", "spoke_at",
+        "ended", "failure", "id", "limit", "method", "model", "outcome", "refusal", "speech",
+        "spoke_at", "usage",
     )  # fmt: skip
 
     def __init__(
@@ -34,6 +54,8 @@ class Attempt(Ticket):
         self.outcome: str | None = None
         self.failure: AttemptFailed | None = None
         self.refusal: Refusal | None = None
+        self.usage: Usage | None = None
+        self.speech: Speech | None = None
 
     def __repr__(self) -> str:
         method = f" {self.method}" if self.method else ""

@@ -60,6 +60,8 @@ class OpenAIProvider:
     ) -> None:
         self.name = provider.name
         self.drain = provider.drain
+        self.tells_usage = True
+        """Whether streams may be asked for their usage: some providers refuse the question."""
         self._transport = transport
         self._fixed = provider.base_url if address is None else ""
         self._address = address or FixedAddress(provider.base_url)

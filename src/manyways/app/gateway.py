@@ -1,0 +1,173 @@
+"""Everything behind the socket, put together: made in this order, and taken apart in the other.
+
+providers ─▶ catalog, keys, health ─▶ limits, journal ─▶ flow ─▶ pages and routes
+"""
+
+import asyncio
+import contextlib
+import random
+import time
+from collections.abc import AsyncIterator
+from functools import partial
+from pathlib import Path
+
+import structlog
+
+from manyways import tokens
+from manyways.access.idempotency import Claims
+from manyways.access.keys import KeyRing
+from manyways.access.limits import Limits, LocalLimits
+from manyways.access.past import Records
+from manyways.app.background import background
+from manyways.app.pages import Parts, edge_of
+from manyways.app.upstreams import upstreams
+from manyways.attempts import Means
+from manyways.attempts.bill import Books
+from manyways.attempts.tally import Tally
+from manyways.catalog.catalog import Catalog
+from manyways.config import Settings
+from manyways.edge.http import Edge
+from manyways.flow import Flow
+from manyways.operations import retention
+from manyways.routing.health import Health, Name
+from manyways.schedule import Leader, Schedule
+from manyways.store.database import Database
+from manyways.store.ids import new_id
+from manyways.store.shared import Shared
+from manyways.usage.journal import Journal
+from manyways.usage.ledger import Ledger
+
+CATCH_UP = 10.0
+"""Seconds in which what an earlier process left in its journal is moved, before anybody is
+served: limits are counted from the records."""
+HAND_OVER = 5.0
+"""Seconds at a stop for the last records. What is left is moved at the next start."""
+_HOUR = 3600.0
+_AT_ONCE = 200
+"""Answers that are deleted in one go."""
+
+log = structlog.get_logger("manyways")
+
+
+@contextlib.asynccontextmanager
+async def gateway(settings: Settings, database: Database) -> AsyncIterator[Edge]:
+    """A running gateway, but for its socket."""
+    async with contextlib.AsyncExitStack() as stack:
+        providers, ask = await stack.enter_async_context(upstreams(settings))
+        catalog = Catalog(settings.catalog, settings.providers, ask)
+        ring = KeyRing(database, settings.keys, accounts=settings.accounts)
+        health = Health(
+            settings.routing,
+            {name: provider.credentials for name, provider in providers.items()},
+            chance=random.random,
+            tell=_tell_of_health,
+        )
+        journal = Journal(journal_folder(settings, database), settings.usage)
+        journal.open()
+        stack.callback(journal.close)
+        ledger = Ledger(journal, database)
+        node = new_id()
+        shared: Shared | None = None
+        past = Records(database).past
+        limits: Limits
+        works = [catalog.run, ring.follow, ledger.run]
+        if settings.cluster.redis:
+            from manyways.access.shared_limits import SharedLimits
+            from manyways.attempts.shared_health import SharedHealth
+
+            shared = await Shared.open(settings.cluster.redis)
+            stack.push_async_callback(shared.aclose)
+            counted = SharedLimits(shared, past, node)
+            limits = counted
+            works += [counted.run, SharedHealth(shared, health, node).run]
+        else:
+            limits = LocalLimits(past, evictable=lambda: ledger.caught_up)
+        tally = Tally()
+        books = Books(journal, limits, settings.limits.output_tokens, tally)
+        leader = Leader(shared, node)
+        schedule = Schedule(leader)
+        claims = Claims(database)
+        schedule.every(_HOUR, "retention", partial(_retain, database, settings))
+        schedule.every(_HOUR, "answers kept for repeats", partial(_expire, database))
+        works += [
+            partial(books.refusals.follow, journal.write),
+            leader.run,
+            schedule.run,
+            claims.follow,
+        ]
+        flow = Flow(
+            ring=ring,
+            catalog=catalog,
+            health=health,
+            means=Means(
+                providers, settings.routing, settings.server.send_timeout, tally, books.drains
+            ),
+            books=books,
+            defaults={
+                name: value
+                for name in settings.defaults.__struct_fields__
+                if (value := getattr(settings.defaults, name)) is not None
+            },
+        )
+        parts = Parts(
+            settings=settings,
+            database=database,
+            flow=flow,
+            catalog=catalog,
+            ring=ring,
+            health=health,
+            providers=providers,
+            books=books,
+            tally=tally,
+            ledger=ledger,
+            claims=claims,
+            shared=shared,
+            leader=leader,
+        )
+        if any(
+            kind.tokens or kind.quota for kind in (*settings.keys.types.values(), settings.accounts)
+        ):
+            tokens.count(".")  # loads what counting needs, before anybody waits for it
+        await ledger.drain(CATCH_UP)
+        async with background(*works):
+            try:
+                yield edge_of(parts)
+            finally:
+                await books.drains.aclose()
+                books.refusals.flush(journal.write)
+                await ledger.drain(HAND_OVER)
+
+
+def journal_folder(settings: Settings, database: Database) -> Path:
+    """Where records are written first."""
+    if settings.usage.journal:
+        return Path(settings.usage.journal)
+    if database.shared:
+        return Path("manyways-journal")
+    return database.path.with_name(f"{database.path.stem}-journal")
+
+
+async def _retain(database: Database, settings: Settings) -> None:
+    """Records that are kept no longer. The work takes its time in a thread of its own."""
+    await asyncio.to_thread(retention.run, database, settings.usage, time.time())
+
+
+async def _expire(database: Database) -> None:
+    """Answers that nobody may ask for again."""
+    from manyways.store import idempotency
+
+    now = time.time()
+    while await database.call(
+        lambda connection: idempotency.expire(connection, now, _AT_ONCE), limit=10.0, write=True
+    ):
+        await asyncio.sleep(0)
+
+
+def _tell_of_health(name: Name, why: str, seconds: float | None) -> None:
+    provider, model, credential = name
+    key = None if credential is None else credential + 1
+    facts = {"provider": provider, "model": model, "key": key, "why": why}
+    if seconds is None:
+        log.info("back in use", **facts)
+    else:
+        log.warning("resting", **facts, seconds=round(seconds, 1))

@@ -1,0 +1,47 @@
+"""The providers that are asked, and the way their bytes take."""
+
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+from manyways.config import Settings
+from manyways.types import Provider
+from manyways.upstream import transport
+from manyways.upstream.aiohttp_transport import AiohttpTransport
+from manyways.upstream.openai import OpenAIProvider
+
+Ask = Callable[[Provider], Awaitable[bytes]]
+"""Asks a provider for its list of models."""
+
+_LIST_HEADERS = 10.0
+"""Seconds for the headers of a list of models."""
+
+
+@contextlib.asynccontextmanager
+async def upstreams(settings: Settings) -> AsyncIterator[tuple[dict[str, OpenAIProvider], Ask]]:
+    """Every provider by its name, embedded models as children of this process."""
+    carrier = AiohttpTransport()
+    async with contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(carrier.aclose)
+        providers: dict[str, OpenAIProvider] = {}
+        for provider in settings.providers:
+            if provider.protocol == "local":
+                from manyways.upstream.local import LocalModel
+
+                child = LocalModel()
+                child.start()
+                stack.push_async_callback(child.stop)
+                providers[provider.name] = OpenAIProvider(
+                    provider, carrier, address=child, api_keys=(child.api_key,)
+                )
+            else:
+                providers[provider.name] = OpenAIProvider(provider, carrier)
+        limits = transport.Limits(
+            connect=settings.routing.connect_timeout,
+            headers=_LIST_HEADERS,
+            idle=settings.routing.idle_timeout,
+        )
+
+        async def ask(provider: Provider) -> bytes:
+            return await providers[provider.name].list_models(limits)
+
+        yield providers, ask

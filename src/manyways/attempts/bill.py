@@ -1,0 +1,297 @@
+"""What one request comes to: written down once, before the last byte of its answer leaves.
+
+open ──admit──▶ reserved ──close──▶ recorded and settled
+           └──▶ refused by a limit: counted, not recorded
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Sequence
+from typing import Final, Protocol
+
+from msgspec import Raw
+
+from manyways.access.limits import (
+    Demand,
+    LimitReached,
+    Limits,
+    Reservation,
+    Standing,
+    wants_tokens,
+)
+from manyways.attempts.refusals import RefusalCounts
+from manyways.attempts.tally import Tally
+from manyways.dialects.openai_chat import usage as chat_usage
+from manyways.dialects.openai_chat.request import ChatRequest
+from manyways.routing.attempt import Attempt
+from manyways.routing.plan import Plan
+from manyways.routing.resolve import Candidates
+from manyways.types import NO_USAGE, Caller, Model, Usage
+from manyways.upstream.drain import Drains
+from manyways.usage.journal import Journal
+from manyways.usage.pricing import cost
+from manyways.usage.record import AttemptRecord, UsageRecord
+
+_WORDS: Final = 500
+"""Letters of an error that are kept."""
+_LEFT: Final = 499
+"""The status of an answer whose caller did not wait for its end."""
+
+
+_NOTHING: Final = Demand()
+
+
+class Exchange(Protocol):
+    """What a bill is told of a request by whoever answers it."""
+
+    id: str
+    began: float
+    client_id: str | None
+    error_code: str | None
+    error_message: str | None
+    left: bool
+    model: Model | None
+    status: int
+
+
+class Books:
+    """Where all bills are written. `output_tokens` are reserved where nobody says how long an
+    answer may get."""
+
+    __slots__ = (
+        "_awaited", "_tally", "drains", "journal", "limits", "output_tokens", "refusals",
+    )  # fmt: skip
+
+    def __init__(self, journal: Journal, limits: Limits, output_tokens: int, tally: Tally) -> None:
+        self.journal = journal
+        self.limits = limits
+        self.output_tokens = output_tokens
+        self._tally = tally
+        self.drains = Drains(self._drained)
+        self._awaited: dict[Attempt, Bill] = {}  # bills of callers that left
+        self.refusals = RefusalCounts()
+
+    def __repr__(self) -> str:
+        return f"<Books {self.journal!r} {self.limits!r} {self.drains!r}>"
+
+    def waits_for(self, attempt: Attempt, bill: Bill) -> bool:
+        """Whether an attempt's answer is being read to its end although its caller has left: the
+        bill is closed behind it."""
+        if not self.drains.holds(attempt):
+            return False
+        self._awaited[attempt] = bill
+        return True
+
+    def _drained(self, attempt: Attempt, usage: Raw | None) -> None:
+        if usage is not None:
+            self._tally.drained += 1
+        bill = self._awaited.pop(attempt, None)
+        if bill is not None:
+            bill.drained(attempt, usage)
+
+
+class Bill:
+    """Follows one request of a known caller. The flow adds what it finds out; `close` does the
+    rest, once."""
+
+    __slots__ = (
+        "_books", "_caller", "_closed", "_drains", "_endpoint", "_exchange", "_moments", "_passed",
+        "_prompt", "_reached", "_reservation", "plan", "request",
+    )  # fmt: skip
+
+    def __init__(self, books: Books, exchange: Exchange, caller: Caller, endpoint: str) -> None:
+        self._books = books
+        self._exchange = exchange
+        self._caller = caller
+        self._endpoint = endpoint
+        self._closed = False
+        self._drains = 0  # answers that are read on behind a caller that has left
+        self._passed = 0.0  # seconds until it was closed
+        self._moments = (0.0, 0.0)  # when it was, by the monotonic clock and by the wall's
+        self._prompt: int | None = None
+        self._reached: LimitReached | None = None
+        self._reservation: Reservation | None = None
+        self.request: ChatRequest | None = None
+        self.plan: Plan | None = None
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else "reserved" if self._reservation else "open"
+        return f"<Bill {self._exchange.id} {state}>"
+
+    @property
+    def _prompt_tokens(self) -> int:
+        """An estimate of the prompt's length."""
+        if self._prompt is None:
+            self._prompt = (
+                0
+                if self.request is None
+                else chat_usage.prompt_tokens(self.request.fields, self.request.model)
+            )
+        return self._prompt
+
+    @property
+    def standing(self) -> Standing | None:
+        """How the caller's limits on requests stand, if there are any."""
+        if not self._caller.scopes:
+            return None
+        if self._reached is not None:
+            return self._reached.standing
+        if self._reservation is not None:
+            return self._reservation.standing
+        return self._books.limits.peek(self._caller)
+
+    async def admit(self, candidates: Candidates, at_most: int) -> None:
+        """Reserve the most that the request can come to: of tokens, and of money at the price
+        of the dearest among the `at_most` who may be asked. Raises `Refusal`."""
+        caller, limits = self._caller, self._books.limits
+        if not caller.scopes:
+            return
+        demand = _NOTHING
+        if wants_tokens(caller):
+            demand = self._demand(candidates, at_most)
+        try:
+            self._reservation = limits.admit(caller, demand) or await limits.reserve(caller, demand)
+        except LimitReached as reached:
+            self._reached = reached
+            self._books.refusals.add(caller, reached.code, time.time())
+            raise
+
+    def _demand(self, candidates: Candidates, at_most: int) -> Demand:
+        first = candidates.first[0]
+        output = None if self.request is None else self.request.max_output
+        bound = output or first.max_output_tokens or self._books.output_tokens
+        some = itertools.chain(candidates.first, *candidates.behind(first))
+        most = Usage(prompt_tokens=self._prompt_tokens, completion_tokens=bound)
+        prices = [cost(model.pricing, most) or 0.0 for model in itertools.islice(some, at_most)]
+        return Demand(tokens=most.total_tokens, cost=max(prices), fixed=output is not None)
+
+    def close(self) -> None:
+        """The answer is over, or will be with the next byte. Neither waits nor raises."""
+        if self._closed or self._reached is not None:
+            return
+        self._closed = True
+        self._passed = time.perf_counter() - self._exchange.began
+        self._moments = time.monotonic(), time.time()
+        if self._exchange.left and self.plan is not None:
+            waiting = [self._books.waits_for(one, self) for one in self.plan.attempts]
+            self._drains = sum(waiting)
+        if not self._drains:
+            self._write()
+
+    def drained(self, one: Attempt, usage: Raw | None) -> None:
+        """What the rest of an answer told, whose caller had left."""
+        one.usage = chat_usage.told(usage)
+        self._drains -= 1
+        if not self._drains:
+            self._write()
+
+    def _write(self) -> None:
+        record = self._record()
+        self._books.journal.write(record)
+        if self._reservation is not None:
+            self._reservation.settle(
+                counted=record.counted, tokens=record.usage.total_tokens, cost=record.cost or 0.0
+            )
+
+    def _record(self) -> UsageRecord:
+        exchange, request = self._exchange, self.request
+        made = () if self.plan is None else self.plan.attempts
+        now, wall = self._moments
+        passed = self._passed
+        good = not exchange.left and exchange.error_code is None
+        attempts = tuple([self._attempt(one, now, wall, good=good) for one in made])
+        first_token: int | None = None
+        if request is not None and request.stream:
+            spoke = [one.spoke_at for one in made if one.spoke_at is not None]
+            first_token = round((passed - now + min(spoke)) * 1000) if spoke else None
+        usage, price = _sum(made, attempts)
+        model = exchange.model
+        order = None if request is None else request.provider.order
+        return UsageRecord(
+            id=exchange.id,
+            created_at=wall - passed,
+            api_key_id=self._caller.key_id,
+            user_id=self._caller.account_id,
+            endpoint=self._endpoint,
+            status_code=_LEFT if exchange.left else exchange.status,
+            response_time_ms=round(passed * 1000),
+            requested_model=None if request is None else request.model,
+            requested_provider=order[0] if order else None,
+            model=None if model is None else model.id,
+            provider=None if model is None else model.provider,
+            attempts=attempts,
+            stream=request is not None and request.stream,
+            usage=usage,
+            first_token_ms=first_token,
+            error_code=exchange.error_code,
+            error_message=exchange.error_message and exchange.error_message[:_WORDS],
+            cost=price,
+            client_request_id=exchange.client_id,
+        )
+
+    def _attempt(self, one: Attempt, now: float, wall: float, *, good: bool) -> AttemptRecord:
+        # Whoever still runs when a good answer ends is the one that gave it.
+        outcome = one.outcome or ("answered" if good else "cancelled")
+        usage = self._usage(one, complete=outcome == "answered")
+        model = one.model
+        failure = one.failure or one.refusal
+        return AttemptRecord(
+            model=model.id,
+            provider=model.provider,
+            upstream_model=model.upstream_id,
+            outcome=outcome,
+            started_at=wall - (now - one.began),
+            latency_ms=round(((one.ended or now) - one.began) * 1000),
+            method=one.method,
+            status_code=None if failure is None else failure.status,
+            error_message=None if failure is None else failure.message[:_WORDS],
+            first_token_ms=None
+            if one.spoke_at is None
+            else round((one.spoke_at - one.began) * 1000),
+            usage=usage,
+            cost=None if usage is NO_USAGE else cost(model.pricing, usage),
+        )
+
+    def _usage(self, one: Attempt, *, complete: bool) -> Usage:
+        """What an attempt came to: its provider's word, else an estimate of what it produced."""
+        if one.usage is not None:
+            return one.usage
+        speech = one.speech
+        if speech is None:
+            return NO_USAGE
+        usage = chat_usage.told(speech.usage)
+        if usage is None or not (complete and usage.completion_tokens):
+            produced = speech.produced
+            if usage is None and not produced:
+                return NO_USAGE
+            prompt = self._prompt_tokens if usage is None else usage.prompt_tokens
+            usage = chat_usage.measured(
+                usage, prompt=prompt, produced=produced, complete=complete, model=one.model.id
+            )
+        one.usage = usage
+        return usage
+
+
+def _sum(made: Sequence[Attempt], attempts: Sequence[AttemptRecord]) -> tuple[Usage, float | None]:
+    """What the caller's answer came to: all attempts that it has a part of."""
+    if len(attempts) == 1:
+        return attempts[0].usage, attempts[0].cost
+    parts = [
+        record
+        for one, record in zip(made, attempts, strict=True)
+        if one.spoke_at is not None or record.outcome == "answered"
+    ]
+    usages = [part.usage for part in parts if part.usage is not NO_USAGE]
+    if not usages:
+        return NO_USAGE, None
+    prices = [part.cost for part in parts if part.cost is not None]
+    told = all(usage.source == "upstream" for usage in usages)
+    return Usage(
+        prompt_tokens=sum(usage.prompt_tokens for usage in usages),
+        completion_tokens=sum(usage.completion_tokens for usage in usages),
+        cached_tokens=sum(usage.cached_tokens for usage in usages),
+        reasoning_tokens=sum(usage.reasoning_tokens for usage in usages),
+        source="upstream" if told else "estimated",
+    ), sum(prices) if prices else None
