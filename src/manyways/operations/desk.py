@@ -1,0 +1,68 @@
+"""Where long questions to the database are answered: in threads of their own, a few at once."""
+
+import asyncio
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final, TypeVar
+
+from sqlalchemy import Connection
+
+from manyways.errors import StoreError
+from manyways.store.database import Database
+from manyways.store.reports import hurried
+
+T = TypeVar("T")
+
+AT_ONCE: Final = 2
+WAITING: Final = 50
+"""Questions that may wait or be worked on; more are turned away at once."""
+LIMIT: Final = 30.0
+"""Seconds for one, its turn in the queue included."""
+
+
+class Desk:
+    """Answers questions in the order they come, `AT_ONCE` at a time."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="report")
+        self._waiting = 0
+        self._closed = False
+
+    def __repr__(self) -> str:
+        return f"<Desk {'closed' if self._closed else 'open'}, {self._waiting} waiting>"
+
+    async def ask(self, work: Callable[[Connection], T], *, limit: float = LIMIT) -> T:
+        """What `work` finds in a transaction that only reads. Raises `StoreError`, also where
+        too many wait or it takes longer than `limit` seconds; what was given up is ended."""
+        if self._closed:
+            raise StoreError("The gateway is being stopped: no report is made any more.")
+        if self._waiting >= WAITING:
+            raise StoreError(f"{WAITING} reports wait already. Ask again in a minute.")
+        given_up = threading.Event()
+
+        def found(connection: Connection) -> T:
+            with hurried(connection, limit, given_up.is_set):
+                return work(connection)
+
+        self._waiting += 1
+        future = self._threads.submit(self._database.run, found)
+        try:
+            # Not asyncio.wait_for: up to Python 3.11 it loses a cancellation that comes together
+            # with the answer.
+            async with asyncio.timeout(limit):
+                return await asyncio.wrap_future(future)
+        except TimeoutError:
+            raise StoreError(
+                f"The report was not ready within {limit:g} s. Ask for a shorter span, or for"
+                " fewer groups; or again later, where others wait for theirs."
+            ) from None
+        finally:
+            given_up.set()
+            self._waiting -= 1
+
+    def close(self) -> None:
+        """Nothing is begun any more; what has begun is waited for. May be called again."""
+        self._closed = True
+        self._threads.shutdown(wait=True, cancel_futures=True)
