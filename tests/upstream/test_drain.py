@@ -114,6 +114,24 @@ async def test_a_whole_answer_tells_its_usage_too(
     assert reported == [("Capi", USAGE)]
 
 
+async def test_whoever_goes_on_listening_hears_all_that_comes(
+    transport: Transport, wall: Wall, drains: Drains
+) -> None:
+    """From where the answer was left, even inside an event."""
+    go_on, heard = Moment(), bytearray()
+    wall.answer = (BEGINNING, WaitFor(go_on), *REST)
+    assert drains.take(await begun(transport, wall), 5.0, hears=heard.extend)
+    go_on.set()
+    await until(lambda: is_empty(drains))
+    assert piece(bytes(heard)) == LAST
+
+    heard.clear()
+    wall.answer = whole(b'{"choices": []}', 200, [("Content-Type", "application/json")])
+    assert drains.take(await ask(transport, wall.url), 5.0, hears=heard.extend)
+    await until(lambda: is_empty(drains))
+    assert heard == b'{"choices": []}'
+
+
 async def test_who_gave_a_context_can_ask_whether_its_usage_is_yet_to_come(
     transport: Transport, wall: Wall, drains: Drains, reported: Reported
 ) -> None:
@@ -207,6 +225,35 @@ async def test_an_answer_survives_the_cancelling_of_who_waits_for_it(
     go_on.set()
     await until(lambda: is_empty(drains))
     assert reported == [("Capi", USAGE)]
+
+
+@pytest.mark.parametrize("opening", [(), (BEGINNING,)])
+async def test_an_answer_that_was_asked_for_is_heard_on_whenever_it_is_left(
+    transport: Transport, wall: Wall, drains: Drains, reported: Reported, opening: tuple[Send, ...]
+) -> None:
+    """Before its headers, or behind its first word."""
+    go_on, heard, context = Moment(), bytearray(), object()
+    rest = REST if opening else (BEGINNING, *REST)
+    wall.answer = (*opening, WaitFor(go_on), *rest)
+    read: list[bytes] = []
+
+    async def attempt() -> None:
+        sending = ask(transport, wall.url)
+        asked = await drains.ask(sending, 5.0, context, hears=heard.extend)
+        async with asked as response:
+            while chunk := await response.chunk():
+                read.append(chunk)
+
+    task = asyncio.create_task(attempt())
+    await until(lambda: bool(read) if opening else wall.open_connections > 0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert drains.holds(context)
+    go_on.set()
+    await until(lambda: is_empty(drains))
+    assert reported == [(context, USAGE)]
+    assert piece(bytes(heard)).endswith(LAST.partition(b"\r\n")[2])
 
 
 async def test_an_answer_is_kept_when_its_caller_left_between_two_chunks(

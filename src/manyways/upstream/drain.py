@@ -26,6 +26,7 @@ _EVENT = 1024 * 1024  # bytes of an event that can still be about usage
 _WHOLE = 16 * 1024 * 1024
 
 OnUsage = Callable[[Any, Raw | None], None]
+Hears = Callable[[bytes], object]
 
 
 class Drains:
@@ -34,7 +35,8 @@ class Drains:
     `on_usage` is called exactly once for each answer that was taken over, when its reading has
     ended in whatever way: with the context that was given with it, and the last `usage` object
     that the rest of it told, `None` where there was none. What was told before the answer was
-    taken over is not seen again.
+    taken over is not seen again. Whoever wants to go on listening gives `hears`, which is called
+    with all bytes of the rest as they come; it must not raise.
     """
 
     def __init__(self, on_usage: OnUsage, *, at_once: int = AT_ONCE) -> None:
@@ -49,7 +51,14 @@ class Drains:
     def __repr__(self) -> str:
         return f"<Drains {len(self._tasks)} of {self._at_once}{' closed' if self._closed else ''}>"
 
-    def take(self, response: Response, limit_seconds: float, context: object = None) -> bool:
+    def take(
+        self,
+        response: Response,
+        limit_seconds: float,
+        context: object = None,
+        *,
+        hears: Hears | None = None,
+    ) -> bool:
         """Take over `response`, which nobody else may use from now on, and read it to its end
         in the background, for `limit_seconds` at most.
 
@@ -62,7 +71,7 @@ class Drains:
         if self._closed or len(self._tasks) >= self._at_once:
             return False
         self.taken += 1
-        due = _Due(context)
+        due = _Due(context, hears)
         self._due.append(due)
         task = asyncio.create_task(self._drain(response, limit_seconds, due))
         self._tasks.add(task)
@@ -76,7 +85,12 @@ class Drains:
 
     @contextlib.asynccontextmanager
     async def keep(
-        self, response: Response, limit_seconds: float, context: object = None
+        self,
+        response: Response,
+        limit_seconds: float,
+        context: object = None,
+        *,
+        hears: Hears | None = None,
     ) -> AsyncIterator[Response]:
         """`async with drains.keep(response, 60.0, attempt) as response:` in place of
         `async with response:`, for an answer that is worth draining.
@@ -91,12 +105,17 @@ class Drains:
             try:
                 yield kept
             except (asyncio.CancelledError, CallerLeft):
-                if not kept.over and self.take(kept, limit_seconds, context):
+                if not kept.over and self.take(kept, limit_seconds, context, hears=hears):
                     stack.pop_all()
                 raise
 
     async def ask(
-        self, sending: Coroutine[Any, Any, Response], limit_seconds: float, context: object = None
+        self,
+        sending: Coroutine[Any, Any, Response],
+        limit_seconds: float,
+        context: object = None,
+        *,
+        hears: Hears | None = None,
     ) -> AbstractAsyncContextManager[Response]:
         """Wait for the headers of an answer that is worth draining, and `keep` it.
 
@@ -107,13 +126,13 @@ class Drains:
         try:
             await asyncio.wait({sent})
         except asyncio.CancelledError:
-            if not self.take(_Awaited(sent), limit_seconds, context):
+            if not self.take(_Awaited(sent), limit_seconds, context, hears=hears):
                 sent.cancel()
                 with contextlib.suppress(ManywaysError, asyncio.CancelledError):
                     async with await sent:  # it may just have come: then it is closed
                         pass
             raise
-        return self.keep(sent.result(), limit_seconds, context)
+        return self.keep(sent.result(), limit_seconds, context, hears=hears)
 
     async def aclose(self) -> None:
         """Close whatever is being drained. Usage that was told by then is still reported."""
@@ -131,9 +150,12 @@ class Drains:
             with TimeLimit(limit_seconds, "the rest of an answer"):
                 async with response:
                     if response.headers.get("Content-Type", "").startswith("application/json"):
-                        usage = _usage_of(await response.body(_WHOLE))
+                        body = await response.body(_WHOLE)
+                        usage = _usage_of(body)
+                        due.hear(body)
                     while chunk := await response.chunk():
                         usage = _usage(events.feed(chunk)) or usage
+                        due.hear(chunk)
                     usage = _usage(events.end()) or usage
         except (ManywaysError, TimeoutError, EventTooLong):
             pass  # nobody waits for it
@@ -143,12 +165,17 @@ class Drains:
 
 
 class _Due:
-    """One answer's usage, to be reported. Equal to no other, whatever the contexts."""
+    """One answer that was taken over. Equal to no other, whatever the contexts."""
 
-    __slots__ = ("context",)
+    __slots__ = ("_hears", "context")
 
-    def __init__(self, context: object) -> None:
+    def __init__(self, context: object, hears: Hears | None) -> None:
         self.context = context
+        self._hears = hears
+
+    def hear(self, data: bytes) -> None:
+        if self._hears is not None:
+            self._hears(data)
 
 
 class _Kept:

@@ -118,7 +118,7 @@ def measured(
     known = usage or Usage(prompt_tokens=prompt)
     return Usage(
         prompt_tokens=known.prompt_tokens or prompt,
-        completion_tokens=max(said, known.completion_tokens),
+        completion_tokens=said,
         cached_tokens=known.cached_tokens,
         reasoning_tokens=known.reasoning_tokens,
         source="estimated",
