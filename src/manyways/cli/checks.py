@@ -22,6 +22,7 @@ from manyways import __version__
 from manyways.cli.address import reachable
 from manyways.config import ConfigProblems, Settings, load
 from manyways.errors import ConfigError, ManywaysError
+from manyways.store.serving import Serving
 
 Status = Literal["ok", "warning", "error"]
 _Verdict = tuple[Status, str, str]
@@ -109,12 +110,14 @@ def embedded_model(settings: Settings | None) -> Finding:
 
 def database(settings: Settings) -> Finding:
     """Whether the database opens and is ours; one that is not there yet is not made."""
-    from manyways.store.database import sqlite_path
+    from manyways.store.database_address import is_postgres, sqlite_path
 
     try:
+        if is_postgres(settings.database.url):
+            return _postgres(settings)
         path = sqlite_path(settings.database.url)
         trouble = _trouble_with(path)
-        return trouble or _opened(path, settings)
+        return trouble or _opened(f"{path}, {_size(path.stat().st_size)}", settings)
     except ManywaysError as error:
         return Finding(name="database", status="error", detail=str(error))
 
@@ -145,24 +148,60 @@ def _trouble_with(path: Path) -> Finding | None:
     return None
 
 
-def _opened(path: Path, settings: Settings) -> Finding:
+def _opened(where: str, settings: Settings) -> Finding:
     from manyways.operations import list_keys
     from manyways.store.database import open_database
 
     with closing(open_database(settings.database, busy_timeout=2.0)) as opened:
         keys = len(list_keys(opened, alive_at=time.time()))
-    size = _size(path.stat().st_size)
     if not keys:
         return Finding(
             name="database",
             status="warning",
-            detail=f"{path} opens ({size}), but holds no key that works",
+            detail=f"{where}, holds no key that works",
             advice="Make one: manyways keys create --type full",
         )
     return Finding(
         name="database",
         status="ok",
-        detail=f"{path}, {size}, {keys} key{'' if keys == 1 else 's'} in use",
+        detail=f"{where}, {keys} key{'' if keys == 1 else 's'} in use",
+    )
+
+
+def _postgres(settings: Settings) -> Finding:
+    """Whether the server answers and lets us in, and what it holds; nothing is migrated."""
+    from manyways.store.database_address import postgres_address
+    from manyways.store.migrations import HEAD, revision
+    from manyways.store.postgres import PostgresServer
+
+    with closing(PostgresServer(postgres_address(settings.database.url))) as server:
+        version = server.version()
+        began = time.perf_counter()
+        with server.transaction(write=False) as connection:
+            away = time.perf_counter() - began
+            stands = revision(connection)
+            may_make = connection.exec_driver_sql(
+                "SELECT coalesce(has_schema_privilege(current_schema(), 'CREATE'), false)"
+            ).scalar_one()
+    where = f"{server.name} (PostgreSQL {version}, {away * 1000:.1f} ms away)"
+    if stands == "" or (stands is not None and stands >= HEAD):
+        return _opened(where, settings)
+    if not may_make:
+        return Finding(
+            name="database",
+            status="error",
+            detail=f"{where}: this user may not make tables there",
+            advice="Make the user its owner: ALTER DATABASE ... OWNER TO ...",
+        )
+    if stands is None:
+        return Finding(
+            name="database", status="ok", detail=f"{where} is empty; the first start fills it"
+        )
+    return Finding(
+        name="database",
+        status="warning",
+        detail=f"{where} was made by an older version; the next start brings it up to date",
+        advice="Make a copy of it first (pg_dump), if you may want to go back.",
     )
 
 
@@ -202,13 +241,11 @@ def time_zone(settings: Settings) -> Finding:
 def server(settings: Settings) -> tuple[Finding, tuple[str, int] | None]:
     """Whether a gateway runs on this database, and whose the configured port is; and the host
     and the port at which that gateway answers."""
-    from manyways.store.database import serving
+    from manyways.store.database_address import is_postgres
 
     host, port = settings.server.host, settings.server.port
-    try:
-        found = serving(_database_path(settings))
-    except ManywaysError:
-        found = None
+    shared = is_postgres(settings.database.url)
+    found = None if shared else _serving(settings)
     pid = None if found is None else found.pid
     where = urlsplit(found.address) if found else None
     if where is not None and where.hostname and where.port:
@@ -216,7 +253,7 @@ def server(settings: Settings) -> tuple[Finding, tuple[str, int] | None]:
     address = f"{f'[{host}]' if ':' in host else host}:{port}"
     verdict: _Verdict
     answers = _who_answers(reachable(host), port) if port else _Answered("nobody")
-    if pid is not None:
+    if pid is not None or (shared and answers.who == "ours"):
         verdict = _running(pid, address, answers)
     elif answers.who == "ours":
         verdict = (
@@ -230,24 +267,25 @@ def server(settings: Settings) -> tuple[Finding, tuple[str, int] | None]:
         verdict = _free(address, port, _trouble_listening(host, port))
     status, detail, advice = verdict
     finding = Finding(name="server", status=status, detail=detail, advice=advice)
-    ours = pid is not None and answers.who == "ours"
+    ours = (pid is not None or shared) and answers.who == "ours"
     return finding, (reachable(host), port) if ours else None
 
 
-def _running(pid: str, address: str, answers: _Answered) -> _Verdict:
+def _running(pid: str | None, address: str, answers: _Answered) -> _Verdict:
+    who = "" if pid is None else f" (pid {pid})"
     if answers.who != "ours":
         return (
             "warning",
-            f"a gateway (pid {pid}) serves this database, but does not answer at {address}",
+            f"a gateway{who} serves this database, but does not answer at {address}",
             "It is only just starting, or it hangs.",
         )
     if not answers.models:
         return (
             "warning",
-            f"runs at {address} (pid {pid}), but has no models",
+            f"runs at {address}{who}, but has no models",
             "See below what is wrong with the providers.",
         )
-    return ("ok", f"runs at {address} (pid {pid}), {_models(answers.models)}", "")
+    return ("ok", f"runs at {address}{who}, {_models(answers.models)}", "")
 
 
 def _free(address: str, port: int, trouble: int | None) -> _Verdict:
@@ -317,10 +355,13 @@ def _trouble_listening(host: str, port: int) -> int | None:
     return None
 
 
-def _database_path(settings: Settings) -> Path:
-    from manyways.store.database import sqlite_path
+def _serving(settings: Settings) -> Serving | None:
+    from manyways.store.database import serving, sqlite_path
 
-    return sqlite_path(settings.database.url)
+    try:
+        return serving(sqlite_path(settings.database.url))
+    except ManywaysError:
+        return None
 
 
 def _schema(path: Path) -> Literal["empty", "older", "other"]:
@@ -359,7 +400,7 @@ def _future_file(path: Path) -> Finding:
 
 
 def _database_folder(settings: Settings) -> Path | None:
-    from manyways.store.database import sqlite_path
+    from manyways.store.database_address import sqlite_path
 
     try:
         folder = sqlite_path(settings.database.url).parent

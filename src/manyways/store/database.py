@@ -43,10 +43,11 @@ T = TypeVar("T")
 # Calls that may wait for a thread at once; more would only wait for nothing.
 MAX_WAITING = 1000
 
-# A transaction that others came between is done again: so often, after up to so many seconds,
-# and twice that the next time.
-_TRIES = 6
+# A transaction that others came between is done again: so often at most, after up to so many
+# seconds, twice that the next time, and so on.
+_TRIES = 12
 _PAUSE = 0.01
+_LONGEST_PAUSE = 0.5
 
 
 class Settings(Struct, frozen=True, kw_only=True):
@@ -159,7 +160,7 @@ class Database:
                 if not left or time.monotonic() + pause >= give_up:
                     raise
             time.sleep(pause * random.random())  # noqa: S311 - so that rivals don't meet again
-            pause *= 2
+            pause = min(2 * pause, _LONGEST_PAUSE)
         raise AssertionError("the last try raises")
 
     async def call(
