@@ -6,13 +6,13 @@
 
 It answers what a request asks for: tools are called, a JSON schema is satisfied, `n` choices
 are made, log probabilities given. Where the last user message is a key of `answers`, that is
-played instead.
+played instead. What it `tells` of its usage differs, as with real ones.
 """
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from tests.support.wall import Answer, Request, Script, sse, whole
 
@@ -22,7 +22,7 @@ TEXT = "Hello from the script."
 REASONING = "Fifteen times thirty-seven is 555."
 UNKNOWN = {"x_vendor": {"queue_time": 0.010407901, "big": 12345678901234567890}}
 """A field no client has heard of, with numbers that do not survive a round trip."""
-USAGE = {
+USAGE: dict[str, Any] = {
     "prompt_tokens": 9,
     "completion_tokens": 5,
     "total_tokens": 14,
@@ -33,6 +33,14 @@ _JSON = [("Content-Type", "application/json")]
 _SAMPLES = {"string": "Paris", "integer": 7, "number": 1.5, "boolean": True, "null": None}
 
 Json = dict[str, Any]
+Tells = Literal["asked", "each", "never", "refuses"]
+"""Of their usage, providers tell
+
+asked:   streams that ask, behind their end, and every whole answer, as OpenAI does;
+each:    every event of every stream, as far as it has come, and every whole answer;
+never:   nobody;
+refuses: whole answers. Who asks a stream gets 400: they know no `stream_options`.
+"""
 
 
 @dataclass
@@ -41,6 +49,7 @@ class ChatProvider:
 
     models: tuple[str, ...] = ("m",)
     answers: dict[str, Answer] = field(default_factory=dict)
+    tells: Tells = "asked"
 
     def __call__(self, request: Request) -> Script:
         if request.path.endswith("/models"):
@@ -50,9 +59,11 @@ class ChatProvider:
         told = self.answers.get(last_words(body))
         if told is not None:
             return told(request) if callable(told) else told
+        if self.tells == "refuses" and "stream_options" in body:
+            return unknown_options()
         if body.get("stream"):
-            return stream(chunks(body))
-        return reply(completion(body))
+            return stream(chunks(body, self.tells))
+        return reply(completion(body, self.tells))
 
 
 def reply(value: Any, status: int = 200, headers: Iterable[tuple[str, str]] = ()) -> Script:
@@ -74,6 +85,12 @@ def failure(
     return reply({"error": error}, status, headers)
 
 
+def unknown_options() -> Script:
+    """What a provider says that knows no `stream_options`."""
+    message = "Unknown parameter: 'stream_options'."
+    return failure(400, message, code="unknown_parameter", param="stream_options")
+
+
 def stream(events: Iterable[Json], *, done: bool = True) -> Script:
     """These chunks as server-sent events, with `[DONE]` behind them where `done`."""
     return sse(*map(json.dumps, events), *(["[DONE]"] if done else []))
@@ -85,26 +102,27 @@ def chunk(delta: Json, finish_reason: str | None = None, **fields: Any) -> Json:
     return {**_envelope("chat.completion.chunk"), "choices": [choice], **fields}
 
 
-def completion(body: Json) -> Json:
+def completion(body: Json, tells: Tells = "asked") -> Json:
     """The whole answer to `body`."""
     message, finish_reason = _message(body)
     choice = {"message": message, "logprobs": _logprobs(body), "finish_reason": finish_reason}
     return {
         **_envelope("chat.completion"),
         "choices": [{"index": i, **choice} for i in range(body.get("n") or 1)],
-        "usage": _usage(message),
+        **({} if tells == "never" else {"usage": _usage(message)}),
         "service_tier": "default",
         **UNKNOWN,
     }
 
 
-def chunks(body: Json) -> Iterator[Json]:
-    """The same answer in pieces; usage at the end where it was asked for."""
+def chunks(body: Json, tells: Tells = "asked") -> Iterator[Json]:
+    """The same answer in pieces, with what is told of its usage."""
     message, finish_reason = _message(body)
     envelope = _envelope("chat.completion.chunk")
     options = body.get("stream_options") or {}
-    usage = {"usage": None} if options.get("include_usage") else {}
+    usage: Json = {"usage": None} if tells == "asked" and options.get("include_usage") else {}
     logprobs = _logprobs(body)
+    said = 0
     for i in range(body.get("n") or 1):
         deltas = [{"role": "assistant", "content": None}, *_deltas(message)]
         for delta in [*deltas, {}]:
@@ -114,9 +132,18 @@ def chunks(body: Json) -> Iterator[Json]:
                 "logprobs": logprobs if delta.get("content") else None,
                 "finish_reason": None if delta else finish_reason,
             }
+            if tells == "each":
+                said += 1 if delta and "role" not in delta else 0
+                usage = {"usage": running(said)}
             yield {**envelope, "choices": [choice], **usage, **UNKNOWN}
-    if usage:
+    if tells == "asked" and usage:
         yield {**envelope, "choices": [], "usage": _usage(message)}
+
+
+def running(said: int) -> Json:
+    """The usage of an answer that has come so far, at a token a piece."""
+    prompt: int = USAGE["prompt_tokens"]
+    return {"prompt_tokens": prompt, "completion_tokens": said, "total_tokens": prompt + said}
 
 
 def last_words(body: Json) -> str:

@@ -4,9 +4,11 @@ import contextlib
 import json
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
+from tests.support.chat_provider import Tells, unknown_options
 from tests.support.wall import (
     Answer,
     Request,
@@ -82,12 +84,13 @@ GOOD_WHOLE = whole(ANSWER, 200, JSON_TYPE)
 class Speech:
     """An answer in words, streamed one chunk a word, or whole.
 
-    As a wall's answer it is given as it was asked for, with its usage.
+    As a wall's answer it is given as it was asked for, with what it `tells` of its usage.
     """
 
     words: tuple[str, ...] = tuple(WORDS)
     id: str = "chatcmpl-1"
     model: str = "upstream-name"
+    tells: Tells = "asked"
 
     @property
     def text(self) -> str:
@@ -95,20 +98,26 @@ class Speech:
 
     @property
     def usage(self) -> dict[str, int]:
-        said = len(self.words)
-        return {"prompt_tokens": 3, "completion_tokens": said, "total_tokens": 3 + said}
+        return self.usage_of(len(self.words))
+
+    def usage_of(self, count: int) -> dict[str, int]:
+        """The usage of the first `count` words."""
+        return {"prompt_tokens": 3, "completion_tokens": count, "total_tokens": 3 + count}
 
     @cached_property
     def role(self) -> str:
-        return self.chunk({"role": "assistant", "content": ""})
+        return self.chunk({"role": "assistant", "content": ""}, **self._told_of(0))
 
     @cached_property
     def tokens(self) -> list[str]:
-        return [self.chunk({"content": word}) for word in self.words]
+        return [
+            self.chunk({"content": word}, **self._told_of(count))
+            for count, word in enumerate(self.words, 1)
+        ]
 
     @cached_property
     def finish(self) -> str:
-        return self.chunk({}, "stop")
+        return self.chunk({}, "stop", **self._told_of(len(self.words)))
 
     @cached_property
     def tail(self) -> str:
@@ -120,9 +129,8 @@ class Speech:
         message = {"role": "assistant", "content": self.text}
         choice = {"index": 0, "message": message, "finish_reason": "stop"}
         kind = {"object": "chat.completion"}
-        return json.dumps(
-            {**self._envelope(), **kind, "choices": [choice], "usage": self.usage}
-        ).encode()
+        usage = {} if self.tells == "never" else {"usage": self.usage}
+        return json.dumps({**self._envelope(), **kind, "choices": [choice], **usage}).encode()
 
     def chunk(self, delta: dict[str, object], finish: str | None = None, **extra: object) -> str:
         choice = {"index": 0, "delta": delta, "finish_reason": finish}
@@ -140,21 +148,26 @@ class Speech:
             if word[start:]:
                 words.append(word[start:])
             start = max(0, start - len(word))
-        return Speech(tuple(words), self.id, self.model)
+        return replace(self, words=tuple(words))
 
     def recut(self, size: int) -> "Speech":
         """The same text in pieces of `size` letters."""
         starts = range(0, len(self.text), size)
         pieces = (self.text[start : start + size] for start in starts)
-        return Speech(tuple(pieces), self.id, self.model)
+        return replace(self, words=tuple(pieces))
 
     def __call__(self, request: Request) -> Script:
         body = json.loads(request.body)
+        if self.tells == "refuses" and "stream_options" in body:
+            return unknown_options()
         if not body.get("stream"):
             return whole(self.whole, 200, JSON_TYPE)
         wants = (body.get("stream_options") or {}).get("include_usage")
-        tail = [self.tail] if wants else []
+        tail = [self.tail] if wants and self.tells == "asked" else []
         return sse(self.role, *self.tokens, self.finish, *tail, "[DONE]")
+
+    def _told_of(self, count: int) -> dict[str, Any]:
+        return {"usage": self.usage_of(count)} if self.tells == "each" else {}
 
     def _envelope(self) -> dict[str, object]:
         kind = "chat.completion.chunk"
