@@ -9,7 +9,7 @@ from typing import Any
 from manyways.edge.exchange import Exchange
 from manyways.edge.http import Edge
 from manyways.edge.metrics import RequestCounts
-from manyways.edge.routes import Endpoint, Routes
+from manyways.edge.routes import Endpoint, EndpointOf, Routes
 from manyways.edge.settings import Settings
 from manyways.errors import Refusal
 from manyways.types import Caller
@@ -45,7 +45,10 @@ class Page:
         return str(self.json()["error"]["code"])
 
 
-def edge(pages: Mapping[str, Endpoint | Mapping[str, Endpoint]]) -> Edge:
+def edge(
+    pages: Mapping[str, Endpoint | Mapping[str, Endpoint]],
+    with_id: Mapping[str, Mapping[str, EndpointOf]] | None = None,
+) -> Edge:
     """A gateway that has these pages, and nothing else. A page by itself is for reading."""
 
     async def none(exchange: Exchange, model: str) -> None:
@@ -55,7 +58,7 @@ def edge(pages: Mapping[str, Endpoint | Mapping[str, Endpoint]]) -> Edge:
         path: page if isinstance(page, Mapping) else {"GET": page, "HEAD": page}
         for path, page in pages.items()
     }
-    routes = Routes(Settings(), {}, rooted, model=none)
+    routes = Routes(Settings(), {}, rooted, model=none, with_id=with_id)
     return Edge(routes, Settings(), RequestCounts((), (), rooted), lambda *_: None)
 
 

@@ -44,7 +44,7 @@ class AdminPages:
 
     async def providers(self, exchange: Exchange) -> None:
         """`GET /admin/v1/providers[?name=]`: how each provider does, and why. Raises `Refusal`."""
-        await self._admit(exchange)
+        await self.admit(exchange)
         name = query_fields(exchange, "name")["name"]
         shown = [one for one in self._providers if name is None or one.name == name]
         snapshot, troubles = self._catalog.snapshot, self._catalog.troubles
@@ -61,7 +61,8 @@ class AdminPages:
         body = json_text.encode({"object": "list", "data": rows})
         await exchange.answer(body, 200, [JSON, _AS_IT_IS_NOW])
 
-    async def _admit(self, exchange: Exchange) -> None:
+    async def admit(self, exchange: Exchange) -> Caller:
+        """Who administers. Raises `Refusal` for everybody else."""
         caller = await self._authenticate(exchange)
         if caller.key_type not in self._admin_types:
             raise Refusal(
@@ -69,3 +70,4 @@ class AdminPages:
                 f"The API key ending in {caller.last4} is of type '{caller.key_type}'; this needs"
                 " a key that may administer, like those of type 'admin'.",
             )
+        return caller
