@@ -149,6 +149,9 @@ def ask(
     (`2026-11-23T14:00Z`), `last` a span like `7d`, `by` one dimension or two with a comma
     between, `key` an id or last four characters, `account` an id or a name.
     """
+    for field, text in (("model", model), ("provider", provider), ("key", key), ("user", account)):
+        if text is not None and not text.isprintable():
+            raise BadQuestion(field, "A name has no control characters.")
     dimensions = _dimensions(by)
     start, end = span(now=now, since=since, until=until, last=last, hourly="hour" in dimensions)
     question = Question(
@@ -174,17 +177,17 @@ def ask(
     return question
 
 
-def answer(connection: Connection, question: Question) -> Report:
-    """The report. Raises `BadQuestion` where it would be too long."""
+def answer(connection: Connection, question: Question, *, at_most: int = AT_MOST) -> Report:
+    """The report. Raises `BadQuestion` where it would have more rows than `at_most`."""
     by, filters = question.by, question.filters
-    found = sums(connection, question.parts, by, filters, at_most=AT_MOST)
+    found = sums(connection, question.parts, by, filters, at_most=at_most)
     refused = refusals(connection, question.start, question.end, by, filters)
     for group, count in (refused or {}).items():
         found.setdefault(group, Sums()).refused = count
-    if len(found) > AT_MOST:
+    if len(found) > at_most:
         raise BadQuestion(
             "group_by",
-            f"The report would have more than {AT_MOST:,} rows. Group by less, name a shorter span"
+            f"The report would have more than {at_most:,} rows. Group by less, name a shorter span"
             " with from and to, or filter by key, user, model or provider.",
         )
     totals = Sums()

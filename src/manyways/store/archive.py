@@ -85,6 +85,8 @@ class Archive:
             except BlockingIOError:
                 yield False
             else:
+                for left in self.folder.glob(".usage_*.parquet"):  # by somebody who was killed
+                    left.unlink(missing_ok=True)
                 yield True
         finally:
             os.close(lock)
@@ -108,7 +110,7 @@ class Archive:
         path = self.file(table, day)
         known = self._identities(path, table)
         old = 0 if known is None else len(known)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        temporary = path.with_name(f".{path.name}")
         schema = self._schema(table)
         writer: Any = None
         added = 0
