@@ -13,6 +13,7 @@ import binascii
 import contextlib
 import hashlib
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, Final, Self
 
 import structlog
@@ -114,12 +115,21 @@ class Shared:
             raise answer if isinstance(answer, Away) else Away(f"Redis says: {answer}")
         return answer
 
-    async def run(self, script: Script, keys: Sequence[str], *arguments: Word) -> Any:
-        """What a script returns. All keys carry one tag. Raises `Away` as `ask` does."""
+    async def run(
+        self,
+        script: Script,
+        keys: Sequence[str],
+        *arguments: Word,
+        orphaned: Callable[[Any], None] | None = None,
+    ) -> Any:
+        """What a script returns. All keys carry one tag. Raises `Away` as `ask` does.
+
+        `orphaned` is called with what it returned where the one who asked was cancelled.
+        """
         rest = (len(keys), *keys, *arguments)
-        answer = await self._answer(keys[0], ("EVALSHA", script.digest, *rest))
+        answer = await self._answer(keys[0], ("EVALSHA", script.digest, *rest), orphaned)
         if isinstance(answer, ReplyError) and str(answer).startswith("NOSCRIPT"):
-            answer = await self._answer(keys[0], ("EVAL", script.source, *rest))
+            answer = await self._answer(keys[0], ("EVAL", script.source, *rest), orphaned)
         if isinstance(answer, Exception):
             raise answer if isinstance(answer, Away) else Away(f"Redis says: {answer}")
         return answer
@@ -129,18 +139,19 @@ class Shared:
         script: Script,
         keys: Sequence[str],
         *arguments: Word,
-        failed: Callable[[], None] = lambda: None,
+        failed: Callable[[bool], None] = lambda _: None,
     ) -> None:
         """Run a script without waiting for it. What was posted before a question happens before
-        it. `failed` is called where it may not have happened."""
+        it. `failed` is called where it has not happened, with `True` where it may have."""
         link = self._link(keys[0])
         if link is None:
-            failed()
+            failed(False)
             return
 
         def done(future: "asyncio.Future[Any]") -> None:
-            if isinstance(future.result(), Exception):
-                failed()
+            answer = future.result()
+            if isinstance(answer, Exception):
+                failed(isinstance(answer, Away))
 
         words = ("EVALSHA", script.digest, len(keys), *keys, *arguments)
         link.send(words).add_done_callback(done)
@@ -163,12 +174,23 @@ class Shared:
             link = None if server is None else self._links.get(server)
         return None if link is None or link.lost else link
 
-    async def _answer(self, name: str, words: tuple[Word, ...]) -> Any:
+    async def _answer(
+        self,
+        name: str,
+        words: tuple[Word, ...],
+        orphaned: Callable[[Any], None] | None = None,
+    ) -> Any:
         link = self._link(name)
         for _ in range(REDIRECTS + 1):
             if link is None:
                 return Away(self._away or "a part of the cluster is away")
-            answer = await link.send(words)
+            sent = link.send(words)
+            try:
+                answer = await (sent if orphaned is None else asyncio.shield(sent))
+            except asyncio.CancelledError:
+                if orphaned is not None:
+                    sent.add_done_callback(partial(_adopt, orphaned))
+                raise
             if not isinstance(answer, ReplyError):
                 return answer
             kind, _, rest = str(answer).partition(" ")
@@ -338,6 +360,11 @@ class Shared:
         heard = self._heard.get(channel)
         if heard is not None:
             heard(words)
+
+
+def _adopt(orphaned: Callable[[Any], None], sent: "asyncio.Future[Any]") -> None:
+    if not sent.cancelled() and not isinstance(sent.result(), Exception):
+        orphaned(sent.result())
 
 
 async def _all(works: Iterable[Awaitable[None]]) -> None:

@@ -1,0 +1,55 @@
+-- What was reserved becomes what was used.
+--
+-- ARGV: now or '', id, counted, tokens, cost, again; then a row for each limit, as for reserving
+-- without the numbers of quotas, each with what was taken behind it. KEYS as for reserving.
+--
+-- `again`: it may have been done before. Slots and quotas know that. Windows do not, so they are
+-- left as they are: a little too strict, and not for long.
+
+local id, counted, tokens, cost = ARGV[2], ARGV[3] == '1', tonumber(ARGV[4]), tonumber(ARGV[5])
+local again = ARGV[6] == '1'
+
+local function correct_window(key, promised, limit, length, place, by)
+    if again or by == 0 then return end
+    local w = window(key, promised, limit, length)
+    correct(w, place, by)
+    save(w)
+end
+
+local function settle_meter(key, held, per, holding)
+    local some, money, start = string.match(holding, '^[^:]*:(%d+):(%d+):(%d+)$')
+    local kept = redis.call('ZREM', held, holding) == 1
+    local lost = not kept and redis.call('ZREM', held, holding .. ':lost') == 1
+    if not (kept or lost) then return end
+    local m = meter(key, held, per)
+    if m.start ~= tonumber(start) then return end
+    if kept then
+        m.tokens, m.cost = m.tokens - some, m.cost - money
+    end
+    m.tokens, m.cost = m.tokens + tokens, m.cost + cost
+    if not counted then m.requests = m.requests - 1 end
+    m.changed = true
+    record(m)
+end
+
+local k, a = 1, 7
+while a <= #ARGV do
+    local kind = ARGV[a]
+    if kind == 'requests' then
+        correct_window(KEYS[k], KEYS[k + 1], tonumber(ARGV[a + 1]), tonumber(ARGV[a + 2]),
+            tonumber(ARGV[a + 3]), counted and 0 or -1)
+        a = a + 4
+    elseif kind == 'tokens' then
+        local place, reserved = string.match(ARGV[a + 3], '^(%d+):(%d+)$')
+        correct_window(KEYS[k], KEYS[k + 1], tonumber(ARGV[a + 1]), tonumber(ARGV[a + 2]),
+            tonumber(place), tokens - reserved)
+        a = a + 4
+    elseif kind == 'running' then
+        redis.call('ZREM', KEYS[k], id)
+        a = a + 2
+    else
+        settle_meter(KEYS[k], KEYS[k + 1], ARGV[a + 1], ARGV[a + 2])
+        a = a + 3
+    end
+    k = k + 2
+end

@@ -1,0 +1,347 @@
+"""Limits that many processes and nodes count together, in Redis.
+
+One script reserves from all limits of a request's caller in one step, by Redis's own clock. What
+is reserved while a request runs (a place among those that run at once, a part of a quota) is held
+by its node for `LEASE` seconds and renewed: a node that dies gives it back.
+
+While Redis is away, nothing waits for it:
+
+    requests and tokens a window    each node lets in its share: the limit divided by the nodes
+    concurrent                      the same
+    quotas                          nothing is let in: `StoreError`
+
+Every node counts what it lets in itself in memory, too, so that its share is not handed out anew
+when Redis goes away in the middle of a window.
+"""
+
+import asyncio
+import contextlib
+import secrets
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from importlib import resources
+from typing import Any, Final
+
+import structlog
+
+from manyways.access.limits import (
+    UNLIMITED,
+    Demand,
+    Load,
+    LocalLimits,
+    Past,
+    Reservation,
+    Standing,
+    need_of,
+    reached,
+)
+from manyways.access.meters import BILLION, MOST, Need, billionths
+from manyways.access.obstacles import check_size
+from manyways.access.shared_plan import Plan, Row
+from manyways.access.windows import span_of
+from manyways.errors import StoreError
+from manyways.store.shared import Away, Script, Shared, key
+from manyways.types import Caller, Scope
+
+LEASE: Final = 30.0
+"""Seconds after which a node that says nothing has lost what it held."""
+RENEWED: Final = 8.0
+"""Seconds after which a request that still runs renews what it holds."""
+BEAT: Final = 5.0
+"""Seconds between two signs of life of a node."""
+ALIVE: Final = 15.0
+"""Seconds behind its last one that a node counts as one."""
+TICK: Final = 1.0
+"""Seconds between two looks at what is to be renewed, or sent again."""
+WAITING: Final = 100_000
+"""Settlements that are kept for when Redis is back; more are dropped, and told in the log."""
+PLANS: Final = 20_000
+"""Callers whose rows are kept at hand."""
+TRIES: Final = 3
+"""How often a reservation is tried whose quota is seeded each time, and gone again."""
+
+log = structlog.get_logger("manyways")
+
+
+def _script(*names: str) -> Script:
+    folder = resources.files("manyways.access") / "scripts"
+    return Script("\n".join((folder / f"{name}.lua").read_text("utf-8") for name in names))
+
+
+RESERVE: Final = _script("clock", "window", "meter", "reserve")
+SETTLE: Final = _script("clock", "window", "meter", "settle")
+SEED: Final = _script("clock", "meter", "seed")
+RENEW: Final = _script("clock", "renew")
+_BEAT: Final = Script("""
+local time = redis.call('TIME')
+redis.call('ZADD', KEYS[1], time[1], ARGV[1])
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', time[1] - ARGV[2])
+redis.call('EXPIRE', KEYS[1], ARGV[2])
+return redis.call('ZCARD', KEYS[1])
+""")
+_LEAVE: Final = Script("redis.call('ZREM', KEYS[1], ARGV[1])")
+_NODES: Final = key("nodes")
+
+
+class SharedLimits:
+    """Keeps count in Redis, for all nodes. `run` has to go on in the background."""
+
+    def __init__(
+        self,
+        shared: Shared,
+        load: Load,
+        *,
+        node: str = "",
+        wall: Callable[[], float] = time.time,
+        clock: Callable[[], float] | None = None,
+    ) -> None:
+        """`node` is this process's name, without a colon. `wall` says the day of what is loaded.
+        Tests say the time with `clock`, in place of Redis."""
+        self._shared = shared
+        self._load = load
+        self._node = node or secrets.token_hex(8)
+        self._wall = wall
+        self._clock = clock
+        self._count = 0
+        self._plans: OrderedDict[str, Plan] = OrderedDict()
+        # What was let in here, and what is while Redis is away. It has no past to load.
+        self._near = LocalLimits(_no_past, clock or time.monotonic, wall, since=float("-inf"))
+        self._seeding: dict[str, asyncio.Task[None]] = {}
+        self._held: dict[str, tuple[Plan, list[bytes]]] = {}
+        self._due: deque[tuple[float, str]] = deque()  # when to renew what, in order
+        self._unsettled: deque[tuple[Plan, list[Any]]] = deque()
+        self._dropped = 0
+        self._wake = asyncio.Event()
+        self.nodes = 1
+        shared.on_back(self._back)
+
+    def __repr__(self) -> str:
+        return (
+            f"<SharedLimits {self._node} of {self.nodes}, {len(self._held)} held,"
+            f" {len(self._unsettled)} to be settled>"
+        )
+
+    def admit(self, caller: Caller, demand: Demand) -> Reservation | None:  # noqa: ARG002
+        """As in `Limits`: nothing is known without asking, but for who has no limits."""
+        return None if caller.scopes else UNLIMITED
+
+    async def reserve(self, caller: Caller, demand: Demand) -> Reservation:
+        """As in `Limits`. Raises `StoreError` also for a quota while Redis is away."""
+        if not caller.scopes:
+            return UNLIMITED
+        if demand.fixed:
+            check_size(caller, demand.tokens, demand.cost)
+        plan = self._plan(caller)
+        near = Demand(tokens=demand.tokens, cost=demand.cost)
+        try:
+            held = await self._reserve(plan, need_of(demand))
+        except Away as away:
+            if plan.has_quota:
+                raise StoreError(f"the quota cannot be looked up: {away}") from away
+            nearby = self._near.admit(plan.share(self.nodes), near)
+            assert nearby is not None  # noqa: S101  (it has nothing to load)
+            return nearby
+        held.nearby = self._near.admit(plan.share(0), near)
+        return held
+
+    def peek(self, caller: Caller) -> Standing | None:
+        """As in `Limits`: what this node was told last."""
+        plan = self._plans.get(caller.key_id)
+        standing = None if plan is None else plan.standing
+        if standing is None or standing.reset > self._wall():
+            return standing
+        return Standing(standing.limit, standing.limit, int(self._wall()))
+
+    async def run(self) -> None:
+        """Say that this node lives, renew what it holds, settle what could not be settled;
+        until cancelled."""
+        loop = asyncio.get_running_loop()
+        beat = loop.time()
+        try:
+            while True:
+                self._wake.clear()
+                with contextlib.suppress(Away):
+                    if loop.time() >= beat:
+                        self.nodes = await self._shared.run(_BEAT, [_NODES], self._node, ALIVE)
+                        beat = loop.time() + BEAT
+                    self._renew(loop.time())
+                    await self._settle_waiting()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(TICK):
+                        await self._wake.wait()
+        finally:
+            self._shared.post(_LEAVE, [_NODES], self._node)
+
+    # Reserving
+
+    def _plan(self, caller: Caller) -> Plan:
+        plan = self._plans.get(caller.key_id)
+        if plan is None or (plan.caller is not caller and plan.caller.scopes != caller.scopes):
+            plan = self._plans[caller.key_id] = Plan(caller)
+            if len(self._plans) > PLANS:
+                self._plans.popitem(last=False)
+        return plan
+
+    async def _reserve(self, plan: Plan, need: Need) -> "_Held":
+        self._count += 1
+        name = f"{self._node}.{self._count}"
+        for _ in range(TRIES):
+            answer = await self._shared.run(
+                RESERVE, plan.keys, self._now(), name, LEASE, need.tokens, need.cost,
+                int(need.fixed), *plan.words,
+                orphaned=lambda answer: self._orphaned(plan, name, answer),
+            )  # fmt: skip
+            if answer[0] == b"in":
+                return self._taken(plan, name, answer)
+            if answer[0] == b"out":
+                plan.standing = _standing(*answer[1:4])
+                number, kind, used, wait = answer[4:]
+                row, kind = plan.rows[number], kind.decode()
+                amount = 1 if kind == "requests" else getattr(need, kind)
+                if row.kind == "tokens":
+                    amount = min(amount, row.limit)
+                obstacle = row.obstacle(kind, int(used), amount, wait)
+                raise reached(plan.caller, obstacle, plan.standing)
+            unknown = answer[1:]
+            for number, start in zip(unknown[::2], unknown[1::2], strict=True):
+                await self._seed(plan.rows[number], start)
+        raise Away("what was used of a quota is forgotten again and again")
+
+    def _taken(self, plan: Plan, name: str, answer: list[Any]) -> "_Held":
+        plan.standing = _standing(*answer[1])
+        if plan.held:
+            self._held[name] = plan, answer[2]
+            self._due.append((asyncio.get_running_loop().time() + RENEWED, name))
+        return _Held(self, plan, name, answer[2])
+
+    def _orphaned(self, plan: Plan, name: str, answer: list[Any]) -> None:
+        """Its caller had left when the reservation came."""
+        if answer[0] == b"in":
+            self._taken(plan, name, answer).settle(counted=False, tokens=0, cost=0.0)
+
+    async def _seed(self, row: Row, start: int) -> None:
+        """Tell Redis what was used of a quota since its period began."""
+        task = self._seeding.get(row.keys[0])
+        if task is None:
+            task = asyncio.create_task(self._tell_past(row, start))
+            self._seeding[row.keys[0]] = task
+            task.add_done_callback(lambda task: self._seeded(row.keys[0], task))
+        # Whoever leaves must not take the answer from the others who wait for it.
+        await asyncio.shield(task)
+
+    async def _tell_past(self, row: Row, start: int) -> None:
+        per = row.per
+        if per is None:
+            raise ValueError(f"{row.kind} is no quota")
+        totals = (await self._load(row.scope)).totals.get(per, (0, 0, 0.0))
+        if per != "ever" and span_of(per, self._wall()).start != start:
+            totals = (0, 0, 0.0)  # by one of the two clocks, the period has only just begun
+        requests, tokens, cost = totals
+        await self._shared.run(
+            SEED, row.keys[:1], self._now(), per, start, requests, tokens, round(cost * BILLION)
+        )
+
+    def _seeded(self, name: str, task: "asyncio.Task[None]") -> None:
+        del self._seeding[name]
+        if not task.cancelled():
+            task.exception()  # whoever waited has heard of it
+
+    # Settling
+
+    def settle(self, held: "_Held", *, counted: bool, tokens: int, cost: float) -> None:
+        """Of a reservation that is over."""
+        self._held.pop(held.name, None)
+        plan = held.plan
+        if counted and not plan.settles:
+            return
+        words = [
+            self._now(), held.name, int(counted), min(max(tokens, 0), MOST), billionths(cost), 0,
+            *plan.settling(held.taken),
+        ]  # fmt: skip
+        self._shared.post(
+            SETTLE, plan.keys, *words, failed=lambda sent: self._again(plan, words, sent=sent)
+        )
+
+    def _again(self, plan: Plan, words: list[Any], *, sent: bool) -> None:
+        if sent:
+            words[5] = 1
+        if len(self._unsettled) < WAITING:
+            self._unsettled.append((plan, words))
+        else:
+            self._dropped += 1
+
+    async def _settle_waiting(self) -> None:
+        if self._dropped and not self._shared.away:
+            log.error("settlements were dropped: limits count what was reserved",
+                      count=self._dropped)  # fmt: skip
+            self._dropped = 0
+        while self._unsettled:
+            plan, words = self._unsettled[0]
+            try:
+                await self._shared.run(SETTLE, plan.keys, *words)
+            except Away:
+                words[5] = 1
+                raise
+            self._unsettled.popleft()
+
+    def _renew(self, now: float, *, all_of_them: bool = False) -> None:
+        for _ in range(len(self._due)):
+            due, name = self._due[0]
+            if due > now and not all_of_them:
+                return
+            self._due.popleft()
+            if name not in self._held:
+                continue
+            self._due.append((now + RENEWED, name))
+            plan, taken = self._held[name]
+            words: list[Any] = []
+            for number in plan.held:
+                running = plan.rows[number].kind == "running"
+                words += ("running", name) if running else ("quota", taken[number])
+            keys = [self._key_held(plan, number) for number in plan.held]
+            self._shared.post(RENEW, keys, self._now(), LEASE, *words)
+
+    @staticmethod
+    def _key_held(plan: Plan, number: int) -> str:
+        row = plan.rows[number]
+        return row.keys[0] if row.kind == "running" else row.keys[1]
+
+    def _back(self) -> None:
+        """Redis is there again, perhaps without what it knew."""
+        self._renew(asyncio.get_running_loop().time(), all_of_them=True)
+        self._wake.set()
+
+    def _now(self) -> str | float:
+        return "" if self._clock is None else self._clock()
+
+
+class _Held:
+    """A `Reservation` in Redis."""
+
+    __slots__ = ("_limits", "_open", "name", "nearby", "plan", "standing", "taken")
+
+    def __init__(self, limits: SharedLimits, plan: Plan, name: str, taken: list[bytes]) -> None:
+        self.plan = plan
+        self.name = name
+        self.taken = taken
+        self.standing = plan.standing
+        self.nearby: Reservation | None = None
+        self._limits = limits
+        self._open = True
+
+    def settle(self, *, counted: bool, tokens: int, cost: float) -> None:
+        if not self._open:
+            return
+        self._open = False
+        if self.nearby is not None:
+            self.nearby.settle(counted=counted, tokens=tokens, cost=cost)
+        self._limits.settle(self, counted=counted, tokens=tokens, cost=cost)
+
+
+def _standing(limit: int, remaining: int, reset: int) -> Standing | None:
+    return None if limit < 0 else Standing(limit, remaining, reset)
+
+
+async def _no_past(scope: Scope) -> Past:  # noqa: ARG001
+    return Past()

@@ -1,0 +1,160 @@
+"""What is asked of Redis for one caller: a row for each limit, as `scripts/reserve.lua` reads them.
+
+All keys of a caller carry one tag, its account's or else its own: so an account is kept together
+with all its keys, wherever a cluster keeps them.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal, NamedTuple
+
+from manyways.access.limits import Standing
+from manyways.access.meters import BILLION, Rule
+from manyways.access.obstacles import Kind, Obstacle
+from manyways.access.windows import NO_LIMIT
+from manyways.store.shared import key
+from manyways.types import Allowance, Caller, Period, Scope
+
+Word = str | int | float
+
+
+class Row(NamedTuple):
+    """One limit. `keys` are two; `words` say its numbers, as reserving wants them."""
+
+    scope: Scope
+    kind: Literal["requests", "tokens", "running", "quota"]
+    keys: tuple[str, str]
+    words: tuple[Word, ...]
+    limit: int = 0
+    length: float | None = None
+    per: Period | None = None
+    rule: Rule = Rule()
+
+    def settling(self, taken: bytes) -> tuple[Word | bytes, ...]:
+        """As settling wants it, with what was taken."""
+        if self.kind == "running":
+            return self.words
+        return (*(self.words[:2] if self.kind == "quota" else self.words), taken)
+
+    def obstacle(self, kind: Kind, used: int, need: int, wait: int) -> Obstacle:
+        """This limit in the way, in the units of `kind` as they are counted."""
+        limit: float = self.limit
+        amounts: tuple[float, float] = (used, need)
+        if self.kind == "quota":
+            limit = getattr(self.rule, kind)
+            if kind == "cost":
+                limit, amounts = limit / BILLION, (used / BILLION, need / BILLION)
+        return Obstacle(
+            scope=self.scope,
+            kind=kind,
+            limit=limit,
+            used=amounts[0],
+            need=amounts[1],
+            wait=wait,
+            length=self.length,
+            per=self.per,
+        )
+
+
+class Plan:
+    """A caller's limits. `held` are the rows that a node has to renew while a request runs;
+    `settles` says whether there is anything to settle for a request that counts. `standing` is
+    what was told last."""
+
+    __slots__ = ("_near", "caller", "has_quota", "held", "keys", "rows", "settles", "standing",
+                 "words")  # fmt: skip
+
+    def __init__(self, caller: Caller) -> None:
+        self.caller = caller
+        tag = f"{{{caller.account_id or caller.line or caller.key_id}}}"
+        self.rows = tuple(row for scope in caller.scopes for row in _rows(scope, tag))
+        self.keys = tuple(name for row in self.rows for name in row.keys)
+        self.words = tuple(word for row in self.rows for word in row.words)
+        self.held = tuple(
+            number for number, row in enumerate(self.rows) if row.kind in {"running", "quota"}
+        )
+        self.has_quota = any(row.kind == "quota" for row in self.rows)
+        self.settles = any(row.kind != "requests" for row in self.rows)
+        self.standing: Standing | None = None
+        self._near: dict[int, Caller] = {}
+
+    def __repr__(self) -> str:
+        return f"<Plan {self.caller.key_id} {len(self.rows)} limits>"
+
+    def share(self, nodes: int) -> Caller:
+        """The caller with one node's share of its limits, of so many nodes; with 0, without
+        bounds, to be counted only. Quotas are left out."""
+        found = self._near.get(nodes)
+        if found is None:
+            scopes = tuple(
+                Scope(id=scope.id, allowance=shared)
+                for scope in self.caller.scopes
+                if (shared := _share(scope.allowance, nodes)).limits
+            )
+            caller = self.caller
+            found = self._near[nodes] = Caller(
+                key_id=caller.key_id, key_type=caller.key_type, last4=caller.last4, scopes=scopes
+            )
+            if len(self._near) > 2:  # the number of nodes has changed: the oldest goes
+                del self._near[next(number for number in self._near if number not in (0, nodes))]
+        return found
+
+    def settling(self, taken: Sequence[bytes]) -> tuple[Any, ...]:
+        """The rows with what was taken of each."""
+        return tuple(
+            word for row, what in zip(self.rows, taken, strict=True) for word in row.settling(what)
+        )
+
+
+def _rows(scope: Scope, tag: str) -> Iterator[Row]:
+    allowance = scope.allowance
+
+    def keys(first: str, second: str) -> tuple[str, str]:
+        return key(tag, scope.id, first), key(tag, scope.id, second)
+
+    if allowance.requests and allowance.window:
+        yield Row(
+            scope,
+            "requests",
+            keys("requests", "requests-promised"),
+            ("requests", allowance.requests, allowance.window),
+            limit=allowance.requests,
+            length=allowance.window,
+        )
+    if allowance.tokens and allowance.tokens_window:
+        yield Row(
+            scope,
+            "tokens",
+            keys("tokens", "tokens-promised"),
+            ("tokens", allowance.tokens, allowance.tokens_window),
+            limit=allowance.tokens,
+            length=allowance.tokens_window,
+        )
+    if allowance.concurrent:
+        yield Row(
+            scope,
+            "running",
+            keys("running", "crowd"),
+            ("running", allowance.concurrent),
+            limit=allowance.concurrent,
+        )
+    rules: dict[Period, Rule] = {}
+    for quota in allowance.quota:
+        rules[quota.per] = rules.get(quota.per, Rule()).tightened(quota)
+    for per, rule in rules.items():
+        yield Row(
+            scope, "quota", keys(f"used-{per}", f"held-{per}"), ("quota", per, *rule),
+            per=per, rule=rule,
+        )  # fmt: skip
+
+
+def _share(allowance: Allowance, nodes: int) -> Allowance:
+    def part(amount: int | None) -> int | None:
+        return amount and (max(1, amount // nodes) if nodes else NO_LIMIT)
+
+    return Allowance(
+        requests=part(allowance.requests),
+        window=allowance.window,
+        tokens=part(allowance.tokens),
+        tokens_window=allowance.tokens_window,
+        concurrent=part(allowance.concurrent),
+    )
