@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import Any, Final
 
@@ -76,13 +77,8 @@ async def body_fields(exchange: Exchange, *names: str) -> Fields:
         raise Refusal("invalid_request", f"The body is not a JSON object: {error}.") from None
     for name in values:
         if name not in names:
-            near = get_close_matches(name, names, n=1)
-            hint = f"; did you mean {near[0]}?" if near else f"; these are: {', '.join(names)}."
-            raise Refusal(
-                "invalid_request",
-                f"{_short(name)}: there is no such field{hint}",
-                param=_short(name),
-            )
+            words = f"{_short(name)}: there is no such field{_hint(name, names)}"
+            raise Refusal("invalid_request", words, param=_short(name))
     return Fields(values)
 
 
@@ -98,6 +94,13 @@ def as_seconds(value: object) -> float | None:
 def wrong(name: str, what: str) -> Refusal:
     """400, naming the field."""
     return Refusal("invalid_request", f"{name}: {what}.", param=name)
+
+
+def _hint(name: str, names: Sequence[str]) -> str:
+    near = get_close_matches(name, names, n=1)
+    if near:
+        return f"; did you mean {near[0]}?"
+    return f"; these are: {', '.join(names)}." if names else "; none is needed."
 
 
 def _short(name: str) -> str:

@@ -12,12 +12,12 @@ import msgspec
 from manyways import __version__
 from manyways.dialects import json_text
 from manyways.dialects.openai_chat.request import ChatBody
+from manyways.edge import openapi_admin
+from manyways.edge.described import JSON, object_of, operation, reference
 from manyways.edge.problems import TABLE
 from manyways.edge.wellbeing import STATES
 
-_JSON = "application/json"
-_TEXT = "text/plain"
-_NAMES = {"lang": "Language of the text: `ru` or `en`; else `Accept-Language`, else Russian."}
+_PLAIN = "text/plain"
 
 
 def document(mounts: Iterable[str]) -> bytes:
@@ -27,28 +27,9 @@ def document(mounts: Iterable[str]) -> bytes:
     )
     paths: dict[str, Any] = {}
     for mount in mounts:
-        for path, operation in _mounted().items():
-            paths[mount + path] = operation
-    paths["/openapi.json"] = {"get": _operation("This description", "health", {}, "OpenAPI")}
-    paths["/healthz"] = {"get": _operation("Whether the gateway is alive", "health", {}, "Alive")}
-    paths["/readyz"] = {"get": _operation("Whether it can answer", "health", {}, "Ready")}
-    paths["/metrics"] = {
-        "get": _operation(
-            "Counters for Prometheus", "health", {}, "The text format, version 0.0.4", kind=_TEXT
-        )
-    }
-    paths["/admin/v1/providers"] = {
-        "get": {
-            **_operation(
-                "How the providers do: what rests, why, since when and until when",
-                "admin",
-                {"name": "Only this one."},
-                "A list",
-                schema={"$ref": "#/components/schemas/ProviderHealth"},
-            ),
-            "security": [{"key": []}],
-        }
-    }
+        for path, methods in {**_mounted(), **openapi_admin.mounted()}.items():
+            paths[mount + path] = methods
+    paths |= _rooted()
     return json_text.encode(
         {
             "openapi": "3.1.0",
@@ -65,92 +46,96 @@ def document(mounts: Iterable[str]) -> bytes:
                     **_plain(components),
                     "Error": _error(),
                     "ProviderHealth": _provider_health(),
+                    **openapi_admin.schemas(),
                 },
             },
         }
     )
 
 
+def _rooted() -> dict[str, Any]:
+    return {
+        "/openapi.json": {"get": operation("This description", "health", "OpenAPI")},
+        "/healthz": {"get": operation("Whether the gateway is alive", "health", "Alive")},
+        "/readyz": {"get": operation("Whether it can answer", "health", "Ready")},
+        "/metrics": {
+            "get": operation(
+                "Counters for Prometheus",
+                "health",
+                "The text format, version 0.0.4",
+                kinds=(_PLAIN,),
+            )
+        },
+        "/admin/v1/providers": {
+            "get": operation(
+                "How the providers do: what rests, why, since when and until when",
+                "admin",
+                "A list",
+                query={"name": "Only this one."},
+                schema=reference("ProviderHealth"),
+                key=True,
+            )
+        },
+        **openapi_admin.rooted(),
+    }
+
+
 def _mounted() -> dict[str, Any]:
     return {
         "/chat/completions": {
-            "post": {
-                **_operation("Ask a model, whole or streamed", "chat", {}, "The answer"),
-                "security": [{"key": []}],
-                "requestBody": {
-                    "required": True,
-                    "content": {_JSON: {"schema": {"$ref": "#/components/schemas/ChatBody"}}},
+            "post": operation(
+                "Ask a model, whole or streamed",
+                "chat",
+                "The answer",
+                headers={
+                    "Idempotency-Key": "The same request with the same key, sent again within a"
+                    " day, gets the same answer.",
+                    "X-Request-Timeout": "How long you are willing to wait: `30`, `2.5`, `2m`.",
                 },
-            }
+                body=reference("ChatBody"),
+                kinds=(JSON, "text/event-stream"),
+                key=True,
+            )
         },
         "/models": {
-            "get": _operation(
+            "get": operation(
                 "The models there are",
                 "catalog",
-                {
+                "A list of models",
+                query={
                     "provider": "Only this provider's.",
                     "category": "`text`, `image`, `audio`, `video` or `embedding`.",
                     "capability": "Only those that can do this.",
                     "status": "`all` shows those that are down, too.",
                 },
-                "A list of models",
             )
         },
         "/models/{id}": {
-            "get": _operation(
+            "get": operation(
                 "One model",
                 "catalog",
-                {"provider": "At this provider."},
                 "The model",
+                query={"provider": "At this provider."},
                 path={"id": "The model's id; it may contain slashes."},
             )
         },
         "/models/list": {
-            "get": _operation(
+            "get": operation(
                 "The models as a text for people",
                 "catalog",
-                {"provider": "Only this provider's.", "type": "Only this category.", **_NAMES},
                 "`{text}`",
+                query={
+                    "provider": "Only this provider's.",
+                    "type": "Only this category.",
+                    "lang": "Language of the text: `ru` or `en`; else `Accept-Language`, else"
+                    " Russian.",
+                },
             )
         },
         "/providers": {
-            "get": _operation(
-                "The providers there are", "catalog", {"name": "Only this one."}, "A list"
+            "get": operation(
+                "The providers there are", "catalog", "A list", query={"name": "Only this one."}
             )
-        },
-    }
-
-
-def _operation(
-    summary: str,
-    tag: str,
-    query: dict[str, str],
-    answer: str,
-    *,
-    path: dict[str, str] | None = None,
-    kind: str = _JSON,
-    schema: dict[str, Any] | None = None,
-) -> dict[str, Any]:
-    parameters = [
-        {"name": name, "in": place, "required": place == "path", "description": text,
-         "schema": {"type": "string"}}
-        for place, names in (("path", path or {}), ("query", query))
-        for name, text in names.items()
-    ]  # fmt: skip
-    usual = {"type": "object" if kind == _JSON else "string"}
-    content: dict[str, Any] = {kind: {"schema": schema or usual}}
-    if tag == "chat":
-        content["text/event-stream"] = {"schema": {"type": "string"}}
-    return {
-        "summary": summary,
-        "tags": [tag],
-        "parameters": parameters,
-        "responses": {
-            "200": {"description": answer, "content": content},
-            "default": {
-                "description": "An error",
-                "content": {_JSON: {"schema": {"$ref": "#/components/schemas/Error"}}},
-            },
         },
     }
 
@@ -189,8 +174,8 @@ def _provider_health() -> dict[str, Any]:
         "back_at": {**moment, "description": "From then on, a request may try it again."},
         "due": {"type": "boolean", "description": "Its rest is over, and nothing tried it yet."},
     }
-    credential = _object({"label": {"type": "string"}, **state, "failures": count})
-    model = _object(
+    credential = object_of({"label": {"type": "string"}, **state, "failures": count})
+    model = object_of(
         {
             "id": {"type": "string"},
             "status": {"type": "string"},
@@ -200,30 +185,26 @@ def _provider_health() -> dict[str, Any]:
             "running": count,
             "served": count,
             "outcomes": {"type": "object", "additionalProperties": count},
-            "latency": _object(
+            "latency": object_of(
                 dict.fromkeys(("first_token_ms", "first_token_p95_ms", "whole_ms"), figure)
             ),
             "limited": {"type": "array", "items": credential},
         }
     )
     totals = ("models", "resting", "degraded", "running", "served", "failed")
-    provider = _object(
+    provider = object_of(
         {
             "name": {"type": "string"},
             "object": {"const": "provider"},
             "protocol": {"type": "string"},
             "base_url": text,
             **state,
-            "totals": _object(dict.fromkeys(totals, count)),
+            "totals": object_of(dict.fromkeys(totals, count)),
             "credentials": {"type": "array", "items": credential},
             "models": {"type": "array", "items": model},
         }
     )
-    return _object({"object": {"const": "list"}, "data": {"type": "array", "items": provider}})
-
-
-def _object(properties: dict[str, Any]) -> dict[str, Any]:
-    return {"type": "object", "required": list(properties), "properties": properties}
+    return object_of({"object": {"const": "list"}, "data": {"type": "array", "items": provider}})
 
 
 def _plain(components: dict[str, Any]) -> dict[str, Any]:
