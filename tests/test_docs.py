@@ -15,7 +15,7 @@ import pytest
 import typer.main
 from typer.core import TyperCommand, TyperGroup
 
-from manyways import app as composition
+from manyways.app.gateway import gateway
 from manyways.cli.main import app as commands
 from manyways.config import Settings, load, show
 from manyways.edge.problems import TABLE
@@ -92,7 +92,7 @@ def named(example: tuple[str, str]) -> str:
 async def routes(tmp_path: Path) -> AsyncIterator[Routes]:
     """The routes as the gateway puts them together."""
     database = store.open_database(store.Settings(url=f"sqlite:///{tmp_path}/docs.db"))
-    async with composition._gateway(Settings(), database) as edge:
+    async with gateway(Settings(), database) as edge:
         yield edge._routes
     database.close()
 

@@ -192,6 +192,7 @@ def test_with_drain_an_answer_is_read_to_its_end(stage: Stage, stream: bool, beg
     stage.gateway.logged('"status":499', since=logged, limit=AT_ONCE)
     go_on.set()
     eventually(lambda: asked.sent == size, "all of it is taken")
+    stage.gateway.logged('"event":"drained"', since=logged, limit=AT_ONCE)
     assert not asked.left.is_set()
     # What was read to its end leaves a connection that can be used again.
     connections = stage.walls["Billing"].wall.connections

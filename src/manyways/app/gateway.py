@@ -27,6 +27,7 @@ from manyways.attempts.tally import Tally
 from manyways.catalog.catalog import Catalog
 from manyways.config import Settings
 from manyways.edge.http import Edge
+from manyways.edge.team import Team
 from manyways.flow import Flow
 from manyways.operations import retention
 from manyways.routing.health import Health, Name
@@ -50,8 +51,10 @@ log = structlog.get_logger("manyways")
 
 
 @contextlib.asynccontextmanager
-async def gateway(settings: Settings, database: Database) -> AsyncIterator[Edge]:
-    """A running gateway, but for its socket."""
+async def gateway(
+    settings: Settings, database: Database, worker: int | None = None
+) -> AsyncIterator[Edge]:
+    """A running gateway, but for its socket. `worker` is its number among several."""
     async with contextlib.AsyncExitStack() as stack:
         providers, ask = await stack.enter_async_context(upstreams(settings))
         catalog = Catalog(settings.catalog, settings.providers, ask)
@@ -77,7 +80,7 @@ async def gateway(settings: Settings, database: Database) -> AsyncIterator[Edge]
 
             shared = await Shared.open(settings.cluster.redis)
             stack.push_async_callback(shared.aclose)
-            counted = SharedLimits(shared, past, node)
+            counted = SharedLimits(shared, past, node=node)
             limits = counted
             works += [counted.run, SharedHealth(shared, health, node).run]
         else:
@@ -123,15 +126,17 @@ async def gateway(settings: Settings, database: Database) -> AsyncIterator[Edge]
             claims=claims,
             shared=shared,
             leader=leader,
+            team=None if worker is None else Team(journal.folder, worker),
         )
         if any(
             kind.tokens or kind.quota for kind in (*settings.keys.types.values(), settings.accounts)
         ):
             tokens.count(".")  # loads what counting needs, before anybody waits for it
         await ledger.drain(CATCH_UP)
-        async with background(*works):
+        edge, page_works = edge_of(parts)
+        async with background(*works, *page_works):
             try:
-                yield edge_of(parts)
+                yield edge
             finally:
                 await books.drains.aclose()
                 books.refusals.flush(journal.write)
@@ -157,10 +162,11 @@ async def _expire(database: Database) -> None:
     from manyways.store import idempotency
 
     now = time.time()
-    while await database.call(
-        lambda connection: idempotency.expire(connection, now, _AT_ONCE), limit=10.0, write=True
-    ):
-        await asyncio.sleep(0)
+    more = 1
+    while more:
+        more = await database.call(
+            lambda connection: idempotency.expire(connection, now, _AT_ONCE), limit=10.0, write=True
+        )
 
 
 def _tell_of_health(name: Name, why: str, seconds: float | None) -> None:

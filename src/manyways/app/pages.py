@@ -1,6 +1,8 @@
 """Every route of the gateway, and what stands behind it."""
 
 import time
+from collections.abc import Awaitable, Callable
+from functools import partial
 
 from msgspec import Struct
 
@@ -12,13 +14,17 @@ from manyways.attempts.tally import Tally
 from manyways.catalog.catalog import Catalog
 from manyways.config import Settings
 from manyways.edge.admin import AdminPages
+from manyways.edge.admin_accounts import AccountPages
+from manyways.edge.admin_keys import KeyPages
 from manyways.edge.catalog import CatalogPages
+from manyways.edge.clerk import Clerk
 from manyways.edge.exchange import Exchange
 from manyways.edge.http import Edge
 from manyways.edge.idempotency import Repeats
-from manyways.edge.metrics import MetricsPage, RequestCounts
+from manyways.edge.metrics import MetricsPage, RequestCounts, UsageReading
 from manyways.edge.readiness import ReadinessPage
-from manyways.edge.routes import NOT_YET, Endpoint, Routes
+from manyways.edge.routes import NOT_YET, Endpoint, EndpointOf, Routes
+from manyways.edge.team import Team
 from manyways.errors import Refusal
 from manyways.flow import Flow
 from manyways.routing.health import Health
@@ -47,10 +53,14 @@ class Parts(Struct, frozen=True, kw_only=True):
     claims: Claims
     shared: Shared | None
     leader: Leader
+    team: Team | None
 
 
-def edge_of(parts: Parts) -> Edge:
-    """Every route, and what counts the requests to it."""
+Work = Callable[[], Awaitable[None]]
+
+
+def edge_of(parts: Parts) -> tuple[Edge, list[Work]]:
+    """Every route, and what counts the requests to it; and work that goes on for the pages."""
     settings, flow, catalog = parts.settings, parts.flow, parts.catalog
     admin_types = {name for name, kind in settings.keys.types.items() if kind.admin}
     pages = CatalogPages(catalog, settings.catalog.title)
@@ -69,6 +79,9 @@ def edge_of(parts: Parts) -> Edge:
         standings=standing,
         label=lambda name, credential: parts.providers[name].label(credential),
     )
+    clerk = Clerk(parts.database, admit=admin.admit, changed=parts.ring.poll)
+    keys = KeyPages(clerk, settings.keys)
+    accounts = AccountPages(clerk)
     repeats = Repeats(
         parts.claims,
         authenticate=flow.authenticate,
@@ -88,6 +101,20 @@ def edge_of(parts: Parts) -> Edge:
         "/readyz": _reading(ready.ready),
         "/openapi.json": _reading(_described(settings)),
         "/admin/v1/providers": _reading(admin.providers),
+        "/admin/v1/keys": {**_reading(keys.list), "POST": keys.create},
+        "/admin/v1/accounts": {**_reading(accounts.list), "POST": accounts.create},
+    }
+    with_id: dict[str, dict[str, EndpointOf]] = {
+        "/admin/v1/keys/{id}": {"GET": keys.show, "HEAD": keys.show, "PATCH": keys.change},
+        "/admin/v1/keys/{id}/revoke": {"POST": keys.revoke},
+        "/admin/v1/keys/{id}/rotate": {"POST": keys.rotate},
+        "/admin/v1/accounts/{id}": {
+            "GET": accounts.show,
+            "HEAD": accounts.show,
+            "PATCH": accounts.change,
+        },
+        "/admin/v1/accounts/{id}/suspend": {"POST": accounts.suspend},
+        "/admin/v1/accounts/{id}/resume": {"POST": accounts.resume},
     }
     counts = RequestCounts(
         (mount.path for mount in settings.server.mounts), mounted, (*rooted, "/metrics")
@@ -102,11 +129,31 @@ def edge_of(parts: Parts) -> Edge:
         tally=parts.tally,
         active=active,
         catalog=lambda: catalog.snapshot,
+        usage=lambda: _usage(parts),
+        team=parts.team,
     )
     rooted["/metrics"] = _reading(metrics.metrics)
-    routes = Routes(settings.server, mounted, rooted, model=pages.model)
+    routes = Routes(settings.server, mounted, rooted, model=pages.model, with_id=with_id)
     edge: Edge = Edge(routes, settings.server, counts, logs.tell)
-    return edge
+    works: list[Work] = []
+    if parts.team is not None:
+        works.append(partial(parts.team.follow, metrics.page))
+    return edge, works
+
+
+def _usage(parts: Parts) -> UsageReading:
+    backlog, journal = parts.ledger.backlog, parts.books.journal
+    return UsageReading(
+        records=backlog.lines,
+        bytes=backlog.bytes,
+        age=backlog.age,
+        waiting=journal.waiting,
+        lost=journal.lost,
+        set_aside=parts.ledger.set_aside,
+        refusals=dict(parts.books.refusals.by_code),
+        redis=None if parts.shared is None else not parts.shared.away,
+        leads=parts.leader.leads,
+    )
 
 
 def _owner(caller: Caller) -> str:

@@ -40,16 +40,17 @@ async def serve(
     database: Database,
     ready: Callable[[str], None],
     listener: socket.socket | None = None,
+    worker: int | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT. `ready` is called with the base URL once the socket listens.
-    `listener` is one that others may share.
+    `listener` is one that others may share, and `worker` this process's number among them.
 
     Raises `CannotListen`. The database stays open: it belongs to the caller.
     """
     listener = listener or listen(settings)
     stop = asyncio.Event()
     _do_not_interrupt()
-    async with gateway(settings, database) as edge:
+    async with gateway(settings, database, worker) as edge:
         url = url_of(listener)
         server = _Server(edge, settings, listener)
         serving = asyncio.create_task(server.serve())

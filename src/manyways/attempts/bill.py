@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from typing import Final, Protocol
 
+import structlog
 from msgspec import Raw
 
 from manyways.access.limits import (
@@ -33,6 +34,8 @@ from manyways.upstream.drain import Drains
 from manyways.usage.journal import Journal
 from manyways.usage.pricing import cost
 from manyways.usage.record import AttemptRecord, UsageRecord
+
+log = structlog.get_logger("manyways.attempts")
 
 _WORDS: Final = 500
 """Letters of an error that are kept."""
@@ -87,6 +90,8 @@ class Books:
     def _drained(self, attempt: Attempt, usage: Raw | None) -> None:
         if usage is not None:
             self._tally.drained += 1
+        model = attempt.model
+        log.info("drained", model=model.id, provider=model.provider, told=usage is not None)
         bill = self._awaited.pop(attempt, None)
         if bill is not None:
             bill.drained(attempt, usage)

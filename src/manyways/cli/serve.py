@@ -36,6 +36,7 @@ def serve(
         ),
     ] = 1,
     listener: Annotated[int | None, typer.Option(hidden=True)] = None,
+    worker: Annotated[int, typer.Option(hidden=True)] = 1,
 ) -> None:
     """Serve the API until SIGTERM or Ctrl-C.
 
@@ -61,7 +62,7 @@ def serve(
         try:
             database.lock_for_serving()
             if listener is not None:
-                _work(settings, database, listener)
+                _work(settings, database, listener, worker)
             elif workers > 1:
                 _lead(settings, database, workers)
             else:
@@ -120,7 +121,7 @@ def _serve(settings: Settings, database: Database) -> None:
     uvloop.run(app.serve(settings, database, ready))
 
 
-def _work(settings: Settings, database: Database, listener: int) -> None:
+def _work(settings: Settings, database: Database, listener: int, worker: int) -> None:
     """Be one of several workers."""
     import uvloop
 
@@ -134,6 +135,7 @@ def _work(settings: Settings, database: Database, listener: int) -> None:
             database,
             lambda _url: output.write(workers.READY.decode()),
             socket.socket(fileno=listener),
+            worker,
         )
     )
 

@@ -40,7 +40,7 @@ class WorkerFailed(ManywaysError):
 
 
 class Workers:
-    """Runs `count` times `command`, with `--listener` and the socket's number behind it."""
+    """Runs `count` times `command`, with the socket's number and its own behind it."""
 
     def __init__(
         self, command: Sequence[str], listener: socket.socket, count: int, drain: float
@@ -73,6 +73,8 @@ class Workers:
             *self._command,
             "--listener",
             str(number_of_socket),
+            "--worker",
+            str(number + 1),
             stdin=PIPE,
             stdout=PIPE,
             pass_fds=(number_of_socket,),

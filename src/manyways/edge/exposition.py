@@ -20,7 +20,7 @@ from prometheus_client.registry import Collector
 
 from manyways import __version__
 from manyways.catalog.snapshot import Snapshot
-from manyways.edge.metrics import BOUNDS, EndpointCounts, Reading
+from manyways.edge.metrics import BOUNDS, EndpointCounts, Reading, UsageReading
 from manyways.edge.wording import Reason
 from manyways.routing.standing import Standing
 
@@ -65,6 +65,7 @@ class _Page(Collector):
         for method, count in self._reading.continuations.items():
             continuations.add_metric((method,), count)
         yield continuations
+        yield from _usage(self._reading.usage)
         yield from PROCESS_COLLECTOR.collect()
 
     def _requests(self) -> Iterator[Metric]:
@@ -87,6 +88,33 @@ class _Page(Collector):
         yield GaugeMetricFamily(
             "manyways_requests_active", "Requests under way.", value=self._reading.active
         )
+
+
+def _usage(reading: UsageReading) -> Iterator[Metric]:
+    for name, text, value in (
+        ("backlog_records", "Records not in the database yet, about.", reading.records),
+        ("backlog_bytes", "Bytes of the journal not in the database yet.", reading.bytes),
+        ("backlog_age_seconds", "The age of the oldest of them.", reading.age),
+        ("unwritten_records", "Records in memory, as the journal fails.", reading.waiting),
+    ):
+        yield GaugeMetricFamily(f"manyways_usage_{name}", text, value=value)
+    for name, text, count in (
+        ("lost_records", "Records that never reached the disk.", reading.lost),
+        ("set_aside", "Lines of the journal that could not be moved, and were kept.",
+         reading.set_aside),
+    ):  # fmt: skip
+        yield CounterMetricFamily(f"manyways_usage_{name}_total", text, value=count)
+    refusals = CounterMetricFamily(
+        "manyways_limit_refusals_total", "Requests that a limit refused.", labels=("code",)
+    )
+    for code, count in reading.refusals.items():
+        refusals.add_metric((code,), count)
+    yield refusals
+    yield GaugeMetricFamily(
+        "manyways_leader", "1 where scheduled work is done.", value=int(reading.leads)
+    )
+    if reading.redis is not None:
+        yield GaugeMetricFamily("manyways_redis_up", "1 while Redis answers.", value=reading.redis)
 
 
 def _buckets(endpoint: EndpointCounts) -> list[tuple[str, float]]:

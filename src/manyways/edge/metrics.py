@@ -15,6 +15,7 @@ from msgspec import Struct
 from manyways.attempts.tally import Tally
 from manyways.catalog.snapshot import Snapshot
 from manyways.edge.exchange import Exchange
+from manyways.edge.team import Team
 from manyways.routing.standing import Standing
 
 BOUNDS: Final = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
@@ -95,6 +96,23 @@ class RequestCounts:
         return self._one_model if path.startswith(self._model_prefixes) else self._other
 
 
+class UsageReading(Struct, frozen=True, kw_only=True):
+    """The account of usage at one moment: what waits to be in the database, about so many
+    records and bytes, the oldest so many seconds old; what waits for the journal, was lost to
+    it, or was set aside; and refusals by limits, by code. `redis` is whether it is connected,
+    `None` without one; `leads` whether this process does the scheduled work."""
+
+    records: int = 0
+    bytes: int = 0
+    age: float = 0.0
+    waiting: int = 0
+    lost: int = 0
+    set_aside: int = 0
+    refusals: dict[str, int] = {}
+    redis: bool | None = None
+    leads: bool = True
+
+
 class Reading(Struct, frozen=True, kw_only=True):
     """Everything the page tells, at one moment. `now` is Unix seconds."""
 
@@ -105,11 +123,13 @@ class Reading(Struct, frozen=True, kw_only=True):
     totals: dict[str, int]
     continuations: dict[str, int]
     catalog: Snapshot
+    usage: UsageReading
 
 
 class MetricsPage:
     """`GET /metrics`. `active` tells how many requests are under way, `catalog` the models
-    that there are, `clock` Unix seconds."""
+    that there are, `usage` how its account stands, `clock` Unix seconds. One of a `team` tells
+    what all of it has to tell."""
 
     def __init__(
         self,
@@ -119,8 +139,12 @@ class MetricsPage:
         tally: Tally,
         active: Callable[[], int],
         catalog: Callable[[], Snapshot] = Snapshot,
+        usage: Callable[[], UsageReading] = UsageReading,
+        team: Team | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
+        self._usage = usage
+        self._team = team
         self._counts = counts
         self._standings = standings
         self._tally = tally
@@ -132,8 +156,9 @@ class MetricsPage:
 
     async def metrics(self, exchange: Exchange) -> None:
         """The text format of Prometheus, version 0.0.4, which every one of them reads."""
-        async with self._turn:
-            body = await asyncio.to_thread(_write, self._read())
+        body = await self.page()
+        if self._team is not None:
+            body = await asyncio.to_thread(self._team.together, body)
         await exchange.answer(
             body,
             200,
@@ -142,6 +167,11 @@ class MetricsPage:
                 (b"cache-control", b"no-store"),
             ],
         )
+
+    async def page(self) -> bytes:
+        """What this process has to tell."""
+        async with self._turn:
+            return await asyncio.to_thread(_write, self._read())
 
     def _read(self) -> Reading:
         tally = self._tally
@@ -160,6 +190,7 @@ class MetricsPage:
             },
             continuations=dict(tally.continuations),
             catalog=self._catalog(),
+            usage=self._usage(),
         )
 
 

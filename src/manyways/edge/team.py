@@ -1,0 +1,81 @@
+"""The metrics of several workers behind one socket: whoever is asked tells those of all.
+
+Each writes its own page into a shared folder every few seconds, and each sample of the common
+page carries the number of its worker: so none of them ever counts backwards, and a worker that
+was replaced begins anew as any process does.
+"""
+
+import asyncio
+import contextlib
+import os
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Final
+
+INTERVAL: Final = 2.0
+"""Seconds between two times that a page is written."""
+STALE: Final = 10.0
+"""Seconds after which a page says nothing any more: its worker is gone."""
+_SUFFIX: Final = ".metrics"
+
+
+class Team:
+    """One worker's place among the others. `number` counts from 1."""
+
+    def __init__(self, folder: Path, number: int) -> None:
+        self._folder = folder
+        self._number = number
+
+    def __repr__(self) -> str:
+        return f"<Team in {self._folder}, as {self._number}>"
+
+    async def follow(self, page: Callable[[], Awaitable[bytes]]) -> None:
+        """Write our page again and again, until cancelled; then take it away."""
+        mine = self._folder / f"worker-{self._number}{_SUFFIX}"
+        try:
+            while True:
+                written = await page()
+                await asyncio.to_thread(_replace, mine, written)
+                await asyncio.sleep(INTERVAL)
+        finally:
+            with contextlib.suppress(OSError):
+                mine.unlink()
+
+    def together(self, mine: bytes) -> bytes:
+        """The common page: ours as it is now, the others' as they wrote it last."""
+        from prometheus_client import generate_latest
+        from prometheus_client.core import Metric
+        from prometheus_client.parser import text_string_to_metric_families
+        from prometheus_client.registry import Collector
+
+        families: dict[str, Metric] = {}
+        pages = {self._number: mine, **dict(self._others())}
+        for number, page in sorted(pages.items()):
+            for family in text_string_to_metric_families(page.decode()):
+                common = families.setdefault(
+                    family.name, Metric(family.name, family.documentation, family.type)
+                )
+                common.samples += [
+                    sample._replace(labels={**sample.labels, "worker": str(number)})
+                    for sample in family.samples
+                ]
+
+        class All(Collector):
+            def collect(self) -> Iterator[Metric]:
+                yield from families.values()
+
+        return generate_latest(All())
+
+    def _others(self) -> Iterator[tuple[int, bytes]]:
+        for file in self._folder.glob(f"worker-*{_SUFFIX}"):
+            number = int(file.stem.removeprefix("worker-"))
+            with contextlib.suppress(OSError):
+                if number != self._number and time.time() - file.stat().st_mtime < STALE:
+                    yield number, file.read_bytes()
+
+
+def _replace(file: Path, content: bytes) -> None:
+    unfinished = file.with_suffix(f".{os.getpid()}.new")
+    unfinished.write_bytes(content)
+    unfinished.replace(file)
