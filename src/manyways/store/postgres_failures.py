@@ -4,6 +4,7 @@ Codes are those of https://www.postgresql.org/docs/current/errcodes-appendix.htm
 that could not be made has none: what is known of it are the words of libpq and of the server.
 """
 
+import re
 from typing import Final
 
 from manyways.errors import StoreError
@@ -17,6 +18,10 @@ _LOGIN: Final = (
     "letters @ : / ? # % are written %40 %3A %2F %3F %23 %25), or let this machine in: pg_hba.conf."
 )
 _MISSING: Final = "does not exist. Make it (createdb tells how), or name another in database.url."
+_FORBIDDEN: Final = (
+    "does not let this user do that: {words}. Make the user its owner: ALTER DATABASE ... OWNER "
+    "TO ..."
+)
 _FULL_HOUSE: Final = (
     "has no connection left. Raise max_connections (or the limit of the user or the database), or "
     "let fewer processes share it."
@@ -42,8 +47,7 @@ _BY_CODE: Final = {
     "28000": _LOGIN,
     "28P01": _LOGIN,
     "3D000": _MISSING,
-    "42501": "does not let this user do that: {words}. Make the user its owner: "
-    "ALTER DATABASE ... OWNER TO ...",
+    "42501": _FORBIDDEN,
     "53100": "cannot grow: its disk is full. Make room.",
     "53200": "has no memory left. Give its machine more, or let less run there.",
     "53300": _FULL_HOUSE,
@@ -65,15 +69,17 @@ _CONFLICTS: Final = {
 
 # Words by which a failed connection is known; of several hosts' failures, the first row here.
 _BY_WORDS: Final = (
-    (("authentication failed", "pg_hba.conf", "no password supplied"), _LOGIN),
-    (("database \"",), _MISSING),
-    (("role \"",), _LOGIN),
-    (("too many clients", "too many connections", "connection slots"), _FULL_HOUSE),
-    (("session is read-only", "hot standby"), _STANDBY),
-    (("starting up", "shutting down", "recovery mode"), _STARTING),
-    (("ssl", "certificate"), _TLS),
-    (("timeout expired",), _AWAY.replace("{words}", "it does not answer")),
-)  # fmt: skip
+    (r"authentication failed|pg_hba\.conf|no password supplied", _LOGIN),
+    (r'role ".*" (does not exist|is not permitted)', _LOGIN),
+    (r'database ".*" does not exist', _MISSING),
+    (r"permission denied", _FORBIDDEN),
+    (r"too many (clients|connections)|connection slots", _FULL_HOUSE),
+    (r"session is read-only|hot standby", _STANDBY),
+    (r"starting up|shutting down|recovery mode", _STARTING),
+    (r"\bssl\b|certificate", _TLS),
+    (r"timeout expired", _AWAY.replace("{words}", "it does not answer")),
+    (r"connect|resolve host", _AWAY),
+)
 
 
 def told(name: str, error: BaseException | None) -> StoreError:
@@ -90,10 +96,7 @@ def told(name: str, error: BaseException | None) -> StoreError:
 
 
 def _without_code(text: str) -> str:
-    for signs, cure in _BY_WORDS:
-        if any(sign in text for sign in signs):
-            return cure
-    return _AWAY if "connect" in text or "resolve host" in text else _OTHER
+    return next((cure for signs, cure in _BY_WORDS if re.search(signs, text)), _OTHER)
 
 
 def _words(error: BaseException | None) -> str:
