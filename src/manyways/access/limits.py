@@ -207,6 +207,7 @@ class LocalLimits:
         self._evictable = evictable
         # Those that have their past. The first are looked at next, whether they can go.
         self._bearers: OrderedDict[str, Bearer] = OrderedDict()
+        self._met = 0  # how many have come since it was looked whether some can go
         self._loading: dict[str, asyncio.Task[None]] = {}
 
     def __repr__(self) -> str:
@@ -220,6 +221,8 @@ class LocalLimits:
             check_size(caller, demand.tokens, demand.cost)
         now = self._clock()
         wall = self._wall()
+        if self._met:
+            self._forget(now)
         bearers = []
         for scope in caller.scopes:
             bearer = self._bearer(scope, now, wall)
@@ -276,18 +279,25 @@ class LocalLimits:
             return None
         found.adapt(scope, now, wall)
         if bearer is None:
-            self._keep(found, now)
+            self._keep(found)
         return found
 
-    def _keep(self, bearer: Bearer, now: float) -> None:
+    def _keep(self, bearer: Bearer) -> None:
+        self._bearers[bearer.scope.id] = bearer
+        self._met += 1
+
+    def _forget(self, now: float) -> None:
+        """Look whether some can go, for those that have come. Nobody may have one in hand: what
+        is about to count does not count yet."""
         bearers = self._bearers
-        for _ in range(min(LOOKED_AT, len(bearers))):
+        looks = min(LOOKED_AT * self._met, len(bearers))
+        self._met = 0
+        for _ in range(looks):
             name, oldest = next(iter(bearers.items()))
             if self._can_go(oldest, now):
                 del bearers[name]
             else:
                 bearers.move_to_end(name)
-        bearers[bearer.scope.id] = bearer
 
     def _can_go(self, bearer: Bearer, now: float) -> bool:
         if not bearer.rests(now):
@@ -320,7 +330,7 @@ class LocalLimits:
         found = bearer or Bearer(scope)
         found.adapt(scope, now, wall, past.requests, past.totals)
         if bearer is None:
-            self._keep(found, now)
+            self._keep(found)
 
     def _refusal(
         self, caller: Caller, bearers: list[Bearer], need: Need, now: float, wall: float
