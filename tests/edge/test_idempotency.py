@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from manyways.access.idempotency import Claims
+from manyways.access.limits import Standing
 from manyways.edge.exchange import Exchange
 from manyways.edge.idempotency import LONGEST, Repeats
 from manyways.errors import Refusal
@@ -86,6 +87,7 @@ class Gateway:
             patience=10.0,
             send_timeout=1.0,
             keep_alive=keep_alive,
+            standing=lambda _: Standing(limit=30, remaining=29, reset=1_800_000_000),
         )
         chat = {"POST": repeats.once(self.chat)}
         self.edge = edge({"/chat": chat, "/other": chat})
@@ -150,6 +152,7 @@ async def test_a_repeat_gets_the_same_answer_and_nobody_is_asked(gateway: Gatewa
     assert second.headers["idempotency-replayed"] == "true"
     assert second.headers["x-original-request-id"] == first.headers["x-request-id"]
     assert second.headers["x-request-id"] != first.headers["x-request-id"]
+    assert second.headers["x-ratelimit-remaining"] == "29"
 
 
 async def test_a_stream_is_repeated_as_a_stream(gateway: Gateway) -> None:

@@ -15,6 +15,7 @@ import msgspec
 from msgspec import Struct
 
 from manyways.access.idempotency import Claim, Claims
+from manyways.access.limits import Standing
 from manyways.attempts.pursuit import KEEP_ALIVE_INTERVAL
 from manyways.attempts.reply import PatientReply
 from manyways.dialects.openai_chat.request import request_timeout
@@ -49,7 +50,8 @@ class Repeats:
 
     `owner` tells who may repeat a caller's requests. In seconds: `patience` is how long any
     request may take, `send_timeout` how long a caller may not read, `keep_alive` the silence
-    after which one who waits for a stream gets a comment.
+    after which one who waits for a stream gets a comment. `standing` is how a caller's limit on
+    requests stands, of which a repeat takes nothing.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class Repeats:
         patience: float,
         send_timeout: float,
         keep_alive: float = KEEP_ALIVE_INTERVAL,
+        standing: Callable[[Caller], Standing | None] = lambda _: None,
     ) -> None:
         self._claims = claims
         self._authenticate = authenticate
@@ -68,6 +71,7 @@ class Repeats:
         self._patience = patience
         self._send_timeout = send_timeout
         self._keep_alive = keep_alive
+        self._standing = standing
         self._room = _Room(TOGETHER)
 
     def once(self, endpoint: Endpoint) -> Endpoint:
@@ -86,6 +90,7 @@ class Repeats:
         clock = asyncio.get_running_loop().time
         began = clock()
         caller = await self._authenticate(exchange)
+        exchange.limited_to(self._standing(caller))
         if _KEY.fullmatch(key) is None:
             raise Refusal(
                 "invalid_request",
