@@ -10,6 +10,7 @@
 Nothing is left running behind the `with`, whatever happened in it.
 """
 
+import asyncio
 import contextlib
 import importlib.resources
 import signal
@@ -209,3 +210,10 @@ def until(true: Callable[[], bool], limit: float, otherwise: str) -> None:
         if time.monotonic() > deadline:
             raise TimeoutError(otherwise)
         time.sleep(0.02)
+
+
+async def eventually(true: Callable[[], bool], limit: float = 15.0) -> None:
+    """Wait for what other processes bring about."""
+    async with asyncio.timeout(limit):
+        while not true():  # noqa: ASYNC110  (it is not this loop that makes it true)
+            await asyncio.sleep(0.01)

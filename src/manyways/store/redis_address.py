@@ -60,8 +60,9 @@ def parse(url: str) -> Address:
     kind: Kind = "single"
     if form["kind"]:
         kind = "cluster" if form["kind"] == "cluster" else "sentinel"
-    servers = tuple(_server(one, 26379 if kind == "sentinel" else 6379) for one in _hosts(form))
-    user, colon, password = (form["user"] or "").rpartition(":")
+    usual = 26379 if kind == "sentinel" else 6379
+    servers = tuple(_server(one, usual) for one in form["hosts"].split(","))
+    user, colon, password = (form["user"] or "").partition(":")
     path = form["path"] or ""
     if kind == "single" and len(servers) > 1:
         raise ValueError("names several servers: say redis+cluster:// or redis+sentinel://")
@@ -82,10 +83,6 @@ def parse(url: str) -> Address:
         db=int(path or 0) if kind == "single" else 0,
         name=unquote(path) if kind == "sentinel" else "",
     )
-
-
-def _hosts(form: re.Match[str]) -> list[str]:
-    return form["hosts"].split(",")
 
 
 def _server(text: str, port: int) -> Server:

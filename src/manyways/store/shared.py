@@ -143,18 +143,28 @@ class Shared:
     ) -> None:
         """Run a script without waiting for it. What was posted before a question happens before
         it. `failed` is called where it has not happened, with `True` where it may have."""
-        link = self._link(keys[0])
-        if link is None:
-            failed(False)
-            return
+        rest = (len(keys), *keys, *arguments)
+        source: tuple[Word, ...] | None = ("EVAL", script.source, *rest)
+
+        def send(words: tuple[Word, ...]) -> None:
+            link = self._link(keys[0])
+            if link is None:
+                failed(False)
+            else:
+                link.send(words).add_done_callback(done)
 
         def done(future: "asyncio.Future[Any]") -> None:
+            nonlocal source
             answer = future.result()
-            if isinstance(answer, Exception):
+            if not isinstance(answer, Exception):
+                return
+            if source is not None and str(answer).startswith("NOSCRIPT"):
+                words, source = source, None
+                send(words)
+            else:
                 failed(isinstance(answer, Away))
 
-        words = ("EVALSHA", script.digest, len(keys), *keys, *arguments)
-        link.send(words).add_done_callback(done)
+        send(("EVALSHA", script.digest, *rest))
 
     def listen(self, channel: str, heard: Callable[[bytes], None]) -> None:
         """`heard` is called with what is said on a channel. What is said while this is away, or
