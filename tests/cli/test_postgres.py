@@ -162,12 +162,14 @@ class TestDoctor:
     def test_a_gateway_on_it_is_found_and_the_disk_is_not_looked_at(
         self, tmp_path: Path, empty_postgres: str
     ) -> None:
-        with wall_in_thread(whole(b'{"data": [{"id": "m"}]}')) as wall:
-            with running_gateway(tmp_path, config(empty_postgres, wall)) as gateway:
-                here = gateway.root.rpartition(":")[2]
-                done = gateway.command("doctor", "--json")  # the port of the configuration
-                env = {"MANYWAYS__SERVER__PORT": here}
-                there = run_command(tmp_path, "doctor", "--json", env=env)
+        with (
+            wall_in_thread(whole(b'{"data": [{"id": "m"}]}')) as wall,
+            running_gateway(tmp_path, config(empty_postgres, wall)) as gateway,
+        ):
+            here = gateway.root.rpartition(":")[2]
+            done = gateway.command("doctor", "--json")  # the port of the configuration
+            env = {"MANYWAYS__SERVER__PORT": here}
+            there = run_command(tmp_path, "doctor", "--json", env=env)
         found: list[dict[str, Any]] = json.loads(done.stdout)["checks"]
         names = {one["name"]: one for one in found}
         assert "disk" not in names
