@@ -2,6 +2,7 @@
 
 import asyncio
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from hypothesis import settings
@@ -13,14 +14,59 @@ from hypothesis.stateful import (
     invariant,
     rule,
 )
+from msgspec import Struct
+from msgspec.structs import replace
 
 from manyways.access.keys import KeyRing, KeyType, Settings, new_secret
 from manyways.errors import Refusal
-from manyways.operations import create_key, find_keys, list_keys, revoke_key
+from manyways.operations import (
+    CreatedKey,
+    Mistake,
+    create_account,
+    create_key,
+    find_keys,
+    list_keys,
+    resume_account,
+    revoke_key,
+    rotate_key,
+    suspend_account,
+)
 from manyways.store.database import Settings as DatabaseSettings
 from manyways.store.database import open_database
 
 SHAPE = Settings(types={"short": KeyType(lifetime=10.0), "endless": KeyType()})
+NAMES = ("Ada", "Bob")
+
+
+class State(Struct, frozen=True):
+    """What the database has at one moment: by secret, the id, the account, and the end."""
+
+    ids: dict[str, str] = {}
+    accounts: dict[str, str | None] = {}
+    ends: dict[str, float] = {}
+    revoked: frozenset[str] = frozenset()
+    replaced: frozenset[str] = frozenset()
+    suspended: frozenset[str] = frozenset()
+
+    def says(self, secret: str, now: float) -> str:
+        if secret not in self.ids:
+            return "invalid_api_key"
+        if secret in self.revoked:
+            return "revoked_api_key"
+        if now >= self.ends[secret]:
+            return "expired_api_key"
+        if self.accounts[secret] in self.suspended:
+            return "account_not_active"
+        return self.ids[secret]
+
+    def also(self, made: CreatedKey) -> "State":
+        end = float("inf") if made.expires_at is None else float(made.expires_at)
+        return replace(
+            self,
+            ids=self.ids | {made.key: made.id},
+            accounts=self.accounts | {made.key: made.account},
+            ends=self.ends | {made.key: end},
+        )
 
 
 class RingAndModel(RuleBasedStateMachine):
@@ -41,10 +87,10 @@ class RingAndModel(RuleBasedStateMachine):
         self.command_line = open_database(address)
         self.ring = KeyRing(self.server, SHAPE, max_known=3, max_unknown=2)
         self.now = 1_800_000_000.0
-        self.expiry: dict[str, float] = {}
-        self.ids: dict[str, str] = {}
-        self.revoked: set[str] = set()
-        self.changed_since_poll: set[str] = set()
+        self.states = [State()]  # since the last poll, the newest last
+        self.account_ids = {
+            name: create_account(self.command_line, name=name, now=self.now).id for name in NAMES
+        }
         self.loop.run_until_complete(self.ring.poll())
 
     def teardown(self) -> None:
@@ -53,13 +99,23 @@ class RingAndModel(RuleBasedStateMachine):
         self.loop.close()
         self.folder.cleanup()
 
-    @rule(target=secrets, kind=st.sampled_from(sorted(SHAPE.types)))
-    def create(self, kind: str) -> str:
-        made = create_key(self.command_line, SHAPE, kind, now=self.now)
+    @property
+    def state(self) -> State:
+        return self.states[-1]
+
+    def change(self, change: Callable[[State], State]) -> None:
+        self.states.append(change(self.state))
+
+    @rule(
+        target=secrets,
+        kind=st.sampled_from(sorted(SHAPE.types)),
+        account=st.sampled_from([None, *NAMES]),
+    )
+    def create(self, kind: str, account: str | None) -> str:
+        made = create_key(self.command_line, SHAPE, kind, account=account, now=self.now)
         lifetime = SHAPE.types[kind].lifetime
         assert made.expires_at == (None if lifetime is None else int(self.now + lifetime))
-        self.ids[made.key] = made.id
-        self.expiry[made.key] = float("inf") if made.expires_at is None else made.expires_at
+        self.change(lambda state: state.also(made))
         return made.key
 
     @rule(target=secrets)
@@ -68,11 +124,45 @@ class RingAndModel(RuleBasedStateMachine):
 
     @rule(secret=secrets)
     def revoke(self, secret: str) -> None:
-        if secret in self.ids:
-            revoke_key(self.command_line, self.ids[secret], reason="a test", now=self.now)
-            if secret not in self.revoked:
-                self.changed_since_poll.add(secret)
-            self.revoked.add(secret)
+        if secret in self.state.ids:
+            key_id = self.state.ids[secret]
+            revoke_key(self.command_line, key_id, reason="a test", now=self.now)
+            self.change(lambda state: replace(state, revoked=state.revoked | {secret}))
+
+    @rule(target=secrets, secret=secrets, overlap=st.sampled_from([0.0, 3.0]))
+    def rotate(self, secret: str, overlap: float) -> str:
+        before = self.state
+        if secret not in before.ids:
+            return secret
+        ended = secret in before.revoked or self.now >= before.ends[secret]
+        try:
+            made = rotate_key(
+                self.command_line, SHAPE, before.ids[secret], overlap=overlap, now=self.now
+            )
+        except Mistake:
+            assert ended or secret in before.replaced
+            return secret
+        assert made is not None
+        assert not ended
+        end = min(before.ends[secret], float(int(self.now + overlap)))
+        self.change(
+            lambda state: replace(
+                state.also(made),
+                ends=state.also(made).ends | {secret: end},
+                replaced=state.replaced | {secret},
+            )
+        )
+        return made.key
+
+    @rule(name=st.sampled_from(NAMES))
+    def suspend(self, name: str) -> None:
+        suspend_account(self.command_line, self.account_ids[name], now=self.now)
+        self.change(lambda state: replace(state, suspended=state.suspended | {name}))
+
+    @rule(name=st.sampled_from(NAMES))
+    def resume(self, name: str) -> None:
+        resume_account(self.command_line, self.account_ids[name], now=self.now)
+        self.change(lambda state: replace(state, suspended=state.suspended - {name}))
 
     @rule(seconds=st.sampled_from([0.25, 1.0, 5.0, 9.75, 3600.0]))
     def time_passes(self, seconds: float) -> None:
@@ -81,19 +171,16 @@ class RingAndModel(RuleBasedStateMachine):
     @rule()
     def poll(self) -> None:
         self.loop.run_until_complete(self.ring.poll())
-        self.changed_since_poll.clear()
+        self.states = [self.state]
 
     @rule()
     def forget(self) -> None:
         self.ring.forget()
-        self.changed_since_poll.clear()
+        self.states = [self.state]
 
     @rule(secret=secrets)
     def authenticate(self, secret: str) -> None:
-        expected = self.model(secret)
-        allowed = {expected}
-        if secret in self.changed_since_poll:
-            allowed.add(self.model(secret, unrevoked=True))
+        allowed = {state.says(secret, self.now) for state in self.states}
         known = self.ring.known(secret, self.now)
         assert known is None or known.key_id in allowed
         try:
@@ -102,33 +189,37 @@ class RingAndModel(RuleBasedStateMachine):
             said = refused.code
         assert said in allowed
 
-    def model(self, secret: str, *, unrevoked: bool = False) -> str:
-        if secret not in self.ids:
-            return "invalid_api_key"
-        if secret in self.revoked and not unrevoked:
-            return "revoked_api_key"
-        if self.now >= self.expiry[secret]:
-            return "expired_api_key"
-        return self.ids[secret]
-
     @rule(secret=secrets)
     def an_operator_finds_a_key_by_all_its_names(self, secret: str) -> None:
         found = find_keys(self.command_line, secret)
-        assert [key.id for key in found] == ([self.ids[secret]] if secret in self.ids else [])
+        ids = self.state.ids
+        assert [key.id for key in found] == ([ids[secret]] if secret in ids else [])
         if found:
             assert found == find_keys(self.command_line, found[0].id)
             assert found[0] in find_keys(self.command_line, secret[-4:])
 
     @invariant()
     def the_list_is_the_model(self) -> None:
+        state = self.state
         alive = {key.id for key in list_keys(self.command_line, alive_at=self.now)}
         # To the second: that is how finely expiry is kept.
         assert alive == {
-            self.ids[secret]
-            for secret in self.ids.keys() - self.revoked
-            if int(self.now) < self.expiry[secret]
+            state.ids[secret]
+            for secret in state.ids.keys() - state.revoked
+            if int(self.now) < state.ends[secret]
         }
-        assert {key.id for key in list_keys(self.command_line)} == set(self.ids.values())
+        assert {key.id for key in list_keys(self.command_line)} == set(state.ids.values())
+
+    @invariant()
+    def each_account_in_memory_has_its_keys_and_no_others(self) -> None:
+        held = {
+            (found.caller.account_id, key)
+            for key, found in self.ring._known.items()
+            if found.caller.account_id is not None
+        }
+        listed = {(name, key) for name, keys in self.ring._of_account.items() for key in keys}
+        assert held == listed
+        assert all(self.ring._of_account.values())
 
 
 RingAndModel.TestCase.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)

@@ -102,6 +102,7 @@ class TestAuthentication:
             key_id=made.id,
             key_type="full",
             last4=made.key[-4:],
+            line=made.id,
             scopes=(Scope(id=f"key:{made.id}", allowance=Allowance(requests=30, window=60.0)),),
         )
 

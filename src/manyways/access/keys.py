@@ -359,6 +359,7 @@ class KeyRing:
                 key_id=row.id,
                 key_type=sys.intern(row.type),
                 last4=row.last4,
+                line=row.line or row.id,
                 account_id=row.account_id,
                 admin=kind is not None and kind.admin,
                 scopes=tuple(scopes),

@@ -314,7 +314,7 @@ def _see_that_it_can_be_replaced(key: KeyRow, now: float) -> None:
     if key.replaced_by is not None:
         raise Mistake("key", f"The key was replaced before, by {key.replaced_by}.")
     standing = key.standing(now)
-    if standing != "active":
+    if standing in {"revoked", "expired"}:
         word = "been revoked" if standing == "revoked" else "expired"
         raise Mistake("key", f"The key has {word}, and cannot be replaced. Make a new one.")
 
