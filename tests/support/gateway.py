@@ -191,15 +191,22 @@ def run_command(
 
 @contextlib.contextmanager
 def running_gateway(
-    directory: Path, config: str = "", *, env: Mapping[str, str] | None = None
+    directory: Path,
+    config: str = "",
+    *arguments: str,
+    env: Mapping[str, str] | None = None,
+    key: str = "",
 ) -> Iterator[Gateway]:
     """`manyways serve` in `directory`, with `config` as its `manyways.toml`; stopped at the end.
 
+    `key` is an admin key that is known already: a second gateway on a database shows none.
     Raises `RuntimeError` with its log when it does not start.
     """
     (directory / "manyways.toml").write_text(config)
+    if key:
+        (directory / "key").write_text(key)
     process = subprocess.Popen(
-        [sys.executable, "-m", "manyways", "serve", "--port", "0"],
+        [sys.executable, "-m", "manyways", "serve", "--port", "0", *arguments],
         cwd=directory,
         env=_environment(env),
         stdout=subprocess.PIPE,

@@ -103,17 +103,24 @@ def url_of(listener: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def listen(settings: Settings) -> socket.socket:
-    """The socket that callers connect to. Raises `CannotListen`."""
+def listen(settings: Settings, port: int | None = None, *, shared: bool = False) -> socket.socket:
+    """The socket that callers connect to, `port` in place of the configured one. Several that
+    are `shared` may listen at one address: the system deals out connections among them.
+
+    Raises `CannotListen`.
+    """
     server = settings.server
+    wanted = server.port if port is None else port
     try:
         found = socket.getaddrinfo(
-            server.host, server.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            server.host, wanted, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
         family, kind, protocol, _, where = found[0]
         listener = socket.socket(family, kind, protocol)
         try:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if shared:
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             if hasattr(socket, "TCP_USER_TIMEOUT"):
                 # Connections inherit it: the system ends one whose caller reads nothing, which
                 # the HTTP server would keep, place and all, for as long as the caller likes.
@@ -127,7 +134,7 @@ def listen(settings: Settings) -> socket.socket:
             raise
     except OSError as error:
         raise CannotListen(
-            f"Cannot listen on {server.host}:{server.port}: {error.strerror or error}. Another"
+            f"Cannot listen on {server.host}:{wanted}: {error.strerror or error}. Another"
             " program may be using the port; choose one with --port, in the config under [server]"
             " port, or as MANYWAYS__SERVER__PORT."
         ) from error

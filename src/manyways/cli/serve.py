@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 
 def serve(
+    *,
     config: ConfigFile = None,
     host: Annotated[
         str | None, typer.Option(help="Listen here instead of where the config says.")
@@ -147,11 +148,19 @@ def _lead(settings: Settings, database: Database, count: int) -> None:
     from manyways import app
     from manyways.cli.workers import Workers
 
-    listening = app.listen(settings)
-    url = app.url_of(listening)
+    # So that a port that is taken is told: sockets that share one join whoever has it.
+    alone = app.listen(settings)
+    port = alone.getsockname()[1]
+    alone.close()
+    listeners = [app.listen(settings, port, shared=True) for _ in range(count)]
+    url = app.url_of(listeners[0])
     command = [sys.executable, "-m", "manyways", *sys.argv[1:]]
-    team = Workers(command, listening, count, settings.server.drain)
-    asyncio.run(team.run(lambda: _welcome(settings, database, url)))
+    team = Workers(command, listeners, settings.server.drain)
+    try:
+        asyncio.run(team.run(lambda: _welcome(settings, database, url)))
+    finally:
+        for listener in listeners:
+            listener.close()
 
 
 def _welcome(settings: Settings, database: Database, url: str) -> None:

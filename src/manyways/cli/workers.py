@@ -1,8 +1,10 @@
-"""Several processes that serve one socket: started together, replaced when they die.
+"""Several processes that serve one address: started together, replaced when they die.
 
-The parent only watches. Each worker is the same command again, handed the listening socket and
-two pipes: it says "ready" on its standard output, and stops when its standard input ends, so
-that none outlives a parent that was killed.
+The parent only watches. Each worker is the same command again, handed a listening socket of its
+own and two pipes: it says "ready" on its standard output, and stops when its standard input ends,
+so that none outlives a parent that was killed. The system deals out connections among the
+sockets; the parent keeps them all open, so that callers of a worker that died wait for the next
+one, and are not turned away.
 """
 
 from __future__ import annotations
@@ -40,14 +42,14 @@ class WorkerFailed(ManywaysError):
 
 
 class Workers:
-    """Runs `count` times `command`, with the socket's number and its own behind it."""
+    """Runs `command` once for each listener, with the socket's number and its own behind it."""
 
     def __init__(
-        self, command: Sequence[str], listener: socket.socket, count: int, drain: float
+        self, command: Sequence[str], listeners: Sequence[socket.socket], drain: float
     ) -> None:
         self._command = command
-        self._listener = listener
-        self._count = count
+        self._listeners = listeners
+        self._count = len(listeners)
         self._limit = drain + MARGIN
         self._running: dict[int, Process] = {}
         self._stopping = asyncio.Event()
@@ -68,16 +70,16 @@ class Workers:
                 await self._stop()
 
     async def _start(self, number: int) -> None:
-        number_of_socket = self._listener.fileno()
+        listener = self._listeners[number].fileno()
         process = await asyncio.create_subprocess_exec(
             *self._command,
             "--listener",
-            str(number_of_socket),
+            str(listener),
             "--worker",
             str(number + 1),
             stdin=PIPE,
             stdout=PIPE,
-            pass_fds=(number_of_socket,),
+            pass_fds=(listener,),
             start_new_session=True,  # the terminal's Ctrl-C is passed on by us, and once
         )
         self._running[number] = process
