@@ -64,7 +64,9 @@ class TestCreate:
 
     def test_json_says_everything_about_the_key(self, keys: Command) -> None:
         made = document(keys("create", "--type", "full", "--note", "Anna's bot", "--json"))
-        assert list(made) == ["id", "key", "type", "last4", "note", "created_at", "expires_at"]
+        assert list(made) == [
+            "id", "key", "type", "last4", "account", "note", "limits", "created_at", "expires_at",
+        ]  # fmt: skip
         assert made["key"].endswith(made["last4"])
         assert (made["type"], made["note"]) == ("full", "Anna's bot")
         assert MOMENT.fullmatch(made["created_at"])
@@ -109,15 +111,25 @@ class TestList:
         made = document(keys("create", "--json"))
         (listed,) = document(keys("list", "--json"))
         secret = made.pop("key")
-        assert listed == made | {"status": "active", "revoked_at": None, "revoked_reason": None}
+        nothing = ("last_used_at", "revoked_at", "revoked_reason", "line", "replaced_by")
+        assert listed == made | {"status": "active"} | dict.fromkeys(nothing)
         assert secret not in keys("list").stdout
 
     def test_a_pipe_gets_columns_with_tabs_between_them(self, keys: Command) -> None:
         made = document(keys("create", "--type", "admin", "--note", "[red] alert", "--json"))
         lines = [line.split("\t") for line in keys("list").stdout.splitlines()]
         assert lines == [
-            ["id", "key", "type", "status", "expires", "note"],
-            [made["id"], f"…{made['last4']}", "admin", "active", "never", "[red] alert"],
+            ["id", "key", "type", "status", "expires", "last used", "account", "note"],
+            [
+                made["id"],
+                f"…{made['last4']}",
+                "admin",
+                "active",
+                "never",
+                "never",
+                "",
+                "[red] alert",
+            ],
         ]
 
     def test_a_terminal_gets_a_table_whose_ids_stay_whole(
@@ -214,7 +226,7 @@ class TestTrouble:
         assert "is not an SQLite database" in wrong.stderr
         assert "Traceback" not in wrong.stderr
 
-    @pytest.mark.parametrize("command", ["create", "list", "show", "revoke"])
+    @pytest.mark.parametrize("command", ["create", "list", "show", "revoke", "rotate", "limits"])
     def test_every_command_explains_itself(self, keys: Command, command: str) -> None:
         told = CliRunner().invoke(app, ["keys", command, "--help"])
         assert told.exit_code == 0
@@ -227,7 +239,17 @@ class TestOutput:
 
     @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
     @pytest.mark.parametrize(
-        "words", ["create", "create --json", "list --json", "list", "show {id}", "revoke {id}"]
+        "words",
+        [
+            "create",
+            "create --json",
+            "list --json",
+            "list",
+            "show {id}",
+            "revoke {id}",
+            "rotate {id}",
+            "rotate {id} --json",
+        ],
     )
     def test_on_a_full_disk(self, config: Path, keys: Command, words: str) -> None:
         made = document(keys("create", "--json"))
