@@ -1,11 +1,12 @@
 """Rows of answers that repeated requests get: who may answer, and what is kept."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from manyways.store import idempotency
 from manyways.store.database import Database
 from manyways.store.idempotency import LIFE, Answer, Found, Request
-from tests.support.databases import database as database  # noqa: PLC0414 - a fixture
 
 NOON = 1_800_000_000.0
 LEASE = 20.0
@@ -46,6 +47,18 @@ def expire(database: Database, now: float, limit: int = 100) -> int:
 def test_the_first_one_answers_and_the_others_wait(database: Database) -> None:
     assert claim(database, request(1)) == "claimed"
     assert claim(database, request(2)) == "running"
+
+
+def test_of_many_that_claim_at_the_same_moment_one_answers(database: Database) -> None:
+    for key in ("first", "second", "third"):
+        with ThreadPoolExecutor(8) as nodes:
+            found = list(
+                nodes.map(
+                    lambda number, key=key: claim(database, request(number, key=key)), range(24)
+                )
+            )
+        assert found.count("claimed") == 1
+        assert found.count("running") == 23
 
 
 def test_an_answer_comes_back_byte_for_byte(database: Database) -> None:
