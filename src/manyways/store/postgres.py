@@ -134,21 +134,17 @@ class PostgresServer:
     def _begun(self, begin: str, limit: float) -> Iterator[Connection]:
         """A connection on which `begin` was carried out, given back at the end."""
         give_up = time.monotonic() + limit
-        connection = self._engine.connect()
-        try:
-            _begin(connection, begin, limit)
-        except DBAPIError as error:
-            connection.close()
-            if not error.connection_invalidated or isinstance(error.orig, _Silent):
-                raise
-            # It broke while it lay in the pool; with it, the others there were thrown away.
-            connection = self._engine.connect()
-            with connection:
-                _begin(connection, begin, give_up - time.monotonic())
+        for again in (True, False):
+            with self._engine.connect() as connection:
+                try:
+                    _begin(connection, begin, give_up - time.monotonic())
+                except DBAPIError as error:
+                    # It broke while it lay in the pool; with it, the others there are thrown away.
+                    if again and error.connection_invalidated and not _is_silent(error):
+                        continue
+                    raise
                 yield connection
-        else:
-            with connection:
-                yield connection
+                return
 
     def _connect(self) -> "_Connection":
         connection = _Connection.connect(self._conninfo, autocommit=True, prepare_threshold=None)
@@ -230,6 +226,10 @@ class _Text(StrDumperUnknown):
 
     def dump(self, obj: str) -> bytes:
         return obj.replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace")
+
+
+def _is_silent(error: DBAPIError) -> bool:
+    return isinstance(error.orig, _Silent)
 
 
 def _begin(connection: Connection, begin: str, limit: float) -> None:
