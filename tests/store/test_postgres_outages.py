@@ -171,6 +171,29 @@ class TestPaused:
             database.close()
 
 
+def test_behind_a_failover_the_new_primary_is_found(own_postgres: PostgresProcess) -> None:
+    name = own_postgres.create_database()
+    primary = own_postgres.url(name)
+    with PostgresProcess(of=own_postgres) as standby:
+        # Nothing counts as committed before the standby has it.
+        own_postgres.execute(
+            "ALTER SYSTEM SET synchronous_standby_names = '*'", "SELECT pg_reload_conf()"
+        )
+        hosts = f"@127.0.0.1:{own_postgres.port},127.0.0.1:{standby.port}/"
+        both = primary.replace(f"@127.0.0.1:{own_postgres.port}/", hosts)
+        database = open_database(Settings(url=both))
+        database.run(add_one, write=True)
+        with pytest.raises(StoreError, match="is read-only: a standby"):
+            open_database(Settings(url=standby.url(name)))
+        own_postgres.kill()
+        with pytest.raises(StoreError, match="is read-only: a standby"):
+            database.run(count)
+        standby.execute("SELECT pg_promote()")
+        assert database.run(count) == 1
+        database.run(add_one, write=True)
+        database.close()
+
+
 async def test_a_call_that_is_cancelled_leaves_nothing_behind(
     database: Database, own_postgres: PostgresProcess
 ) -> None:

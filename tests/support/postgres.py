@@ -45,7 +45,8 @@ class PostgresProcess:
     Used in a `with`, or ended by `close`. It never outlives the thread that started it.
     """
 
-    def __init__(self, **settings: str | int) -> None:
+    def __init__(self, *, of: "PostgresProcess | None" = None, **settings: str | int) -> None:
+        """A server of its own, or a standby `of` another; `settings` are the server's."""
         self._settings = {"max_connections": 50, "fsync": "off", **settings}
         self._folder = Path(tempfile.mkdtemp(prefix="manyways-postgres-"))
         self._data = self._folder / "data"
@@ -56,7 +57,10 @@ class PostgresProcess:
         try:
             if self._owner is not None:
                 shutil.chown(self._folder, self._owner)
-            shutil.copytree(_template_folder(), self._data)
+            if of is None:
+                shutil.copytree(_template_folder(), self._data)
+            else:
+                self._copy(of)
             for path in (self._data, *self._data.rglob("*")):
                 if self._owner is not None:
                     shutil.chown(path, self._owner)
@@ -172,6 +176,20 @@ class PostgresProcess:
         """End it for good, and remove its files. May be called again."""
         self.kill()
         shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _copy(self, of: "PostgresProcess") -> None:
+        """Become its standby: what it commits is sent here."""
+        subprocess.run(
+            [
+                *(_programs() / "pg_basebackup", "--pgdata", self._data, "--no-sync"),
+                *("--write-recovery-conf", "--checkpoint=fast", "--username=postgres"),
+                *("--host=127.0.0.1", f"--port={of.port}"),
+            ],
+            env={**os.environ, "PGPASSWORD": PASSWORD},
+            cwd=self._folder,
+            check=True,
+            capture_output=True,
+        )
 
 
 @cache
