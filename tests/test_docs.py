@@ -18,8 +18,9 @@ from typer.core import TyperCommand, TyperGroup
 from manyways.app import gateway as composition
 from manyways.cli.main import app as commands
 from manyways.config import Settings, load, show
+from manyways.edge.openapi import document
 from manyways.edge.problems import TABLE
-from manyways.edge.routes import Routes
+from manyways.edge.routes import NOT_YET, Routes
 from manyways.store import database as store
 from manyways.upstream import failures
 from tests.support.chat_provider import TEXT, ChatProvider, failure
@@ -105,6 +106,18 @@ async def test_every_route_is_documented_and_every_documented_one_is_there(route
     assert {path for method, path in served if method == "GET"} == {
         path for method, path in served if method == "HEAD"
     }
+
+
+async def test_every_route_that_does_something_is_described_for_machines(routes: Routes) -> None:
+    described = {
+        (method.upper(), path)
+        for path, methods in json.loads(document(["/v1", "/webhook/v1"]))["paths"].items()
+        for method in methods
+    }
+    not_yet = {mount + path for mount in ("/v1", "/webhook/v1") for path in NOT_YET}
+    served = {one for one in routes.table() if one[0] != "HEAD" and one[1] not in not_yet}
+
+    assert served <= described
 
 
 def test_every_limit_is_told_with_its_true_default() -> None:

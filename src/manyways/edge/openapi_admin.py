@@ -1,6 +1,6 @@
 """The part of the OpenAPI document about keys, accounts and usage."""
 
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from manyways.edge.described import (
     COUNT,
@@ -18,6 +18,9 @@ from manyways.edge.described import (
     reference,
     wish_of,
 )
+
+if TYPE_CHECKING:
+    from sqlalchemy import Table
 
 _PAGE: Final = {
     "cursor": "The `next_cursor` of the page before.",
@@ -45,6 +48,13 @@ _DURATION: Final[Schema] = {
 }
 _NOTE: Final = described(MAYBE_TEXT, "For people.")
 _REASON: Final = wish_of({"reason": described(MAYBE_TEXT, "Why; it is kept.")})
+_KINDS: Final[dict[str, Schema]] = {
+    "Text": TEXT,
+    "DateTime": MOMENT,
+    "Integer": COUNT,
+    "BigInteger": COUNT,
+    "Double": {"type": "number"},
+}
 _LIMITS: Final = reference("Limits")
 _OWN_LIMITS: Final[Schema] = {"anyOf": [_LIMITS, {"type": "null"}]}
 
@@ -57,7 +67,7 @@ def mounted() -> dict[str, Any]:
                 "What your key has used",
                 "usage",
                 "A report",
-                query=_SPAN,
+                query={**_SPAN, "group_by": "`day`, `hour`, `model` or `status`."},
                 schema=reference("UsageReport"),
                 key=True,
             )
@@ -78,6 +88,7 @@ def schemas() -> dict[str, Schema]:
         "NewKey": object_of({"key": described(TEXT, "The secret, this once."), **_key_fields()}),
         "Account": _account(),
         "UsageReport": _usage_report(),
+        "UsageRecord": _usage_record(),
     }
 
 
@@ -216,8 +227,17 @@ def _usage() -> dict[str, Any]:
                 "The records of single requests",
                 "usage",
                 "A page",
-                query={"from": _SPAN["from"], "to": _SPAN["to"], **_FILTERS, **_PAGE},
+                query={
+                    "from": _SPAN["from"],
+                    "to": _SPAN["to"],
+                    **_FILTERS,
+                    "failed": "`true`: only those with a status of 400 or more.",
+                    "attempts": "`true`: each with its attempts.",
+                    "order": "`newest` first, which is usual, or `oldest`.",
+                    **_PAGE,
+                },
                 kinds=(JSON, "text/csv"),
+                schema=page_of(reference("UsageRecord")),
                 key=True,
             )
         },
@@ -317,3 +337,28 @@ def _usage_report() -> Schema:
             "totals": row,
         }
     )
+
+
+def _usage_record() -> Schema:
+    from manyways.store.tables import usage_attempts, usage_stats
+
+    attempts = _columns(usage_attempts)
+    del attempts["request_id"]
+    fields = object_of(_columns(usage_stats))
+    fields["properties"]["attempt_records"] = described(
+        list_of(object_of(attempts)), "Where asked for."
+    )
+    return fields
+
+
+def _columns(table: "Table") -> dict[str, Schema]:
+    """What stands in the columns of a table. Truths are kept as numbers."""
+    found: dict[str, Schema] = {}
+    for column in table.columns:
+        kind = _KINDS[type(column.type).__name__]
+        if column.name == "stream":
+            kind = {"type": "boolean"}
+        found[str(column.name)] = (
+            {**kind, "type": [kind["type"], "null"]} if column.nullable else kind
+        )
+    return found
