@@ -8,9 +8,8 @@ from typing import Final, TypeVar
 
 from sqlalchemy import Connection
 
-from manyways.errors import StoreError
 from manyways.store.database import Database
-from manyways.store.reports import hurried
+from manyways.store.reports import GivenUp, hurried
 
 T = TypeVar("T")
 
@@ -34,12 +33,12 @@ class Desk:
         return f"<Desk {'closed' if self._closed else 'open'}, {self._waiting} waiting>"
 
     async def ask(self, work: Callable[[Connection], T], *, limit: float = LIMIT) -> T:
-        """What `work` finds in a transaction that only reads. Raises `StoreError`, also where
-        too many wait or it takes longer than `limit` seconds; what was given up is ended."""
+        """What `work` finds in a transaction that only reads. Raises `StoreError`; `GivenUp` where
+        too many wait, or it takes longer than `limit` seconds. What was given up is ended."""
         if self._closed:
-            raise StoreError("The gateway is being stopped: no report is made any more.")
+            raise GivenUp("The gateway is being stopped: no report is made any more.")
         if self._waiting >= WAITING:
-            raise StoreError(f"{WAITING} reports wait already. Ask again in a minute.")
+            raise GivenUp(f"{WAITING} reports wait already. Ask again in a minute.")
         given_up = threading.Event()
 
         def found(connection: Connection) -> T:
@@ -47,14 +46,14 @@ class Desk:
                 return work(connection)
 
         self._waiting += 1
-        future = self._threads.submit(self._database.run, found)
+        future = self._threads.submit(self._database.run, found, limit=limit)
         try:
             # Not asyncio.wait_for: up to Python 3.11 it loses a cancellation that comes together
             # with the answer.
             async with asyncio.timeout(limit):
                 return await asyncio.wrap_future(future)
         except TimeoutError:
-            raise StoreError(
+            raise GivenUp(
                 f"The report was not ready within {limit:g} s. Ask for a shorter span, or for"
                 " fewer groups; or again later, where others wait for theirs."
             ) from None

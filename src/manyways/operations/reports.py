@@ -9,11 +9,12 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, get_args
 
-from msgspec import Struct
+from msgspec import Struct, structs
 from sqlalchemy import Connection
 
 from manyways.errors import ManywaysError
 from manyways.store import keys
+from manyways.store.records import Wanted
 from manyways.store.reports import (
     DAY,
     EVERYTHING,
@@ -43,6 +44,8 @@ AT_MOST: Final = 20_000
 _BY_DAY: Final = 30  # days, where nobody says how long
 _BY_HOUR: Final = 24
 _SHARES: Final = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
+_TOLD: Final = {"key": ("key", "last4", "note", "account"), "user": ("user", "account")}
+"""Labels of dimensions that have more than one."""
 _UNITS: Final = {"h": HOUR, "d": DAY, "w": 7 * DAY}
 _LAST: Final = re.compile(r"([1-9]\d{0,3})([hdw])")
 _DATE: Final = re.compile(r"\d{4}-\d\d-\d\d")
@@ -117,6 +120,14 @@ class Report(Struct, frozen=True, kw_only=True):
     rows: tuple[Row, ...]
     totals: Row
 
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The names of the cells of every row."""
+        labels = dict.fromkeys(
+            label for one in self.question.by for label in _TOLD.get(one, (one,))
+        )
+        return (*labels, *self.totals.cells())
+
     def document(self) -> dict[str, Any]:
         """As JSON has it."""
         return {
@@ -149,22 +160,15 @@ def ask(
     (`2026-11-23T14:00Z`), `last` a span like `7d`, `by` one dimension or two with a comma
     between, `key` an id or last four characters, `account` an id or a name.
     """
-    for field, text in (("model", model), ("provider", provider), ("key", key), ("user", account)):
-        if text is not None and not text.isprintable():
-            raise BadQuestion(field, "A name has no control characters.")
+    names = {"model": model, "provider": provider, "key": key, "user": account}
+    _check_names(names)
     dimensions = _dimensions(by)
     start, end = span(now=now, since=since, until=until, last=last, hourly="hour" in dimensions)
     question = Question(
         start=start,
         end=end,
         by=dimensions,
-        filters=Filters(
-            key=None if key is None else key_called(connection, key),
-            user=None if account is None else account_called(connection, account),
-            model=model,
-            provider=provider,
-            status=None if status is None else _status(status),
-        ),
+        filters=_filters(connection, names, status),
         now=now,
     )
     oldest = (int(now) - HOURS_KEPT) // DAY * DAY
@@ -175,6 +179,35 @@ def ask(
             f" whole days, and don't group by hour before {iso(oldest)[:10]}.",
         )
     return question
+
+
+def wanted(
+    connection: Connection,
+    *,
+    now: float,
+    since: str | None = None,
+    until: str | None = None,
+    key: str | None = None,
+    account: str | None = None,
+    model: str | None = None,
+    provider: str | None = None,
+    status: str | None = None,
+    failed: bool = False,
+) -> Wanted:
+    """The records that these words mean, as `ask` understands them, but for moments: they are
+    taken as they are, and without them all that is kept is meant. Raises `BadQuestion`."""
+    names = {"model": model, "provider": provider, "key": key, "user": account}
+    _check_names(names)
+    start = None if since is None else _seconds(since, "from", day_included=False)
+    end = None if until is None else _seconds(until, "to", day_included=True)
+    if start is not None and start >= (now if end is None else end):
+        raise BadQuestion("from", "There is no time between `from` and `to`.")
+    return Wanted(
+        start=start,
+        end=end,
+        failed=failed,
+        **structs.asdict(_filters(connection, names, status)),
+    )
 
 
 def answer(connection: Connection, question: Question, *, at_most: int = AT_MOST) -> Report:
@@ -190,13 +223,12 @@ def answer(connection: Connection, question: Question, *, at_most: int = AT_MOST
             f"The report would have more than {at_most:,} rows. Group by less, name a shorter span"
             " with from and to, or filter by key, user, model or provider.",
         )
-    totals = Sums()
-    for one in found.values():
-        if refused is not None and one.refused is None:
-            one.refused = 0
-        totals.add(one)
-    if refused is not None and totals.refused is None:
-        totals.refused = 0
+    if refused is not None:
+        for one in found.values():
+            one.refused = one.refused or 0
+    totals = Sums.of(found.values())
+    if refused is not None:
+        totals.refused = totals.refused or 0
     labels = _labels(connection, by, found)
     rows = [
         Row(group=group, labels=labels(group), sums=found[group])
@@ -292,6 +324,25 @@ def account_called(connection: Connection, wanted: str) -> str:
 def iso(seconds: float) -> str:
     """A moment as JSON has it."""
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _check_names(names: Mapping[str, str | None]) -> None:
+    for field, text in names.items():
+        if text is not None and not text.isprintable():
+            raise BadQuestion(field, "A name has no control characters.")
+
+
+def _filters(
+    connection: Connection, names: Mapping[str, str | None], status: str | None
+) -> Filters:
+    key, account = names["key"], names["user"]
+    return Filters(
+        key=None if key is None else key_called(connection, key),
+        user=None if account is None else account_called(connection, account),
+        model=names["model"],
+        provider=names["provider"],
+        status=None if status is None else _status(status),
+    )
 
 
 def _dimensions(by: str | None) -> tuple[Dimension, ...]:

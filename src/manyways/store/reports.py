@@ -6,7 +6,7 @@ for whole. Spans are Unix seconds, their ends not included.
 
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, Final, Literal, NamedTuple
@@ -62,6 +62,10 @@ _STEPS: Final = 100_000
 _CANCELED: Final = "57014"  # PostgreSQL's query_canceled
 
 
+class GivenUp(StoreError):
+    """A report that takes too long, or comes too late, is not made. Callers may read why."""
+
+
 class Span(NamedTuple):
     """A part of the time asked for, and the roll-up that answers for it."""
 
@@ -106,14 +110,21 @@ class Sums(Struct, kw_only=True):
     firsts: tuple[int, ...] = (0,) * HISTOGRAM
     refused: int | None = None
 
-    def add(self, other: "Sums") -> None:
-        """Count what another counted, too."""
+    @classmethod
+    def of(cls, some: Iterable["Sums"]) -> "Sums":
+        """What all of these counted."""
+        found = list(some)
+        if len(found) == 1:
+            return found[0]
+        total = cls()
         for name in (*_SUMMED, "errors"):
-            setattr(self, name, getattr(self, name) + getattr(other, name))
-        self.responses = tuple(map(sum, zip(self.responses, other.responses, strict=True)))
-        self.firsts = tuple(map(sum, zip(self.firsts, other.firsts, strict=True)))
-        if other.refused is not None:
-            self.refused = (self.refused or 0) + other.refused
+            setattr(total, name, sum(getattr(one, name) for one in found))
+        if found:
+            total.responses = tuple(map(sum, zip(*(one.responses for one in found), strict=True)))
+            total.firsts = tuple(map(sum, zip(*(one.firsts for one in found), strict=True)))
+            refused = [one.refused for one in found if one.refused is not None]
+            total.refused = sum(refused) if refused else None
+        return total
 
 
 def spans(start: int, end: int, *, now: float, hourly: bool) -> list[Span]:
@@ -155,12 +166,9 @@ def sums(
         for row in connection.execute(query):
             if row[len(by)] is None:  # the sums of nothing, where nothing is grouped
                 continue
-            one = _read(row[len(by) :])
-            group = tuple(row[: len(by)])
-            if group in found:
-                found[group].add(one)
-            else:
-                found[group] = one
+            one, group = _read(row[len(by) :]), tuple(row[: len(by)])
+            known = found.get(group)
+            found[group] = one if known is None else Sums.of((known, one))
     return found
 
 
@@ -255,7 +263,7 @@ def hurried(
     connection: Connection, seconds: float, stopped: Callable[[], bool] = lambda: False
 ) -> Iterator[None]:
     """What is asked inside ends after `seconds`, on SQLite also soon after `stopped` says so,
-    with a `StoreError`."""
+    with `GivenUp`."""
     until = time.monotonic() + seconds
     raw: Any = connection.connection.driver_connection
     sqlite = connection.dialect.name == "sqlite"
@@ -271,7 +279,7 @@ def hurried(
         code = getattr(error.orig, "sqlite_errorcode" if sqlite else "sqlstate", None)
         if code != (sqlite3.SQLITE_INTERRUPT if sqlite else _CANCELED):
             raise
-        raise StoreError(
+        raise GivenUp(
             f"The report took longer than {seconds:g} s and was given up. Ask for a shorter span, "
             "or for fewer groups."
         ) from error
@@ -320,11 +328,10 @@ def _figures(table: Table) -> list[ColumnElement[Any]]:
 
 def _read(row: Sequence[Any]) -> Sums:
     names = (*_SUMMED, "errors")
-    rest = tuple(map(int, row[len(names) :]))
-    found = Sums(responses=rest[:HISTOGRAM], firsts=rest[HISTOGRAM:])
-    for name, value in zip(names, row, strict=False):
-        setattr(found, name, float(value) if name == "cost" else int(value))
-    return found
+    figures = {name: int(value) for name, value in zip(names, row, strict=False)}
+    figures["cost"] = row[_SUMMED.index("cost")]
+    rest = tuple(row[len(names) :])
+    return Sums(responses=rest[:HISTOGRAM], firsts=rest[HISTOGRAM:], **figures)
 
 
 def _moment(seconds: int) -> datetime:

@@ -1,0 +1,178 @@
+"""What was used: by one's own key, for its owner; by everybody, for operators."""
+
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from msgspec.structs import replace
+from sqlalchemy import Connection
+
+from manyways.edge.body import wrong
+from manyways.edge.clerk import answer
+from manyways.edge.exchange import Exchange, Headers
+from manyways.edge.query import page_of, query_fields
+from manyways.errors import Refusal
+from manyways.operations import reports
+from manyways.operations.desk import Desk, T
+from manyways.operations.reports import BadQuestion, Report
+from manyways.operations.sheets import Cell, as_csv
+from manyways.store.records import AT_MOST, COLUMNS, Wanted, page
+from manyways.store.reports import Dimension, Filters, GivenUp
+from manyways.types import Caller
+
+OWN: Final[tuple[Dimension, ...]] = ("day", "hour", "model", "status")
+"""What a caller may group its own usage by."""
+
+_CSV: Final = (b"content-type", b"text/csv; charset=utf-8")
+_AS_IT_IS_NOW: Final = (b"cache-control", b"no-store")
+_SOON: Final = 5  # seconds
+_SWITCHES: Final = {None: False, "false": False, "0": False, "true": True, "1": True}
+
+Authenticate = Callable[[Exchange], Awaitable[Caller]]
+
+
+class UsagePages:
+    """Usage. `authenticate` says whose key came with a request, `admit` the same of those who
+    administer; both raise `Refusal`. `clock` tells Unix seconds."""
+
+    def __init__(
+        self,
+        desk: Desk,
+        *,
+        authenticate: Authenticate,
+        admit: Authenticate,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._desk = desk
+        self._authenticate = authenticate
+        self._admit = admit
+        self._clock = clock
+
+    async def own(self, exchange: Exchange) -> None:
+        """`GET /usage[?from=&to=&last=&group_by=]`: of the key that asks. Raises `Refusal`."""
+        caller = await self._authenticate(exchange)
+        query = query_fields(exchange, "from", "to", "last", "group_by")
+        if query["group_by"] is not None and query["group_by"] not in OWN:
+            raise wrong("group_by", f"must be one of {', '.join(OWN)}")
+
+        def work(connection: Connection) -> Report:
+            question = self._question(connection, query)
+            return reports.answer(connection, replace(question, filters=Filters(key=caller.key_id)))
+
+        report = await self._ask(work)
+        key = {"id": caller.key_id, "last4": caller.last4, "type": caller.key_type}
+        await answer(exchange, {**report.document(), "key": key})
+
+    async def report(self, exchange: Exchange) -> None:
+        """`GET /admin/v1/usage[?from=&to=&last=&group_by=&key=&user=&model=&provider=&status=]`,
+        as JSON or CSV. Raises `Refusal`."""
+        await self._admit(exchange)
+        query = query_fields(
+            exchange, "from", "to", "last", "group_by", "key", "user", "model", "provider", "status"
+        )
+
+        def work(connection: Connection) -> Report:
+            return reports.answer(connection, self._question(connection, query))
+
+        report = await self._ask(work)
+        if not _wants_csv(exchange):
+            await answer(exchange, report.document())
+            return
+        await _answer_csv(exchange, report.columns, (row.cells().values() for row in report.rows))
+
+    async def records(self, exchange: Exchange) -> None:
+        """`GET /admin/v1/usage/records[?cursor=&limit=&order=&from=&to=&key=&user=&model=
+        &provider=&status=&failed=&attempts=]`, as JSON or CSV. Raises `Refusal`."""
+        await self._admit(exchange)
+        query = query_fields(
+            exchange, "cursor", "limit", "order", "from", "to", "key", "user", "model", "provider",
+            "status", "failed", "attempts",
+        )  # fmt: skip
+        part = page_of(query)
+        as_sheet = _wants_csv(exchange)
+        limit = AT_MOST if as_sheet and query["limit"] is None else part.limit
+        order = query["order"] or "newest"
+        if order not in ("newest", "oldest"):
+            raise wrong("order", "must be newest or oldest")
+        failed, attempts = _switch(query, "failed"), _switch(query, "attempts")
+
+        def work(connection: Connection) -> Any:
+            wanted = self._wanted(connection, query, failed=failed)
+            return page(
+                connection,
+                wanted,
+                cursor=part.after,
+                limit=limit,
+                oldest_first=order == "oldest",
+                attempts=attempts and not as_sheet,
+            )
+
+        records, cursor = await self._ask(work)
+        if as_sheet:
+            rows = ([record[name] for name in COLUMNS] for record in records)
+            more = None if cursor is None else [(b"x-next-cursor", cursor.encode())]
+            await _answer_csv(exchange, COLUMNS, rows, more)
+            return
+        content = {"object": "list", "data": records, "has_more": cursor is not None}
+        await answer(exchange, {**content, "next_cursor": cursor})
+
+    def _question(
+        self, connection: Connection, query: Mapping[str, str | None]
+    ) -> reports.Question:
+        return reports.ask(
+            connection,
+            now=self._clock(),
+            since=query["from"],
+            until=query["to"],
+            last=query["last"],
+            by=query["group_by"],
+            key=query.get("key"),
+            account=query.get("user"),
+            model=query.get("model"),
+            provider=query.get("provider"),
+            status=query.get("status"),
+        )
+
+    def _wanted(
+        self, connection: Connection, query: Mapping[str, str | None], *, failed: bool
+    ) -> Wanted:
+        return reports.wanted(
+            connection,
+            now=self._clock(),
+            since=query["from"],
+            until=query["to"],
+            key=query["key"],
+            account=query["user"],
+            model=query["model"],
+            provider=query["provider"],
+            status=query["status"],
+            failed=failed,
+        )
+
+    async def _ask(self, work: Callable[[Connection], T]) -> T:
+        try:
+            return await self._desk.ask(work)
+        except BadQuestion as bad:
+            raise Refusal("invalid_request", str(bad), param=bad.field) from None
+        except GivenUp as late:
+            raise Refusal("server_error", str(late), status=503, retry_after=_SOON) from None
+
+
+async def _answer_csv(
+    exchange: Exchange,
+    names: Sequence[str],
+    rows: Iterable[Iterable[Cell]],
+    more: Headers | None = None,
+) -> None:
+    body = "".join(as_csv(names, rows)).encode()
+    await exchange.answer(body, 200, [_CSV, _AS_IT_IS_NOW, *(more or ())])
+
+
+def _wants_csv(exchange: Exchange) -> bool:
+    return b"text/csv" in exchange.headers.get(b"accept", b"").lower()
+
+
+def _switch(query: Mapping[str, str | None], name: str) -> bool:
+    if query[name] not in _SWITCHES:
+        raise wrong(name, "must be true or false")
+    return _SWITCHES[query[name]]
