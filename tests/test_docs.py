@@ -180,7 +180,7 @@ def test_every_command_is_documented_with_its_options() -> None:
         name: {
             option
             for one in command.params
-            if not one.hidden
+            if not getattr(one, "hidden", False)
             for option in one.opts
             if option[:2] == "--"
         }

@@ -2,12 +2,17 @@
 
     ManywaysError
     ├── Refusal             the caller is told: a code of the error table, in plain words
+    │   └── LimitReached    (access) a limit refuses, and says how it stands
     ├── ConfigError         the configuration is wrong: where, why, and the cure
-    │   └── ConfigProblems  (config) everything that is wrong with it, at once
+    │   ├── ConfigProblems  (config) everything that is wrong with it, at once
+    │   └── Mistake         (operations) an operator asks for what cannot be: `field` says where
     ├── CannotListen        (app) the address is taken, or not ours
+    ├── WorkerFailed        (cli) one of several processes did not start
     ├── OutputFailed        (cli) what was to be shown could not be written
     ├── BadModelList        (catalog) a provider's list of models cannot be read
     ├── StoreError          the database cannot do what was asked
+    │   ├── Away            (store) Redis does not answer
+    │   └── Conflict        (store) another transaction came between
     ├── CallerLeft          nobody is there to be answered any more
     ├── AttemptFailed       one provider did not answer; another might
     └── TransportError      bytes could not be exchanged with a provider

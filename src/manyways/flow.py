@@ -153,7 +153,7 @@ class Flow:
 
     async def chat(self, exchange: Exchange) -> None:
         """`POST /chat/completions`. Raises `Refusal` while the status is still open."""
-        began = time.monotonic()
+        began = time.monotonic() - (time.perf_counter() - exchange.began)
         bill = await self.open(exchange, "/chat/completions")
         try:
             patience = self._means.settings.deadline

@@ -182,10 +182,10 @@ def test_a_wrong_configuration_is_told_whole(tmp_path: Path) -> None:
 
 def test_settings_without_effect_deserve_a_look(tmp_path: Path, port: int, wall: Wall) -> None:
     wall.answer = LISTED
-    status, found = examine(tmp_path, port, "[cluster]\nredis = 'redis://h'\n" + provider(wall.url))
+    status, found = examine(tmp_path, port, "[catalog]\nprobe = false\n" + provider(wall.url))
 
     assert (status, found["configuration"]["status"]) == (0, "warning")
-    assert "cluster.redis" in found["configuration"]["detail"]
+    assert "catalog.probe" in found["configuration"]["detail"]
 
 
 def test_a_port_that_another_program_has(tmp_path: Path, wall: Wall) -> None:

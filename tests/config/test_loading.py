@@ -439,8 +439,9 @@ def test_everything_wrong_is_told_at_once_from_top_to_bottom(folder: Folder) -> 
             "database.url = 'mysql://u:hunter2@h/d'",
             (
                 "1: database.url is not an address this program knows. Write"
-                " sqlite:///manyways.db for a file beside you, or"
-                " sqlite:////var/lib/manyways/manyways.db for an absolute path."
+                " sqlite:///manyways.db for a file beside you,"
+                " sqlite:////var/lib/manyways/manyways.db for an absolute path, or"
+                " postgresql://user:password@host/name."
             ),
         ),
         ("database.url = 5", "1: database.url should be a text in quotes, not the number 5"),

@@ -88,6 +88,7 @@ def edge_of(parts: Parts) -> tuple[Edge, list[Work]]:
         owner=_owner,
         patience=settings.routing.deadline,
         send_timeout=settings.server.send_timeout,
+        standing=parts.books.limits.peek,
     )
     mounted: dict[str, dict[str, Endpoint]] = {
         "/chat/completions": {"POST": repeats.once(flow.chat)},

@@ -300,7 +300,9 @@ class Pursuit:
         sending = provider.chat(body, limits, stream=self._streamed, credential=start.credential)
         if provider.drain:
             attempt = self._plan.attempts[start.attempt]
-            return self._means.drains.ask(sending, self._means.settings.deadline, attempt)
+            hears = None if attempt.speech is None else attempt.speech.feed
+            patience = self._means.settings.deadline
+            return self._means.drains.ask(sending, patience, attempt, hears=hears)
         return sending
 
     def _spoke(self, start: Start, events: ChatStream | ResumedStream) -> None:

@@ -149,11 +149,11 @@ def _trouble_with(path: Path) -> Finding | None:
 
 
 def _opened(where: str, settings: Settings) -> Finding:
-    from manyways.operations import list_keys
+    from manyways.operations import count_keys
     from manyways.store.database import open_database
 
     with closing(open_database(settings.database, busy_timeout=2.0)) as opened:
-        keys = len(list_keys(opened, alive_at=time.time()))
+        keys = count_keys(opened, alive_at=time.time())
     if not keys:
         return Finding(
             name="database",

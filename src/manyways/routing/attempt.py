@@ -23,6 +23,10 @@ class Speech(Protocol):
         """All text that the provider has produced in this attempt."""
         ...
 
+    def feed(self, chunk: bytes) -> bytes:
+        """Hear more of it."""
+        ...
+
 
 class Attempt(Ticket):
     """What is known of one attempt. `outcome` is `None` while it runs, `"answered"`,

@@ -47,6 +47,7 @@ accounts = Table(
     Column("suspended_at", BigInteger),
     Column("suspended_reason", Text),
     Column("change", BigInteger, nullable=False),  # what `changes` counted at the latest change
+    Index("ix_accounts_change", "change"),
 )
 
 # Keys are revoked, never deleted: the table tells whether one was ever made.

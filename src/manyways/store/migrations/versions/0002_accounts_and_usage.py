@@ -29,6 +29,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name="pk_accounts"),
         sa.UniqueConstraint("name", name="uq_accounts_name"),
     )
+    op.create_index("ix_accounts_change", "accounts", ["change"])
     op.create_table(
         "usage_stats",
         sa.Column("id", sa.Text, nullable=False),
