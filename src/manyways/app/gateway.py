@@ -30,6 +30,7 @@ from manyways.edge.http import Edge
 from manyways.edge.team import Team
 from manyways.flow import Flow
 from manyways.operations import retention
+from manyways.operations.desk import Desk
 from manyways.routing.health import Health, Name
 from manyways.schedule import Leader, Schedule
 from manyways.store.database import Database
@@ -112,6 +113,8 @@ async def gateway(
                 if (value := getattr(settings.defaults, name)) is not None
             },
         )
+        desk = Desk(database)
+        stack.callback(desk.close)
         parts = Parts(
             settings=settings,
             database=database,
@@ -124,6 +127,7 @@ async def gateway(
             tally=tally,
             ledger=ledger,
             claims=claims,
+            desk=desk,
             shared=shared,
             leader=leader,
             team=None if worker is None else Team(journal.folder, worker),

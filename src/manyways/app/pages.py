@@ -25,8 +25,10 @@ from manyways.edge.metrics import MetricsPage, RequestCounts, UsageReading
 from manyways.edge.readiness import ReadinessPage
 from manyways.edge.routes import NOT_YET, Endpoint, EndpointOf, Routes
 from manyways.edge.team import Team
+from manyways.edge.usage import UsagePages
 from manyways.errors import Refusal
 from manyways.flow import Flow
+from manyways.operations.desk import Desk
 from manyways.routing.health import Health
 from manyways.routing.standing import Standing, standings
 from manyways.schedule import Leader
@@ -51,6 +53,7 @@ class Parts(Struct, frozen=True, kw_only=True):
     tally: Tally
     ledger: Ledger
     claims: Claims
+    desk: Desk
     shared: Shared | None
     leader: Leader
     team: Team | None
@@ -80,6 +83,7 @@ def edge_of(parts: Parts) -> tuple[Edge, list[Work]]:
         label=lambda name, credential: parts.providers[name].label(credential),
     )
     clerk = Clerk(parts.database, admit=admin.admit, changed=parts.ring.poll)
+    usage = UsagePages(parts.desk, authenticate=flow.authenticate, admit=admin.admit)
     keys = KeyPages(clerk, settings.keys)
     accounts = AccountPages(clerk)
     repeats = Repeats(
@@ -95,6 +99,7 @@ def edge_of(parts: Parts) -> tuple[Edge, list[Work]]:
         "/models": _reading(pages.models),
         "/models/list": _reading(pages.text),
         "/providers": _reading(pages.providers),
+        "/usage": _reading(usage.own),
         **{path: {"POST": _not_yet(flow, path, what)} for path, what in NOT_YET.items()},
     }
     rooted: dict[str, dict[str, Endpoint]] = {
@@ -103,6 +108,8 @@ def edge_of(parts: Parts) -> tuple[Edge, list[Work]]:
         "/openapi.json": _reading(_described(settings)),
         "/admin/v1/providers": _reading(admin.providers),
         "/admin/v1/keys": {**_reading(keys.list), "POST": keys.create},
+        "/admin/v1/usage": _reading(usage.report),
+        "/admin/v1/usage/records": _reading(usage.records),
         "/admin/v1/accounts": {**_reading(accounts.list), "POST": accounts.create},
     }
     with_id: dict[str, dict[str, EndpointOf]] = {
