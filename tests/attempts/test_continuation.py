@@ -17,7 +17,7 @@ import pytest
 
 from tests.support.chat_wall import JSON_TYPE, SSE_TYPE, ChatWall, Speech, Turns, chat_wall, event
 from tests.support.faults import error, verdict, whole_stream
-from tests.support.gateway import Answer, Gateway, provider, running_gateway
+from tests.support.gateway import COUNTS, Answer, Gateway, provider, running_gateway
 from tests.support.wall import END, Close, Request, Script, Send, Stall, Step, head, whole
 from tests.support.wall import Answer as Play
 
@@ -101,7 +101,9 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
                         table = re.sub(r'(id = "m\d+")', prefill, table)
                     config += table
                 directory = tmp_path_factory.mktemp("continuation")
-                running[continuation] = stack.enter_context(running_gateway(directory, config))
+                running[continuation] = stack.enter_context(
+                    running_gateway(directory, COUNTS + config)
+                )
             return running[continuation]
 
         yield Stage(walls, start, iter(MODELS))

@@ -32,7 +32,7 @@ from tests.support.faults import (
     status_told,
     verdict,
 )
-from tests.support.gateway import Answer, Gateway, provider, running_gateway
+from tests.support.gateway import COUNTS, Answer, Gateway, provider, running_gateway
 from tests.support.tls import Authority
 from tests.support.wall import END, Close, Request, Script, Send, Stall, html, sse, wall_in_thread
 from tests.support.wall import Answer as Play
@@ -178,7 +178,7 @@ def gateways(
                 primary.wall.url, "keyed", "limited", name="Primary with keys"
             ).replace('"provider-secret"', '["key-live", "key-dead", "key-limited", "key-other"]')
             directory = tmp_path_factory.mktemp("faults")
-            running = running_gateway(directory, setting + config(mine))
+            running = running_gateway(directory, COUNTS + setting + config(mine))
             found[assembling] = stack.enter_context(running)
         yield found
 

@@ -15,7 +15,7 @@ import pytest
 
 from tests.support.chat_wall import ChatWall, Speech, Turns, chat_wall
 from tests.support.faults import error, whole_stream
-from tests.support.gateway import Answer, Gateway, provider, running_gateway
+from tests.support.gateway import COUNTS, Answer, Gateway, provider, running_gateway
 from tests.support.wall import Answer as Play
 from tests.support.wall import Close, Pause, Request, Script, Stall
 
@@ -112,7 +112,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
                 config += provider(primary.wall.url, *MODELS, name="Primary")
                 config += provider(fallback.wall.url, *MODELS, name="Fallback")
                 directory = tmp_path_factory.mktemp("hedging")
-                running[setting] = stack.enter_context(running_gateway(directory, config))
+                running[setting] = stack.enter_context(running_gateway(directory, COUNTS + config))
             return running[setting]
 
         yield Stage(primary, fallback, start, iter(MODELS))

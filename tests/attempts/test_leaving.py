@@ -17,7 +17,7 @@ import pytest
 
 from tests.support.chat_wall import JSON_TYPE, ChatWall, Speech, chat_wall, event
 from tests.support.faults import error
-from tests.support.gateway import Gateway, provider, running_gateway
+from tests.support.gateway import COUNTS, Gateway, provider, running_gateway
 from tests.support.wall import (
     END,
     Close,
@@ -96,7 +96,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
         for name, wall in walls.items():
             extra = "drain = true\n" if name == "Billing" else ""
             config += provider(wall.wall.url, *MODELS, name=name, extra=extra)
-        gateway = running_gateway(tmp_path_factory.mktemp("leaving"), config)
+        gateway = running_gateway(tmp_path_factory.mktemp("leaving"), COUNTS + config)
         yield Stage(stack.enter_context(gateway), walls, iter(MODELS))
 
 

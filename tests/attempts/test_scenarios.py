@@ -19,7 +19,7 @@ import pytest
 
 from tests.support.chat_wall import ChatWall, Speech, Turns, chat_wall, event
 from tests.support.faults import TOO_LONG, error, whole_stream
-from tests.support.gateway import Answer, Gateway, provider, running_gateway
+from tests.support.gateway import COUNTS, Answer, Gateway, provider, running_gateway
 from tests.support.wall import (
     END,
     Close,
@@ -240,7 +240,7 @@ def gateway(
         primary.models[asked] = down.outage
         fallback.models[second] = SECOND
         config += _two(primary, fallback, (f"Down {i}", asked), (f"Up {i}", second))
-    with running_gateway(tmp_path_factory.mktemp("scenarios"), config) as running:
+    with running_gateway(tmp_path_factory.mktemp("scenarios"), COUNTS + config) as running:
         yield running
 
 
