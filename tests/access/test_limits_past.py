@@ -61,11 +61,16 @@ def test_a_limit_that_was_lifted_and_comes_back_finds_its_count(limits: LocalLim
     refused(limits, caller(Allowance(requests=2, window=60.0)))
 
 
-async def test_a_quota_that_comes_while_requests_run_counts_them(limits: LocalLimits) -> None:
+@pytest.mark.parametrize(
+    "quota", [Quota(tokens=100, per="day"), Quota(requests=2), Quota(cost=1.0, per="month")]
+)
+async def test_a_quota_that_comes_while_requests_run_counts_them(
+    limits: LocalLimits, quota: Quota
+) -> None:
     running = admit(limits, caller(THIRTY))
-    who = caller(Allowance(quota=(Quota(tokens=100, per="day"),)))
-    done(await limits.reserve(who, Demand(tokens=10)), tokens=10)
-    done(running, tokens=90)
+    who = caller(Allowance(quota=(quota,)))
+    done(await limits.reserve(who, Demand(tokens=10, cost=0.1)), tokens=10, cost=0.1)
+    done(running, tokens=90, cost=0.9)
     refused(limits, who)
 
 

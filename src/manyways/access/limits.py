@@ -134,6 +134,8 @@ Load = Callable[[Scope], Awaitable[Past]]
 MOST_BEARERS: Final = 100_000
 LOOKED_AT: Final = 4
 """Bearers that are looked at for each new one, whether they can be forgotten."""
+LOOKS: Final = 64
+"""That many at a time, and no more: those that came last are not looked at."""
 
 
 class Unlimited:
@@ -290,7 +292,7 @@ class LocalLimits:
         """Look whether some can go, for those that have come. Nobody may have one in hand: what
         is about to count does not count yet."""
         bearers = self._bearers
-        looks = min(LOOKED_AT * self._met, len(bearers))
+        looks = min(LOOKED_AT * self._met, LOOKS, len(bearers))
         self._met = 0
         for _ in range(looks):
             name, oldest = next(iter(bearers.items()))
