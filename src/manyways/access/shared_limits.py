@@ -46,11 +46,11 @@ from manyways.types import Caller, Scope
 
 LEASE: Final = 30.0
 """Seconds after which a node that says nothing has lost what it held."""
-RENEWED: Final = 8.0
-"""Seconds after which a request that still runs renews what it holds."""
+RENEWALS: Final = 4
+"""How often what is held is renewed within a lease."""
 BEAT: Final = 5.0
 """Seconds between two signs of life of a node."""
-ALIVE: Final = 15.0
+ALIVE: Final = 15
 """Seconds behind its last one that a node counts as one."""
 TICK: Final = 1.0
 """Seconds between two looks at what is to be renewed, or sent again."""
@@ -95,14 +95,17 @@ class SharedLimits:
         node: str = "",
         wall: Callable[[], float] = time.time,
         clock: Callable[[], float] | None = None,
+        lease: float = LEASE,
     ) -> None:
         """`node` is this process's name, without a colon. `wall` says the day of what is loaded.
-        Tests say the time with `clock`, in place of Redis."""
+        Tests say the time with `clock`, in place of Redis. What is held is renewed after a
+        quarter of `lease`, in seconds."""
         self._shared = shared
         self._load = load
         self._node = node or secrets.token_hex(8)
         self._wall = wall
         self._clock = clock
+        self._lease = lease
         self._count = 0
         self._plans: OrderedDict[str, Plan] = OrderedDict()
         # What was let in here, and what is while Redis is away. It has no past to load.
@@ -168,7 +171,7 @@ class SharedLimits:
                     self._renew(loop.time())
                     await self._settle_waiting()
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(TICK):
+                    async with asyncio.timeout(min(TICK, self._lease / RENEWALS)):
                         await self._wake.wait()
         finally:
             self._shared.post(_LEAVE, [_NODES], self._node)
@@ -188,7 +191,7 @@ class SharedLimits:
         name = f"{self._node}.{self._count}"
         for _ in range(TRIES):
             answer = await self._shared.run(
-                RESERVE, plan.keys, self._now(), name, LEASE, need.tokens, need.cost,
+                RESERVE, plan.keys, self._now(), name, self._lease, need.tokens, need.cost,
                 int(need.fixed), *plan.words,
                 orphaned=lambda answer: self._orphaned(plan, name, answer),
             )  # fmt: skip
@@ -212,7 +215,7 @@ class SharedLimits:
         plan.standing = _standing(*answer[1])
         if plan.held:
             self._held[name] = plan, answer[2]
-            self._due.append((asyncio.get_running_loop().time() + RENEWED, name))
+            self._due.append((asyncio.get_running_loop().time() + self._lease / RENEWALS, name))
         return _Held(self, plan, name, answer[2])
 
     def _orphaned(self, plan: Plan, name: str, answer: list[Any]) -> None:
@@ -293,14 +296,14 @@ class SharedLimits:
             self._due.popleft()
             if name not in self._held:
                 continue
-            self._due.append((now + RENEWED, name))
+            self._due.append((now + self._lease / RENEWALS, name))
             plan, taken = self._held[name]
             words: list[Any] = []
             for number in plan.held:
                 running = plan.rows[number].kind == "running"
                 words += ("running", name) if running else ("quota", taken[number])
             keys = [self._key_held(plan, number) for number in plan.held]
-            self._shared.post(RENEW, keys, self._now(), LEASE, *words)
+            self._shared.post(RENEW, keys, self._now(), self._lease, *words)
 
     @staticmethod
     def _key_held(plan: Plan, number: int) -> str:

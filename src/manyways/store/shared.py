@@ -14,7 +14,7 @@ import contextlib
 import hashlib
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
-from typing import Any, Final, Self
+from typing import Any, ClassVar, Final, Self
 
 import structlog
 from hiredis import ReplyError
@@ -27,6 +27,8 @@ __all__ = ["PREFIX", "Away", "Script", "Shared", "key"]
 PREFIX: Final = "manyways:"
 PROBE: Final = 0.5
 """Seconds between two looks whether it is there."""
+COMPLAINTS: Final = 5.0
+"""Seconds between two lines in the log about what it refuses."""
 REDIRECTS: Final = 3
 """So often a question may be sent on by a cluster that moves its slots."""
 SLOTS: Final = 16384
@@ -35,11 +37,15 @@ log = structlog.get_logger("manyways")
 
 
 class Script:
-    """A Lua script, which runs as one step."""
+    """A Lua script, which runs as one step. A constant of a module: every server that is asked is
+    told all of them first."""
 
     __slots__ = ("digest", "source")
 
+    known: ClassVar[list["Script"]] = []
+
     def __init__(self, source: str) -> None:
+        self.known.append(self)
         self.source = source
         self.digest = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
 
@@ -66,6 +72,7 @@ class Shared:
         self._heard: dict[bytes, Callable[[bytes], None]] = {}
         self._listening: Link | None = None
         self._task: asyncio.Task[None] | None = None
+        self._complained = -COMPLAINTS
 
     def __repr__(self) -> str:
         return f"<Shared {self._address!r} {self._away or 'there'}>"
@@ -112,7 +119,7 @@ class Shared:
         """
         answer = await self._answer(str(words[1]), words)
         if isinstance(answer, Exception):
-            raise answer if isinstance(answer, Away) else Away(f"Redis says: {answer}")
+            raise self._translated(answer)
         return answer
 
     async def run(
@@ -131,7 +138,7 @@ class Shared:
         if isinstance(answer, ReplyError) and str(answer).startswith("NOSCRIPT"):
             answer = await self._answer(keys[0], ("EVAL", script.source, *rest), orphaned)
         if isinstance(answer, Exception):
-            raise answer if isinstance(answer, Away) else Away(f"Redis says: {answer}")
+            raise self._translated(answer)
         return answer
 
     def post(
@@ -162,6 +169,7 @@ class Shared:
                 words, source = source, None
                 send(words)
             else:
+                self._translated(answer)
                 failed(isinstance(answer, Away))
 
         send(("EVALSHA", script.digest, *rest))
@@ -172,6 +180,16 @@ class Shared:
         self._heard[channel.encode()] = heard
         if self._listening is not None:
             self._listening.listen(channel)
+
+    def _translated(self, answer: Exception) -> Away:
+        """An error as `Away`. One that Redis itself says is told in the log, once a while."""
+        if isinstance(answer, Away):
+            return answer
+        now = asyncio.get_running_loop().time()
+        if now >= self._complained + COMPLAINTS:
+            self._complained = now
+            log.error("redis refuses", why=str(answer))
+        return Away(f"Redis says: {answer}")
 
     # Who is asked
 
@@ -339,6 +357,8 @@ class Shared:
 
     async def _open(self, server: Server) -> Link:
         link = await Link.open(server, self._address, pushed=self._pushed, ended=self._ended)
+        for script in Script.known:
+            link.send(("SCRIPT", "LOAD", script.source))
         self._links[server] = link
         return link
 

@@ -1,0 +1,385 @@
+"""Limits that several nodes count together, against a real server: never one over."""
+
+import asyncio
+import contextlib
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from manyways.access.limits import Demand, LimitReached, Load, Past, Reservation, Totals
+from manyways.access.shared_limits import SharedLimits
+from manyways.errors import StoreError
+from manyways.store.redis_link import LIMIT
+from manyways.store.shared import Shared
+from manyways.types import Allowance, Caller, Quota, Scope
+from tests.support.valkey import Valkey, eventually, running_cluster, running_valkey
+
+pytestmark = pytest.mark.process
+
+SLACK = 0.5
+"""Seconds a busy machine may be late."""
+RUNS = 20
+
+
+@pytest.fixture
+def valkey(tmp_path: Path) -> Iterator[Valkey]:
+    with running_valkey(tmp_path) as running:
+        yield running
+
+
+async def nothing(scope: Scope) -> Past:
+    del scope
+    return Past()
+
+
+@contextlib.asynccontextmanager
+async def nodes(
+    url: str, count: int = 2, *, load: Load = nothing, lease: float = 30.0
+) -> AsyncIterator[list[SharedLimits]]:
+    """So many gateways that share a server, each with its work in the background."""
+    shareds = [await Shared.open(url) for _ in range(count)]
+    limits = [
+        SharedLimits(shared, load, node=f"node{number}", lease=lease)
+        for number, shared in enumerate(shareds)
+    ]
+    works = [asyncio.create_task(one.run()) for one in limits]
+    try:
+        await eventually(lambda: limits[-1].nodes == count or all(s.away for s in shareds))
+        yield limits
+    finally:
+        for work in works:
+            work.cancel()
+        await asyncio.wait(works)
+        await asyncio.gather(*(shared.aclose() for shared in shareds))
+
+
+def caller(name: str = "a", **limits: Any) -> Caller:
+    scopes = (Scope(id=f"key:{name}", allowance=Allowance(**limits)),)
+    return Caller(key_id=name, key_type="full", last4="abcd", line=name, scopes=scopes)
+
+
+async def asked(
+    limits: Sequence[SharedLimits], who: Caller, times: int, demand: Demand | None = None
+) -> tuple[list[Reservation], list[LimitReached]]:
+    """Who got in of so many at once, spread over nodes, and who did not."""
+    wanted = demand or Demand()
+    answers = await asyncio.gather(
+        *(limits[n % len(limits)].reserve(who, wanted) for n in range(times)),
+        return_exceptions=True,
+    )
+    refused = [one for one in answers if isinstance(one, LimitReached)]
+    held = [one for one in answers if not isinstance(one, BaseException)]
+    assert len(held) + len(refused) == times, answers
+    return held, refused
+
+
+@pytest.mark.parametrize(
+    ("limits", "demand"),
+    [
+        ({"requests": 30, "window": 60.0}, Demand()),
+        ({"tokens": 3000, "tokens_window": 60.0}, Demand(tokens=100, fixed=True)),
+        ({"concurrent": 30}, Demand()),
+        ({"quota": (Quota(requests=30, per="month"),)}, Demand()),
+        ({"quota": (Quota(tokens=3000, per="day"),)}, Demand(tokens=100, fixed=True)),
+        ({"quota": (Quota(cost=0.3),)}, Demand(cost=0.01, fixed=True)),
+    ],
+)
+async def test_of_a_thousand_at_once_as_many_get_in_as_may(
+    valkey: Valkey, limits: dict[str, Any], demand: Demand
+) -> None:
+    async with nodes(valkey.url) as both:
+        for run in range(RUNS):
+            held, refused = await asked(both, caller(f"k{run}", **limits), 1000, demand)
+            assert len(held) == 30
+            assert all(one.retry_after for one in refused)
+
+
+CHILD = """
+import asyncio, sys, time
+from tests.access.test_shared_limits import asked, caller, nothing
+from manyways.access.shared_limits import SharedLimits
+from manyways.store.shared import Shared
+
+async def main(url, runs, begin):
+    shared = await Shared.open(url)
+    limits = SharedLimits(shared, nothing)
+    await asyncio.sleep(begin - time.time())
+    for run in range(runs):
+        held, _ = await asked([limits], caller(f"k{run}", requests=30, window=600.0), 500)
+        print(len(held))
+    await shared.aclose()
+
+asyncio.run(main(sys.argv[1], int(sys.argv[2]), float(sys.argv[3])))
+"""
+
+
+async def test_two_processes_let_in_no_more_than_one(valkey: Valkey) -> None:
+    begin = str(time.time() + 2.0)
+    children = [
+        await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", CHILD, valkey.url, str(RUNS), begin),
+            stdout=asyncio.subprocess.PIPE,
+            cwd=Path(__file__).parents[2],
+        )
+        for _ in range(2)
+    ]
+    told = await asyncio.gather(*(child.communicate() for child in children))
+    counts = [[int(line) for line in out.split(b"\n") if line.strip().isdigit()] for out, _ in told]
+    assert [one + other for one, other in zip(*counts, strict=True)] == [30] * RUNS
+
+
+async def test_who_waits_as_told_and_is_alone_gets_in(valkey: Valkey) -> None:
+    now = 1_800_000_000.0
+    shared = await Shared.open(valkey.url)
+    try:
+        limits = SharedLimits(shared, nothing, clock=lambda: now, wall=lambda: now)
+        who = caller(requests=3, window=10.0, tokens=50, tokens_window=61.5)
+        for _ in range(30):
+            held, refused = await asked([limits], who, 1, Demand(tokens=20))
+            if refused:
+                now += refused[0].retry_after or 0
+                held, refused = await asked([limits], who, 1, Demand(tokens=20))
+            assert not refused
+            held[0].settle(counted=True, tokens=7, cost=0.0)
+            now += 0.7
+    finally:
+        await shared.aclose()
+
+
+async def test_what_was_not_used_is_given_back(valkey: Valkey) -> None:
+    who = caller(
+        requests=2, window=60.0, tokens=100, tokens_window=60.0, concurrent=2,
+        quota=(Quota(tokens=150, per="day"),),
+    )  # fmt: skip
+    async with nodes(valkey.url) as (one, other):
+        held, _ = await asked([one, other], who, 2, Demand(tokens=50))
+        assert not (await asked([one], who, 1, Demand(tokens=50)))[0]
+        held[0].settle(counted=False, tokens=0, cost=0.0)
+        held[0].settle(counted=False, tokens=0, cost=0.0)
+        held[1].settle(counted=True, tokens=10, cost=0.0)
+        held, _ = await asked([one], who, 3, Demand(tokens=50))
+        assert len(held) == 1
+        assert held[0].standing is not None
+        assert held[0].standing[:2] == (2, 0)
+        assert one.peek(who) == held[0].standing
+
+
+async def test_a_key_and_its_account_are_taken_from_together(valkey: Valkey) -> None:
+    account = Scope(id="account:a", allowance=Allowance(requests=3, window=60.0))
+    callers = [
+        Caller(
+            key_id=name, key_type="full", last4="abcd", line=name, account_id="a",
+            scopes=(Scope(id=f"key:{name}", allowance=Allowance(requests=2, window=60.0)), account),
+        )
+        for name in ("one", "two")
+    ]  # fmt: skip
+    async with nodes(valkey.url) as both:
+        first, _ = await asked(both, callers[0], 10)
+        second, refused = await asked(both, callers[1], 10)
+        assert (len(first), len(second)) == (2, 1)
+        assert "account" in refused[0].message
+        second[0].settle(counted=False, tokens=0, cost=0.0)
+        assert len((await asked(both, callers[1], 10))[0]) == 1
+
+
+async def test_who_leaves_while_it_asks_takes_nothing(valkey: Valkey) -> None:
+    who = caller(requests=1, window=60.0, concurrent=1)
+    async with nodes(valkey.url, 1) as (limits,):
+        asking = asyncio.create_task(limits.reserve(who, Demand()))
+        await asyncio.sleep(0)
+        asking.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asking
+
+        async def gets_in() -> bool:
+            return bool((await asked([limits], who, 1))[0])
+
+        async with asyncio.timeout(5.0):
+            while not await gets_in():
+                pass
+
+
+async def test_a_node_that_died_gives_back_its_places_and_one_that_lives_keeps_them(
+    valkey: Valkey,
+) -> None:
+    lease = 1.0
+    living = caller("living", concurrent=1)
+    dead = caller("dead", concurrent=1, quota=(Quota(tokens=10),))
+    async with nodes(valkey.url, lease=lease) as (one, other):
+        await asked([one], living, 1)
+        ghost = await Shared.open(valkey.url)
+        nobody = SharedLimits(ghost, nothing, lease=lease)  # its `run` does not: it is dead
+        await nobody.reserve(dead, Demand(tokens=10, fixed=True))
+        await ghost.aclose()
+        began = time.monotonic()
+        demand = Demand(tokens=10, fixed=True)
+        while not (await asked([other], dead, 1, demand))[0]:
+            assert time.monotonic() - began < lease + SLACK
+            await asyncio.sleep(0.02)
+        assert time.monotonic() - began > lease / 2
+        while time.monotonic() - began < 2.5 * lease:
+            assert not (await asked([other], living, 1))[0], "it was renewed"
+            await asyncio.sleep(0.05)
+
+
+async def test_a_slow_node_settles_what_it_was_thought_to_have_lost(valkey: Valkey) -> None:
+    now = 1_800_000_000.0
+    shared = await Shared.open(valkey.url)
+    try:
+        limits = SharedLimits(shared, nothing, clock=lambda: now, wall=lambda: now)
+        who = caller(quota=(Quota(tokens=100),))
+        held, _ = await asked([limits], who, 1, Demand(tokens=100))
+        now += 31.0
+        assert (await asked([limits], who, 1, Demand(tokens=40)))[0], "it was given back"
+        held[0].settle(counted=True, tokens=60, cost=0.0)
+        assert not (await asked([limits], who, 1, Demand(tokens=1)))[0], "60 and 40 are used"
+    finally:
+        await shared.aclose()
+
+
+async def test_a_quota_goes_on_from_the_records_which_are_asked_once(valkey: Valkey) -> None:
+    loaded: list[str] = []
+
+    async def load(scope: Scope) -> Past:
+        loaded.append(scope.id)
+        await asyncio.sleep(0.05)
+        return Past(totals={"day": Totals(requests=5, tokens=900, cost=0.0)})
+
+    who = caller(quota=(Quota(tokens=1000, per="day"),))
+    async with nodes(valkey.url, load=load) as both:
+        held, _ = await asked(both, who, 200, Demand(tokens=10, fixed=True))
+        assert len(held) == 10
+        assert len(loaded) == len(both)
+        valkey.ask("FLUSHALL")
+        held, _ = await asked(both, who, 200, Demand(tokens=10, fixed=True))
+        assert len(held) == 10, "what Redis has lost is loaded anew"
+
+
+async def test_records_that_cannot_be_read_are_told(valkey: Valkey) -> None:
+    async def load(scope: Scope) -> Past:
+        raise StoreError(f"{scope.id}: the database is locked")
+
+    who = caller(quota=(Quota(tokens=1000),))
+    async with nodes(valkey.url, 1, load=load) as (limits,):
+        with pytest.raises(StoreError, match="locked"):
+            await limits.reserve(who, Demand())
+
+
+# Redis goes away
+
+
+@pytest.mark.parametrize(("how", "undo"), [("kill", "restart"), ("pause", "resume")])
+async def test_without_redis_quotas_are_closed_and_windows_go_on_with_each_nodes_share(
+    valkey: Valkey, how: str, undo: str
+) -> None:
+    quota = caller("quota", quota=(Quota(tokens=1000),))
+    window = caller("window", requests=30, window=600.0)
+    fresh = caller("fresh", requests=30, window=600.0)
+    async with nodes(valkey.url) as (one, other):
+        await eventually(lambda: one.nodes == 2, limit=10.0)
+        assert len((await asked([one], window, 12))[0]) == 12
+        getattr(valkey, how)()
+        began = time.monotonic()
+        for limits in (one, other):
+            with pytest.raises(StoreError, match="quota"):
+                await limits.reserve(quota, Demand())
+        assert time.monotonic() - began < 2 * (LIMIT + SLACK)
+        began = time.monotonic()
+        assert len((await asked([one], window, 100))[0]) == 3, "15 are its share, 12 were let in"
+        assert len((await asked([other], window, 100))[0]) == 15
+        held, refused = await asked([one, other], fresh, 200)
+        assert len(held) == 30
+        assert all(one.retry_after for one in refused)
+        assert time.monotonic() - began < SLACK, "nobody waits for who is known to be away"
+        getattr(valkey, undo)()
+
+        async def healed() -> bool:
+            with contextlib.suppress(StoreError):
+                await one.reserve(quota, Demand())
+                await other.reserve(quota, Demand())
+                return True
+            return False
+
+        async with asyncio.timeout(5.0):
+            while not await healed():  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize("how", ["kill", "pause"])
+async def test_when_redis_goes_under_load_nobody_waits_longer_than_the_limit(
+    valkey: Valkey, how: str
+) -> None:
+    who = caller(requests=10**6, window=60.0, concurrent=10**6)
+    slowest = 0.0
+
+    async def work(limits: SharedLimits) -> None:
+        nonlocal slowest
+        end = time.monotonic() + 1.5
+        while time.monotonic() < end:
+            began = time.monotonic()
+            held = await limits.reserve(who, Demand())
+            slowest = max(slowest, time.monotonic() - began)
+            await asyncio.sleep(0.002)
+            held.settle(counted=True, tokens=1, cost=0.0)
+
+    async with nodes(valkey.url) as both:
+        works = [asyncio.create_task(work(limits)) for limits in both for _ in range(50)]
+        await asyncio.sleep(0.5)
+        getattr(valkey, how)()
+        await asyncio.gather(*works)
+        assert slowest < LIMIT + SLACK
+
+
+async def test_what_could_not_be_settled_is_settled_when_redis_is_back(
+    valkey: Valkey,
+) -> None:
+    who = caller(concurrent=2, quota=(Quota(tokens=100),))
+    async with nodes(valkey.url, 1) as (limits,):
+        held, _ = await asked([limits], who, 2, Demand(tokens=50))
+        valkey.pause()
+        held[0].settle(counted=True, tokens=10, cost=0.0)
+        with pytest.raises(StoreError):
+            await limits.reserve(who, Demand())
+        held[1].settle(counted=True, tokens=20, cost=0.0)
+        valkey.resume()
+        meter = "manyways:{a}:key:a:used-ever"
+        await eventually(lambda: bool(valkey.ask("HGET", meter, "tokens") == "30"))
+        await eventually(lambda: bool(valkey.ask("ZCARD", "manyways:{a}:key:a:running") == 0))
+        assert valkey.ask("HGET", meter, "requests") == "2"
+
+
+async def test_places_of_requests_that_run_are_taken_again_when_redis_lost_them(
+    valkey: Valkey,
+) -> None:
+    who = caller(concurrent=2)
+    async with nodes(valkey.url) as (one, other):
+        held, _ = await asked([one], who, 2)
+        assert len(held) == 2
+        valkey.kill()
+        valkey.restart()
+        await eventually(lambda: bool(valkey.ask("ZCARD", "manyways:{a}:key:a:running") == 2))
+        async with asyncio.timeout(5.0):
+            while (await asked([other], who, 1))[0]:  # noqa: ASYNC110
+                await asyncio.sleep(0.02)  # until the other has found it again, too
+
+
+async def test_a_node_that_leaves_is_not_counted_any_more(valkey: Valkey) -> None:
+    async with nodes(valkey.url, 2) as (_, other):
+        assert other.nodes == 2
+    assert valkey.ask("ZCARD", "manyways:nodes") == 0
+
+
+async def test_a_cluster_counts_as_one_server_does(tmp_path: Path) -> None:
+    with running_cluster(tmp_path) as servers:
+        async with nodes(f"redis+cluster://127.0.0.1:{servers[0].port}") as both:
+            for run in range(RUNS):
+                who = caller(
+                    f"k{run}", requests=30, window=60.0, tokens=10**6, tokens_window=60.0,
+                    concurrent=100, quota=(Quota(tokens=10**6, per="day"),),
+                )  # fmt: skip
+                held, _ = await asked(both, who, 200, Demand(tokens=10))
+                assert len(held) == 30
