@@ -11,10 +11,10 @@ OpenAI's reference names the figures. Others name them differently, or mean some
 | Anthropic          | the same names, and cached tokens are counted beside the input          |
 """
 
-from typing import Any, Final
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Meta, Raw, Struct
 
 from manyways import tokens
 from manyways.dialects import json_text
@@ -47,10 +47,47 @@ def told(usage: Raw | None) -> Usage | None:
     if usage is None:
         return None
     try:
+        plain = _decode_plain(usage)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        pass
+    else:
+        prompt, completion = plain.prompt_tokens, plain.completion_tokens
+        if prompt + completion == plain.total_tokens:
+            return Usage(prompt_tokens=prompt, completion_tokens=completion, source="upstream")
+    try:
         fields = _decode_any(usage)
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         return None
     return _figures(fields) if isinstance(fields, dict) else None
+
+
+_Figure = Annotated[int, Meta(ge=0, le=_AT_MOST)]
+_Positive = Annotated[int, Meta(ge=1, le=_AT_MOST)]
+_Nothing = Literal[0] | None
+
+
+class _Details(Struct, gc=False):
+    """Of what is a part of the prompt or the completion: nothing."""
+
+    cached_tokens: _Nothing = None
+    reasoning_tokens: _Nothing = None
+
+
+class _Plain(Struct, gc=False):
+    """Figures that mean what OpenAI says, as nearly all are; the others take the long way."""
+
+    prompt_tokens: _Positive
+    completion_tokens: _Figure
+    total_tokens: _Positive
+    prompt_tokens_details: _Details | None = None
+    completion_tokens_details: _Details | None = None
+    prompt_cache_hit_tokens: _Nothing = None
+    cached_tokens: _Nothing = None
+    cache_read_input_tokens: _Nothing = None
+    reasoning_tokens: _Nothing = None
+
+
+_decode_plain = msgspec.json.Decoder(_Plain).decode
 
 
 def _figures(fields: dict[str, Any]) -> Usage | None:
