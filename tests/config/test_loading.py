@@ -449,7 +449,7 @@ def test_everything_wrong_is_told_at_once_from_top_to_bottom(folder: Folder) -> 
             "cluster.redis = 'localhost'",
             (
                 '1: cluster.redis should be "redis://host:6379/0" (or'
-                " rediss://, redis+cluster://), or empty"
+                " rediss://, redis+cluster://, redis+sentinel://), or empty"
             ),
         ),
         (

@@ -16,6 +16,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 from manyways.config import quantities
 from manyways.errors import ManywaysError
+from manyways.store import redis_address
 from manyways.store.database_address import checked
 from manyways.types import Quota
 
@@ -164,9 +165,11 @@ def _database(value: str) -> str:
 
 
 def _redis(value: str) -> str:
-    schemes = ("redis://", "rediss://", "redis+cluster://", "rediss+cluster://")
-    if value and not value.startswith(schemes):
-        raise Wrong('should be "redis://host:6379/0" (or rediss://, redis+cluster://), or empty')
+    if value:
+        try:
+            redis_address.parse(value)
+        except ValueError as error:
+            raise Wrong(str(error)) from None
     return value
 
 

@@ -54,8 +54,8 @@ def parse(url: str) -> Address:
     form = _FORM.fullmatch(url)
     if form is None:
         raise ValueError(
-            'should be "redis://host:6379/0", "redis+cluster://host:6379,host2:6379" or'
-            ' "redis+sentinel://host:26379/name" (rediss for TLS)'
+            'should be "redis://host:6379/0" (or rediss://, redis+cluster://, redis+sentinel://),'
+            " or empty"
         )
     kind: Kind = "single"
     if form["kind"]:
