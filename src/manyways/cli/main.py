@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from manyways import __version__
-from manyways.cli import accounts, config, keys, models
+from manyways.cli import accounts, config, keys, models, usage
 from manyways.cli.chat import chat
 from manyways.cli.doctor import doctor
 from manyways.cli.serve import serve
@@ -28,6 +28,7 @@ app.command()(chat)
 app.add_typer(keys.app, name="keys")
 app.add_typer(accounts.app, name="accounts")
 app.add_typer(models.app, name="models")
+app.add_typer(usage.app, name="usage")
 app.add_typer(config.app, name="config")
 app.command()(doctor)
 

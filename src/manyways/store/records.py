@@ -130,12 +130,13 @@ def _promising(
     connection: Connection, wanted: Wanted, low: str, high: str, *, oldest_first: bool
 ) -> Iterator[tuple[str, str]]:
     """Stretches of ids in which the roll-ups say that there is something, in order."""
-    ends = connection.execute(
-        select(func.min(usage_stats.c.id), func.max(usage_stats.c.id)).where(
-            usage_stats.c.id > low, usage_stats.c.id < high
-        )
-    ).one()
-    if ends[0] is None:
+    # One after the other: of both at once, SQLite looks through everything.
+    within = (usage_stats.c.id > low, usage_stats.c.id < high)
+    ends = [
+        connection.scalar(select(extreme(usage_stats.c.id)).where(*within))
+        for extreme in (func.min, func.max)
+    ]
+    if ends[0] is None or ends[1] is None:
         return
     begin = int(moment_of(ends[0]) - _SLACK) // DAY * DAY
     end = moment_of(ends[1]) + _SLACK
