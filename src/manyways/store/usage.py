@@ -152,7 +152,7 @@ def _refusing() -> Iterator[None]:
         yield
     except (DataError, IntegrityError) as error:
         raise RowRefused(f"The database refuses a row: {error.orig}") from error
-    except (OSError, OverflowError, TypeError, ValueError) as error:  # no such moment, number
+    except (OSError, OverflowError, ValueError) as error:  # no such moment, number
         raise RowRefused(f"A row cannot be written: {error}") from error
 
 

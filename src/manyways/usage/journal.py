@@ -34,6 +34,8 @@ WAITING: Final = 10_000
 """Records that wait in memory at most while they cannot be written."""
 RETRY: Final = 1.0
 """Seconds between two tries to write them."""
+CLOSING: Final = 5.0
+"""Seconds that `close` waits for the disk."""
 _AT_ONCE: Final = 500  # lines that are caught up on before others get their turn
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 
@@ -106,19 +108,20 @@ class Journal:
         if self._waiting:
             self._wait(bytes(line))
             return
-        segment = self._segment
         try:
             count = os.write(self._file, line)
-            if segment is None or count != len(line):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            while count < len(line):  # the system tells why only when it is asked for the rest
+                count += os.write(self._file, line[count:])
         except OSError as error:
             self._fail(error, bytes(line))
             return
-        segment.size += count
-        segment.lines += 1
-        self.written += 1
-        if segment.size >= self._full:
-            self._turn()
+        segment = self._segment
+        if segment is not None:
+            segment.size += count
+            segment.lines += 1
+            self.written += 1
+            if segment.size >= self._full:
+                self._turn()
 
     @property
     def held(self) -> tuple[Segment, ...]:
@@ -140,7 +143,7 @@ class Journal:
             self._retrying.cancel()
         self._stop.set()
         if self._thread.is_alive():
-            self._thread.join()
+            self._thread.join(CLOSING)
         while self._waiting and self._catch_up():
             pass
         if self._waiting:
@@ -148,9 +151,9 @@ class Journal:
             log.error("records of usage are lost: the journal cannot be written",
                       records=len(self._waiting))  # fmt: skip
             self._waiting.clear()
-        if self._segment is not None:
-            self._end()
-        self._let_go()
+        self._end()
+        if not self._thread.is_alive():  # else the disk hangs
+            self._let_go()
 
     # Segments ----------------------------------------------------------------------------------
 
@@ -183,9 +186,9 @@ class Journal:
         self.refuses = self._refusing
         self._cut_back()
         self._wait(line)
+        self._try_again(RETRY)
         log.error("the journal of usage cannot be written", folder=str(self.folder),
                   reason=error.strerror, refuses=self.refuses)  # fmt: skip
-        self._try_again(RETRY)
 
     def _wait(self, line: bytes) -> None:
         if len(self._waiting) >= WAITING:

@@ -34,7 +34,7 @@ SCAN: Final = 3.0
 REST: Final = 0.5
 LONGEST_REST: Final = 10.0
 """Seconds until a database that failed is asked again: at first, and at most."""
-BATCH: Final = 64 * 1024
+BATCH: Final = 96 * 1024
 LARGEST_BATCH: Final = 1024 * 1024
 """Bytes of lines that are moved in one transaction, about: usually, and when it is `LATE`."""
 SHARE: Final = 0.1
@@ -46,6 +46,7 @@ FAR: Final = 128 * 1024 * 1024
 _BREATH: Final = 0.0005  # seconds between two statements
 _SLICE: Final = 32  # lines decoded in one go: others wait for Python's lock meanwhile
 _LARGE_SLICE: Final = 512
+_ROUND: Final = 64  # numbers of rows that the database takes in fewest statements
 _LINE: Final = 600  # bytes of a line, until some have been seen
 
 Line = tuple[bytes, Record]
@@ -186,13 +187,15 @@ class Ledger:
             self._pause(0.01 if self._hurry else FRESH)
             return
         self._late = self._unread() > LATE
-        part = segment.read(LARGEST_BATCH if self._late else BATCH)
-        lines = list(self._lines(segment, part))
+        texts = segment.read(LARGEST_BATCH if self._late else BATCH).split(b"\n")[:-1]
+        if len(texts) > _ROUND:
+            del texts[len(texts) // _ROUND * _ROUND :]
+        lines = list(self._lines(segment, texts))
         if lines:
             self._reached = _end(lines[0][1])
             self._store(segment, lines)
-        if part:
-            segment.move(len(part), part.count(b"\n"))
+        if texts:
+            segment.move(sum(map(len, texts)) + len(texts), len(texts))
             self.moved += len(lines)
         else:
             log.warning("the last line of the journal is torn, and skipped",
@@ -229,16 +232,16 @@ class Ledger:
         segment.drop()
         self._next_scan = 0.0  # there may be another
 
-    def _lines(self, segment: Segment, part: bytes) -> Iterator[Line]:
-        slice_ = _LARGE_SLICE if self._late else _SLICE
-        for number, line in enumerate(part[:-1].split(b"\n"), 1):
-            if not number % slice_:
+    def _lines(self, segment: Segment, texts: Sequence[bytes]) -> Iterator[Line]:
+        at_once = _LARGE_SLICE if self._late else _SLICE
+        for number, text in enumerate(texts, 1):
+            if not number % at_once:
                 self._pace()
             try:
-                yield line, self._decode(line)
+                yield text, self._decode(text)
             except ValueError as error:  # not ours, or newer than we are
-                if line:
-                    self._set_aside(segment, line, str(error))
+                if text:
+                    self._set_aside(segment, text, str(error))
 
     def _store(self, segment: Segment, lines: Sequence[Line]) -> None:
         """Where the database refuses a row, the others are written without it."""
