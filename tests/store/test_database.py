@@ -186,10 +186,10 @@ class TestCalls:
 
 
 class TestServing:
-    def test_what_several_may_serve_is_locked_for_nobody(self, database: Database) -> None:
+    def test_whoever_serves_has_it_locked(self, database: Database) -> None:
         database.lock_for_serving()
         database.announce("http://127.0.0.1:1")
-        assert repr(database).endswith("open>" if database.shared else "locked>")
+        assert repr(database).endswith("locked>")
 
     def test_only_an_sqlite_file_has_a_path(self, database: Database) -> None:
         if not database.shared:

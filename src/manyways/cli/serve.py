@@ -61,7 +61,7 @@ def serve(
         logs.configure(settings.log)
         database = open_database(settings.database)
         try:
-            database.lock_for_serving()
+            database.lock_for_serving(together=bool(settings.cluster.redis))
             if listener is not None:
                 _work(settings, database, listener, worker)
             elif workers > 1:

@@ -20,7 +20,7 @@ from msgspec import Struct
 from manyways.errors import StoreError
 from manyways.store.database_address import is_postgres, postgres_address, sqlite_path
 from manyways.store.engine import LIMIT, Conflict
-from manyways.store.serving import Serving, ServingLock, serving
+from manyways.store.serving import Lock, Serving, ServingLock, serving
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -68,20 +68,23 @@ def open_database(settings: Settings, *, busy_timeout: float = 5.0) -> Database:
     engine: Engine
     if is_postgres(settings.url):
         from manyways.store.postgres import PostgresServer
+        from manyways.store.postgres_serving import PostgresServing
 
         path = None
-        engine = PostgresServer(postgres_address(settings.url))
+        engine = server = PostgresServer(postgres_address(settings.url))
+        lock: Lock = PostgresServing(server)
     else:
         from manyways.store.sqlite import SqliteFile
 
         path = sqlite_path(settings.url)
         engine = SqliteFile(path, busy_timeout)
+        lock = ServingLock(path)
     try:
         bring_up(engine)
     except BaseException:  # also when interrupted: nobody else would close it
         engine.close()
         raise
-    return Database(engine, path)
+    return Database(engine, lock, path)
 
 
 def is_there(settings: Settings) -> bool:
@@ -104,17 +107,16 @@ class Database:
     A `limit` in seconds binds PostgreSQL only.
     """
 
-    def __init__(self, engine: Engine, path: Path | None = None) -> None:
+    def __init__(self, engine: Engine, lock: Lock, path: Path | None) -> None:
         self._engine = engine
         self._path = path
         self._threads = ThreadPoolExecutor(engine.threads, thread_name_prefix="database")
         self._waiting = 0  # calls handed to the threads and not yet answered or given up
-        self._lock = None if path is None else ServingLock(path)
+        self._lock = lock
         self._closed = False
 
     def __repr__(self) -> str:
-        locked = self._lock is not None and self._lock.held
-        state = "closed" if self._closed else "locked" if locked else "open"
+        state = "closed" if self._closed else "locked" if self._lock.held else "open"
         waiting = f", {self._waiting} waiting" if self._waiting else ""
         return f"<Database {self.name} {state}{waiting}>"
 
@@ -199,23 +201,21 @@ class Database:
         finally:
             self._waiting -= 1
 
-    def lock_for_serving(self) -> None:
-        """Be the one process that serves this database, until `close` or the process's end.
+    def lock_for_serving(self, *, together: bool = False) -> None:
+        """Be the one process that serves this database, until `close` or the process's end; with
+        `together`, one of several, on PostgreSQL.
 
-        Raises `StoreError` where another is. Nothing happens where it is `shared`.
+        Raises `StoreError` where another is, or is by itself.
         """
-        if self._lock is not None:
-            self._lock.take()
+        self._lock.take(together=together)
 
     def announce(self, address: str) -> None:
-        """Leave word for `serving`, beside the lock, of where this process listens."""
-        if self._lock is not None:
-            self._lock.announce(address)
+        """Leave word for `serving`, beside a file's lock, of where this process listens."""
+        self._lock.announce(address)
 
     def close(self) -> None:
         """Let go of everything; what has begun is finished first. May be called again."""
         self._closed = True
         self._threads.shutdown(wait=True, cancel_futures=True)
         self._engine.close()
-        if self._lock is not None:
-            self._lock.release()
+        self._lock.release()

@@ -72,7 +72,7 @@ class PostgresServer:
         self._conninfo = make_conninfo("", **parameters)
         self._engine = create_engine(
             "postgresql+psycopg://",
-            creator=self._connect,
+            creator=self.connect,
             poolclass=QueuePool,
             pool_size=CONNECTIONS // 2,
             max_overflow=CONNECTIONS - CONNECTIONS // 2,
@@ -146,8 +146,13 @@ class PostgresServer:
                 yield connection
                 return
 
-    def _connect(self) -> "_Connection":
-        connection = _Connection.connect(self._conninfo, autocommit=True, prepare_threshold=None)
+    def connect(self, name: str | None = None) -> "PostgresConnection":
+        """A connection of its own, with autocommit, under another `name` if it needs one. Raises
+        `psycopg.Error` and `StoreError`."""
+        conninfo = self._conninfo
+        if name is not None:
+            conninfo = make_conninfo(conninfo, application_name=name)
+        connection = PostgresConnection.connect(conninfo, autocommit=True, prepare_threshold=None)
         if connection.info.server_version < OLDEST * 10_000:
             connection.close()
             raise StoreError(
@@ -177,7 +182,7 @@ class _Silent(psycopg.OperationalError):
     sqlstate = postgres_failures.SILENT
 
 
-class _Connection(psycopg.Connection[Any]):
+class PostgresConnection(psycopg.Connection[Any]):
     """A connection that is closed where the server is silent for too long.
 
     The server's own time limits don't help where it was stopped or is out of reach, nor do
@@ -240,8 +245,8 @@ def _begin(connection: Connection, begin: str, limit: float) -> None:
     driver.give_up_in(limit)
 
 
-def _driver(connection: Connection) -> _Connection:
+def _driver(connection: Connection) -> PostgresConnection:
     driver = connection.connection.driver_connection
-    if not isinstance(driver, _Connection):
+    if not isinstance(driver, PostgresConnection):
         raise TypeError("this connection is another server's")
     return driver

@@ -1,11 +1,11 @@
-"""The one process that serves an SQLite file: a lock beside it, that others can read."""
+"""Who serves a database. For an SQLite file: a lock beside it, that others can read."""
 
 import contextlib
 import fcntl
 import os
 import time
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from manyways.errors import StoreError
 
@@ -22,8 +22,26 @@ class Serving(NamedTuple):
     address: str = ""
 
 
+class Lock(Protocol):
+    """The right to serve a database."""
+
+    @property
+    def held(self) -> bool:
+        """Whether this process has it."""
+
+    def take(self, *, together: bool) -> None:
+        """Have it until `release` or the process's end, `together` with others where there can
+        be several. Raises `StoreError` where another has it. May be called again."""
+
+    def announce(self, address: str) -> None:
+        """Leave word of where this process listens, where that can be."""
+
+    def release(self) -> None:
+        """Let go of it. May be called again."""
+
+
 class ServingLock:
-    """Held from `take` until `release` or the process's end, by one process at a time."""
+    """A `Lock` on an SQLite file: held by one process at a time."""
 
     def __init__(self, path: Path) -> None:
         self._database = path
@@ -38,8 +56,8 @@ class ServingLock:
         """Whether this process serves."""
         return self._lock is not None
 
-    def take(self) -> None:
-        """Raises `StoreError` where another process has it. May be called again."""
+    def take(self, *, together: bool = False) -> None:  # noqa: ARG002
+        """Raises `StoreError` where another process has it: a file is never served together."""
         if self._lock is not None:
             return
         path = self._path
