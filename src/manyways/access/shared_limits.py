@@ -137,9 +137,14 @@ class SharedLimits:
             check_size(caller, demand.tokens, demand.cost)
         plan = self._plan(caller)
         near = Demand(tokens=demand.tokens, cost=demand.cost)
+        self._count += 1
+        name = f"{self._node}.{self._count}"
+        away_before = self._shared.away
         try:
-            held = await self._reserve(plan, need_of(demand))
+            held = await self._reserve(plan, name, need_of(demand))
         except Away as away:
+            if plan.held and not away_before:
+                self._void(plan, name)
             if plan.has_quota:
                 raise StoreError(f"the quota cannot be looked up: {away}") from away
             nearby = self._near.admit(plan.share(self.nodes), near)
@@ -186,9 +191,7 @@ class SharedLimits:
                 self._plans.popitem(last=False)
         return plan
 
-    async def _reserve(self, plan: Plan, need: Need) -> "_Held":
-        self._count += 1
-        name = f"{self._node}.{self._count}"
+    async def _reserve(self, plan: Plan, name: str, need: Need) -> "_Held":
         for _ in range(TRIES):
             answer = await self._shared.run(
                 RESERVE, plan.keys, self._now(), name, self._lease, need.tokens, need.cost,
@@ -266,9 +269,14 @@ class SharedLimits:
             SETTLE, plan.keys, *words, failed=lambda sent: self._again(plan, words, sent=sent)
         )
 
+    def _void(self, plan: Plan, name: str) -> None:
+        """It may have been reserved, and nobody knows what."""
+        words = [self._now(), name, 0, 0, 0, 2, *plan.settling([b""] * len(plan.rows))]
+        self._again(plan, words, sent=False)
+
     def _again(self, plan: Plan, words: list[Any], *, sent: bool) -> None:
         if sent:
-            words[5] = 1
+            words[5] = words[5] or 1
         if len(self._unsettled) < WAITING:
             self._unsettled.append((plan, words))
         else:
@@ -284,7 +292,7 @@ class SharedLimits:
             try:
                 await self._shared.run(SETTLE, plan.keys, *words)
             except Away:
-                words[5] = 1
+                words[5] = words[5] or 1
                 raise
             self._unsettled.popleft()
 

@@ -3,11 +3,12 @@
 -- ARGV: now or '', id, counted, tokens, cost, again; then a row for each limit, as for reserving
 -- without the numbers of quotas, each with what was taken behind it. KEYS as for reserving.
 --
--- `again`: it may have been done before. Slots and quotas know that. Windows do not, so they are
--- left as they are: a little too strict, and not for long.
+-- `again` is 1 where it may have been done before. Slots and quotas know that. Windows do not, so
+-- they are left as they are: a little too strict, and not for long. It is 2 where nobody knows
+-- whether anything was reserved: then what was taken is not said, and is looked for by the id.
 
 local id, counted, tokens, cost = ARGV[2], ARGV[3] == '1', tonumber(ARGV[4]), tonumber(ARGV[5])
-local again = ARGV[6] == '1'
+local again, doubted = ARGV[6] ~= '0', ARGV[6] == '2'
 
 local function correct_window(key, promised, limit, length, place, by)
     if again or by == 0 then return end
@@ -16,7 +17,15 @@ local function correct_window(key, promised, limit, length, place, by)
     save(w)
 end
 
+local function of_id(held)
+    for _, member in ipairs(redis.call('ZRANGE', held, 0, -1)) do
+        if string.sub(member, 1, #id + 1) == id .. ':' then return (string.gsub(member, ':lost$', '')) end
+    end
+    return ''
+end
+
 local function settle_meter(key, held, per, holding)
+    if doubted then holding = of_id(held) end
     local some, money, start = string.match(holding, '^[^:]*:(%d+):(%d+):(%d+)$')
     local kept = redis.call('ZREM', held, holding) == 1
     local lost = not kept and redis.call('ZREM', held, holding .. ':lost') == 1
@@ -42,7 +51,7 @@ while a <= #ARGV do
     elseif kind == 'tokens' then
         local place, reserved = string.match(ARGV[a + 3], '^(%d+):(%d+)$')
         correct_window(KEYS[k], KEYS[k + 1], tonumber(ARGV[a + 1]), tonumber(ARGV[a + 2]),
-            tonumber(place), tokens - reserved)
+            tonumber(place), tokens - (reserved or 0))
         a = a + 4
     elseif kind == 'running' then
         redis.call('ZREM', KEYS[k], id)

@@ -1,11 +1,12 @@
 -- A window of `access.windows`, kept in one string: a head of numbers, then its log, each entry
--- a moment and an amount. What was promised is a list of its own.
+-- a moment and an amount. What was promised is a list of its own: until when, how much, and how
+-- much with all that was promised before; `redeemed` is as much of that as is gone.
 --
 -- Its clock is the server's, but never goes back: `offset` is what was added to make it so. A
 -- window whose head has changed is `changed`, and has to be saved.
 
-local HEAD = '<ddddddddd'
-local HEAD_SIZE = 72
+local HEAD = '<dddddddddd'
+local HEAD_SIZE = 80
 local ENTRY_SIZE = 16
 local SLICES, SHORTEST_SLICE = 4096, 0.001
 local PROMISES, GRACE = 1000, 1.0
@@ -71,8 +72,8 @@ local function window(key, promised, limit, length)
     w.width = math.max(length / SLICES, SHORTEST_SLICE)
     local head = redis.call('GETRANGE', key, 0, HEAD_SIZE - 1)
     if #head == HEAD_SIZE then
-        w.first, w.count, w.dropped, w.closes, w.used, w.last, w.offset, w.promises, w.oldest =
-            struct.unpack(HEAD, head)
+        w.first, w.count, w.dropped, w.closes, w.used, w.last, w.offset, w.promises, w.oldest,
+            w.redeemed = struct.unpack(HEAD, head)
         w.changed = w.last > now + w.offset
         w.offset = math.max(w.offset, w.last - now)
         w.now = now + w.offset
@@ -80,7 +81,11 @@ local function window(key, promised, limit, length)
     else
         -- Places are never used again, even if all was forgotten in between.
         w.first, w.count, w.dropped, w.closes, w.used = 0, 0, math.floor(now * 1000000), -math.huge, 0
-        w.offset, w.promises, w.oldest = 0, redis.call('LLEN', promised), math.huge
+        w.offset, w.promises, w.oldest, w.redeemed = 0, redis.call('LLEN', promised), math.huge, 0
+        if w.promises > 0 then
+            local _, amount, sum = struct.unpack('<ddd', redis.call('LINDEX', promised, 0))
+            w.redeemed = sum - amount
+        end
         w.now = now
     end
     return w
@@ -89,19 +94,32 @@ end
 local function save(w)
     if not w.changed then return end
     local head = struct.pack(HEAD, w.first, w.count, w.dropped, w.closes, w.used, w.now, w.offset,
-        w.promises, w.oldest)
+        w.promises, w.oldest, w.redeemed)
     redis.call('SETRANGE', w.key, 0, head)
     redis.call('PEXPIRE', w.key, math.ceil((w.length + 1) * 1000))
 end
 
-local function lapse(w)
-    while w.promises > 0 do
-        local head = redis.call('LINDEX', w.promised, 0)
-        if head and struct.unpack('<d', head) > w.now then return end
-        redis.call('LPOP', w.promised)
-        w.promises = head and w.promises - 1 or 0
-        w.changed = true
+-- The promise at an index: until when, how much, the sum up to it.
+local function promised_at(w, index)
+    return struct.unpack('<ddd', redis.call('LINDEX', w.promised, index))
+end
+
+local function redeem(w)
+    local raw = redis.call('LPOP', w.promised)
+    w.promises, w.changed = w.promises - 1, true
+    if raw then
+        local _, _, sum = struct.unpack('<ddd', raw)
+        w.redeemed = sum
+    else
+        w.promises = 0
     end
+end
+
+local function lapse(w)
+    if w.promises > 0 and redis.call('LLEN', w.promised) ~= w.promises then
+        w.promises, w.changed = redis.call('LLEN', w.promised), true
+    end
+    while w.promises > 0 and promised_at(w, 0) <= w.now do redeem(w) end
 end
 
 -- Let in; says where it was put. It redeems the oldest promise.
@@ -120,10 +138,7 @@ local function add(w, amount)
     w.changed = true
     if w.promises > 0 then
         lapse(w)
-        if w.promises > 0 then
-            redis.call('LPOP', w.promised)
-            w.promises = w.promises - 1
-        end
+        if w.promises > 0 then redeem(w) end
     end
     return w.dropped + w.count - 1
 end
@@ -139,43 +154,48 @@ local function correct(w, place, by)
     if index == w.first and amount + by == 0 then begin(w, -math.huge) end
 end
 
--- When so much of the log, continued by promises, has left.
-local function left(w, surplus, promises)
+-- When so much of the log has left; nil where there is not so much.
+local function left(w, surplus)
+    if surplus > w.used then return end
     local when
     each(w, function(_, moment, amount)
         surplus = surplus - amount
         if surplus <= 0 then when = moment + w.length end
         return when
     end)
-    for _, raw in ipairs(when and {} or promises) do
-        local till, amount = struct.unpack('<dd', raw)
-        surplus = surplus - amount
-        if surplus <= 0 then return till + w.length end
-    end
     return when
+end
+
+-- When so much of what was promised has left, of all of which there is more.
+local function promises_left(w, surplus)
+    local low, high = 0, w.promises - 1
+    while low < high do
+        local middle = math.floor((low + high) / 2)
+        local _, _, sum = promised_at(w, middle)
+        if sum - w.redeemed >= surplus then high = middle else low = middle + 1 end
+    end
+    return promised_at(w, low) + w.length
 end
 
 -- When `need` will surely have room, behind all that was promised.
 local function opens(w, need)
     lapse(w)
-    local when = left(w, w.used + need - w.limit, {})
+    local when = left(w, w.used + need - w.limit)
+    if w.promises == 0 then return when end
+    local till, _, sum = promised_at(w, -1)
     if w.promises >= PROMISES then
-        local till = struct.unpack('<d', redis.call('LINDEX', w.promised, -1))
         return math.max(when, till - math.max(GRACE, w.width))
     end
-    if w.promises == 0 then return when end
-    local promises, promised = redis.call('LRANGE', w.promised, 0, -1), 0
-    for _, raw in ipairs(promises) do
-        local _, amount = struct.unpack('<dd', raw)
-        promised = promised + amount
-    end
-    return math.max(when, left(w, w.used + promised + need - w.limit, promises))
+    local surplus = w.used + (sum - w.redeemed) + need - w.limit
+    return math.max(when, left(w, surplus) or promises_left(w, surplus - w.used))
 end
 
 local function promise(w, moment, need)
     if w.promises < PROMISES then
         local till = moment + math.max(GRACE, w.width)
-        redis.call('RPUSH', w.promised, struct.pack('<dd', till, need))
+        local sum = w.redeemed
+        if w.promises > 0 then sum = select(3, promised_at(w, -1)) end
+        redis.call('RPUSH', w.promised, struct.pack('<ddd', till, need, sum + need))
         redis.call('PEXPIRE', w.promised, math.ceil((till - w.now + w.length + 1) * 1000))
         w.promises = w.promises + 1
         w.changed = true
