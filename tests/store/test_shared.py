@@ -162,6 +162,14 @@ async def test_what_is_said_on_a_channel_is_heard_also_after_a_restart(tmp_path:
             await eventually(lambda: heard == [b"one", b"two"])
 
 
+async def test_what_was_posted_before_the_end_has_happened(tmp_path: Path) -> None:
+    with running_valkey(tmp_path) as valkey:
+        async with opened(valkey.url) as shared:
+            for _ in range(100):
+                shared.post(COUNT, [key("{a}", "n")], 1)
+        assert valkey.ask("GET", key("{a}", "n")) == "100"
+
+
 async def test_of_too_many_who_wait_the_last_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,7 +2,7 @@
 
 Nobody waits for it when it is away: whoever asks hears `Away` at once, and a task in the
 background looks twice a second whether it is back. It finds the new master, too, when another
-server takes over. A question takes half a second at most, whatever happens.
+server takes over. A question takes two seconds at most, whatever happens.
 
 All keys begin with `manyways:`. Keys that are used together carry the same `{tag}`, so that a
 cluster keeps them together.
@@ -91,9 +91,13 @@ class Shared:
         return self
 
     async def aclose(self) -> None:
+        """End it. What was posted before has happened then, if Redis answers."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
+        # What was posted is answered in order: behind it, nothing is lost.
+        flushing = (link.ask("PING") for link in self._links.values())
+        await asyncio.gather(*flushing, return_exceptions=True)
         links, self._links = self._links, {}
         self._away = "closed"
         await asyncio.gather(*(link.aclose() for link in links.values()))
