@@ -12,6 +12,7 @@
     ├── BadModelList        (catalog) a provider's list of models cannot be read
     ├── StoreError          the database cannot do what was asked
     │   ├── Away            (store) Redis does not answer
+    │   ├── RowRefused      (store) one row of several cannot be kept
     │   └── Conflict        (store) another transaction came between
     ├── CallerLeft          nobody is there to be answered any more
     ├── AttemptFailed       one provider did not answer; another might

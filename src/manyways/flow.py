@@ -139,7 +139,11 @@ class Flow:
 
     async def open(self, exchange: Exchange, endpoint: str) -> Bill:
         """Authenticate, and keep account of the request from now on. Raises `Refusal`."""
-        caller = await self.authenticate(exchange)
+        caller = self._ring.known(exchange.secret, time.time())
+        if caller is None:
+            caller = await self.authenticate(exchange)
+        else:
+            exchange.asked_by(caller)
         bill = Bill(self._books, exchange, caller, endpoint)
         if self._books.journal.refuses:
             raise Refusal(
@@ -162,9 +166,11 @@ class Flow:
                 patience = min(patience, wanted)
             request = bill.request = decode_request(await exchange.body(), self._defaults)
             candidates = await self._resolve(request, began + patience)
-            await bill.admit(candidates, self._means.settings.max_attempts)
+            if bill.is_limited:
+                await bill.admit(candidates, self._means.settings.max_attempts)
         finally:
-            exchange.limited_to(bill.standing)
+            if bill.is_limited:
+                exchange.limited_to(bill.standing)
         settings = self._means.settings
         plan = bill.plan = Plan(
             candidates,

@@ -103,13 +103,15 @@ class Bill:
 
     __slots__ = (
         "_books", "_caller", "_closed", "_drains", "_endpoint", "_exchange", "_moments", "_passed",
-        "_prompt", "_reached", "_reservation", "plan", "request",
+        "_prompt", "_reached", "_reservation", "is_limited", "plan", "request",
     )  # fmt: skip
 
     def __init__(self, books: Books, exchange: Exchange, caller: Caller, endpoint: str) -> None:
         self._books = books
         self._exchange = exchange
         self._caller = caller
+        self.is_limited = bool(caller.scopes)
+        """Whether anything limits the caller: only then is there something to be admitted to."""
         self._endpoint = endpoint
         self._closed = False
         self._drains = 0  # answers that are read on behind a caller that has left
@@ -139,8 +141,6 @@ class Bill:
     @property
     def standing(self) -> Standing | None:
         """How the caller's limits on requests stand, if there are any."""
-        if not self._caller.scopes:
-            return None
         if self._reached is not None:
             return self._reached.standing
         if self._reservation is not None:
@@ -151,8 +151,6 @@ class Bill:
         """Reserve the most that the request can come to: of tokens, and of money at the price
         of the dearest among the `at_most` who may be asked. Raises `Refusal`."""
         caller, limits = self._caller, self._books.limits
-        if not caller.scopes:
-            return
         demand = _NOTHING
         if wants_tokens(caller):
             demand = self._demand(candidates, at_most)

@@ -249,7 +249,7 @@ class Ledger:
         refusals = [record for _, record in lines if isinstance(record, RefusalRecord)]
         try:
             insert = partial(usage.insert, requests=requests, refusals=refusals)
-            self._database.run(partial(insert, pause=self._breathe), write=True)
+            self._database.run(partial(insert, pause=self._breathe), write=True, isolated=False)
         except usage.RowRefused as error:
             if len(lines) == 1:
                 self._set_aside(segment, lines[0][0], str(error))
