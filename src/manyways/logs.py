@@ -25,8 +25,13 @@ class Settings(Struct, frozen=True, kw_only=True):
     format: Format = "auto"
 
 
-def configure(settings: Settings, stream: TextIO | None = None) -> None:
-    """Set up logging for this process. To be called once, before the first line is logged."""
+def configure(
+    settings: Settings, stream: TextIO | None = None, *, worker: int | None = None
+) -> None:
+    """Set up logging for this process. To be called once, before the first line is logged.
+
+    Every line of one of several workers has its number.
+    """
     out = stream or sys.stderr
     text = settings.format == "text" or (settings.format == "auto" and out.isatty())
     level = logging.getLevelNamesMapping()[settings.level.upper()]
@@ -41,7 +46,8 @@ def configure(settings: Settings, stream: TextIO | None = None) -> None:
         logger_factory=structlog.WriteLoggerFactory(cast("TextIO", _Patient(out))),
         cache_logger_on_first_use=True,
     )
-    global _quick  # noqa: PLW0603  (logging is set up once a process)
+    global _quick, _worker  # noqa: PLW0603  (logging is set up once a process)
+    _worker = worker
     at_info = level <= logging.INFO
     _quick = _JsonLines(_Patient(out)) if at_info and not text else None
     handler = logging.StreamHandler(out)
@@ -95,6 +101,7 @@ class _Patient:
             self._out.flush()
 
 
+_worker: int | None = None
 _second = 0
 _prefix = ""
 
@@ -106,6 +113,8 @@ def _stamp(_logger: Any, method: str, event: Any) -> Any:
     if int(now) != _second:
         _second = int(now)
         _prefix = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(_second))
+    if _worker is not None:
+        event["worker"] = _worker
     event["level"] = method
     event["timestamp"] = f"{_prefix}.{int(now % 1 * 1000):03d}Z"
     return event

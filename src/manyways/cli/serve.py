@@ -58,7 +58,7 @@ def serve(
     try:
         settings = _effective(load(config), host, port)
         _check_company(settings, workers)
-        logs.configure(settings.log)
+        logs.configure(settings.log, worker=None if listener is None else worker)
         database = open_database(settings.database)
         try:
             database.lock_for_serving(together=bool(settings.cluster.redis))
