@@ -85,7 +85,7 @@ class TestServing:
             assert gateway.chat(CHAT).status == 200
             own_postgres.kill()
             assert gateway.chat(CHAT).status == 200
-            assert gateway.chat(CHAT, key=made["key"]).status == 500
+            assert gateway.chat(CHAT, key=made["key"]).status == 503
             own_postgres.start()
             assert gateway.chat(CHAT, key=made["key"]).status == 200
             assert gateway.stop() == 0

@@ -103,7 +103,7 @@ class Edge:
                 await self._cut(exchange)
         except StoreError as error:
             log.warning("the database cannot answer", id=exchange.id, reason=str(error))
-            await self._sorry(exchange)
+            await self._give_up(exchange, _not_now())
         except Exception:  # whatever it was, the caller is answered and the server goes on
             log.exception("unexpected error", id=exchange.id, path=exchange.path)
             await self._sorry(exchange)
@@ -198,6 +198,15 @@ class Edge:
             log.debug("request", **facts)
         else:
             self._tell("request", facts)
+
+
+def _not_now() -> Refusal:
+    return Refusal(
+        "server_error",
+        "The gateway cannot look up what it has to know for this request; ask again.",
+        status=503,
+        retry_after=5,
+    )
 
 
 def _preflight(methods: str) -> Headers:
