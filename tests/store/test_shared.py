@@ -123,6 +123,24 @@ async def test_it_heals_by_itself(tmp_path: Path, how: str, undo: str) -> None:
             assert await shared.run(COUNT, [key("{a}", "m")], 1) == 1
 
 
+async def test_who_fails_when_it_is_back_does_not_keep_it_from_healing(tmp_path: Path) -> None:
+    calls: list[int] = []
+
+    def fails() -> None:
+        calls.append(1)
+        raise ValueError("a mistake")
+
+    with running_valkey(tmp_path) as valkey:
+        async with opened(valkey.url) as shared:
+            shared.on_back(fails)
+            for _ in range(2):
+                valkey.kill()
+                await eventually(lambda: shared.away)
+                valkey.restart()
+                await eventually(lambda: not shared.away)
+    assert len(calls) == 2
+
+
 async def test_without_a_server_it_begins_away_and_finds_it_later(tmp_path: Path) -> None:
     valkey = Valkey(tmp_path)
     async with opened(valkey.url) as shared:

@@ -72,6 +72,7 @@ class Shared:
         self._heard: dict[bytes, Callable[[bytes], None]] = {}
         self._listening: Link | None = None
         self._task: asyncio.Task[None] | None = None
+        self._restart: asyncio.TimerHandle | None = None
         self._complained = -COMPLAINTS
 
     def __repr__(self) -> str:
@@ -87,11 +88,13 @@ class Shared:
         await self._look()
         if self.away:
             log.warning("redis is away", why=self.why)
-        self._task = asyncio.create_task(self._keep_looking())
+        self._begin()
         return self
 
     async def aclose(self) -> None:
         """End it. What was posted before has happened then, if Redis answers."""
+        if self._restart is not None:
+            self._restart.cancel()
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
@@ -243,6 +246,16 @@ class Shared:
 
     # Whether it is there
 
+    def _begin(self) -> None:
+        self._task = asyncio.create_task(self._keep_looking())
+        self._task.add_done_callback(self._fell)
+
+    def _fell(self, task: "asyncio.Task[None]") -> None:
+        """Nothing may end the looking but the end: else it would never heal."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("looking for redis failed, and is begun again", exc_info=error)
+            self._restart = asyncio.get_running_loop().call_later(PROBE, self._begin)
+
     async def _keep_looking(self) -> None:
         while True:
             with contextlib.suppress(TimeoutError):
@@ -353,7 +366,7 @@ class Shared:
                 continue
             slots: list[Server | None] = [None] * SLOTS
             for first, last, master, *_ in ranges:
-                host = master[0].decode() if master[0] else server.host
+                host = master[0].decode() if master[0] not in (None, b"", b"?") else server.host
                 slots[first : last + 1] = [Server(host, master[1])] * (last + 1 - first)
             self._slots = slots
             return
