@@ -6,7 +6,7 @@ from manyways.cli import health
 from manyways.cli.checks import Finding
 from manyways.cli.health import Doubt, Health, Rest
 from manyways.edge import exposition
-from manyways.edge.metrics import Reading
+from manyways.edge.metrics import Reading, UsageReading
 from manyways.types import ModelEntry, Provider
 from tests.edge.memory import Memory
 from tests.support.wall import Script, html, wall_in_thread, whole
@@ -35,6 +35,7 @@ def page(memory: Memory) -> str:
         totals={},
         continuations={},
         catalog=memory.catalog.snapshot,
+        usage=UsageReading(),
     )
     return exposition.write(reading).decode()
 

@@ -7,7 +7,7 @@ import pytest
 from manyways.config import Settings, load
 from manyways.edge.settings import Mount
 from manyways.errors import ConfigError
-from manyways.types import ModelEntry, Provider, Quota
+from manyways.types import ModelEntry, Provider
 
 from .folder import PROVIDER, Folder
 
@@ -588,23 +588,3 @@ def test_no_problem_repeats_a_secret(folder: Folder) -> None:
 
     assert len(problems) == 5
     assert "hunter2" not in "\n".join(problems)
-
-
-def test_a_quota_may_be_a_number_a_table_or_a_list(folder: Folder) -> None:
-    settings = folder.load(
-        "[keys.types.a]\nquota = 100\n"
-        '[keys.types.b]\nquota = { requests = 5, per = "day" }\n'
-        '[keys.types.c]\nquota = [7, { cost = 2, per = "month" }]\n'
-        '[keys.types.d]\nquota = "none"\n'
-    )
-
-    types = settings.keys.types
-    assert types["a"].quota == (Quota(tokens=100),)
-    assert types["b"].quota == (Quota(requests=5, per="day"),)
-    assert types["c"].quota == (Quota(tokens=7), Quota(cost=2.0, per="month"))
-    assert types["d"].quota == ()
-
-
-def test_a_quota_of_nothing_is_told(folder: Folder) -> None:
-    [problem] = folder.problems('[accounts]\nquota = { per = "day" }')
-    assert "says no amount" in problem

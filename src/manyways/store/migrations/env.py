@@ -12,5 +12,5 @@ context.configure(
 )
 with context.begin_transaction():
     context.run_migrations()
-    newest = context.script.get_revision(context.get_head_revision())
+    newest = context.script.get_revision("head")
     connection.execute(compatibility.update().values(oldest=newest.module.compatible_from))
