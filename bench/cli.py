@@ -14,6 +14,7 @@ from bench.failures import BenchError, Missing
 
 WIDTH: Final = 140
 """Columns of the tables where there is no terminal to ask."""
+DATABASES: Final = ("sqlite", "postgresql")
 RESULTS: Final = install.HERE / "results.json"
 DOCS: Final = install.HERE.parent / "docs"
 
@@ -24,11 +25,13 @@ commands
   report    write docs/benchmark.* again from bench/results.json
   profile   run Manyways under a sampling profiler and name its dearest functions
   simulate  play outages in virtual time, write docs/simulation.*
+  reports   time reports of usage over ten million requests, on SQLite and PostgreSQL
 
 examples
   python -m bench                                          all of it, a quarter of an hour
   python -m bench --only manyways,tensorzero --work unary --seconds 3 --rounds 1
   python -m bench profile --work paced --seconds 8
+  python -m bench reports --rows 1000000 --on sqlite
 
 A run of everything writes bench/results.json, docs/benchmark.md and docs/benchmark.svg.
 A narrower one prints its tables and keeps its figures in bench/.work/last.json.
@@ -44,7 +47,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    commands = ("measure", "install", "report", "profile", "simulate")
+    commands = ("measure", "install", "report", "profile", "simulate", "reports")
     names = [peer.name for peer in peers.PEERS]
     add("command", nargs="?", default="measure", choices=commands, help="what to do, see below")
     add("--only", type=_names(names), metavar="PEERS", help=f"some of {','.join(names)}")
@@ -52,6 +55,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--seconds", type=_between(1, 600), default=5, help="of each measurement (default 5)")
     add("--rounds", type=_between(1, 100), default=3, help="of everything (default 3)")
     add("--cores", type=_cores, metavar="G,L", help="the gateway's core and the load's")
+    add("--rows", type=_between(1000, 10**9), default=10**7, help="requests to report on")
+    add("--on", type=_names(DATABASES), default=DATABASES, help=f"some of {','.join(DATABASES)}")
     add("--write", action="store_true", help="write results and docs after a narrower run too")
     return parser
 
@@ -128,12 +133,19 @@ def _simulate(options: argparse.Namespace, console: Console) -> int:
     return 0
 
 
+def _reports(options: argparse.Namespace, console: Console) -> int:
+    from bench import reports
+
+    return reports.main(console, rows=options.rows, only=options.on)
+
+
 _COMMANDS: Final = {
     "measure": _measure,
     "install": _install,
     "report": _report,
     "profile": _profile,
     "simulate": _simulate,
+    "reports": _reports,
 }
 
 

@@ -1,6 +1,6 @@
 """Reports and pages of records over ten million requests, on SQLite and PostgreSQL.
 
-python -m bench reports [--rows 10000000] [--only sqlite,postgresql]
+python -m bench reports [--rows 10000000] [--on sqlite,postgresql]
 
 A year of requests of 200 keys in 50 accounts: three models of thirty each, which eight providers
 have; one request in fifty was answered by a second provider, three in a hundred failed. What is
