@@ -87,8 +87,7 @@ class Leader:
     async def _hold(self, shared: Shared) -> None:
         loop = asyncio.get_running_loop()
         began = loop.time()
-        led = self.leads
-        may_take = int(led or began >= self._patient_until)
+        may_take = int(self.leads or began >= self._patient_until)
         try:
             lease = round(self._lease * 1000)
             holds = await shared.run(_HOLD, [self._key], self._node, lease, may_take)
@@ -98,11 +97,12 @@ class Leader:
             if self.leads:
                 self._stop("another node leads")
             return
+        led = self.leads  # it may have ended while we asked
         self._until = began + self._lease * (1 - MARGIN)
         if self._end is not None:
             self._end.cancel()
         self._end = loop.call_at(self._until, self._stop, "the lease could not be renewed")
-        if not led:
+        if self.leads and not led:
             log.info("leading", node=self._node)
             self._tell()
 
