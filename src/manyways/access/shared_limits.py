@@ -48,7 +48,7 @@ LEASE: Final = 30.0
 """Seconds after which a node that says nothing has lost what it held."""
 RENEWALS: Final = 4
 """How often what is held is renewed within a lease."""
-BEAT: Final = 5.0
+BEAT: Final = 1.0
 """Seconds between two signs of life of a node."""
 ALIVE: Final = 15
 """Seconds behind its last one that a node counts as one."""
