@@ -4,13 +4,10 @@ with company(tmp_path, provider(wall.url), nodes=2) as nodes:
     nodes[0].chat({...})
 """
 
-import asyncio
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import aiohttp
+from typing import NamedTuple
 
 from tests.support.gateway import Gateway, running_gateway
 from tests.support.postgres import PostgresProcess, shared_server
@@ -62,34 +59,3 @@ def company(
                 stack.enter_context(running_gateway(home, settings + config, *count, key=key))
             )
         yield Company(running, server, database, valkey)
-
-
-class Heard(NamedTuple):
-    """One answer of a crowd's."""
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-
-
-def crowd(
-    urls: Sequence[str], count: int, body: Mapping[str, Any], key: str, limit: float = 60.0
-) -> list[Heard]:
-    """`count` chat requests at the same moment, spread over the gateways."""
-
-    async def all_at_once() -> list[Heard]:
-        connector = aiohttp.TCPConnector(limit=0)
-        timeout = aiohttp.ClientTimeout(total=limit)
-        async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
-
-            async def one(number: int) -> Heard:
-                url = f"{urls[number % len(urls)]}/v1/chat/completions"
-                headers = {"Authorization": f"Bearer {key}"}
-                async with session.post(url, json=body, headers=headers) as answer:
-                    content = await answer.read()
-                    told = {name.lower(): value for name, value in answer.headers.items()}
-                    return Heard(answer.status, told, content)
-
-            return await asyncio.gather(*(one(number) for number in range(count)))
-
-    return asyncio.run(all_at_once())
