@@ -2,19 +2,19 @@
 
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
 from msgspec.structs import replace
 from sqlalchemy import Connection
 
+from manyways.dialects import json_text
 from manyways.edge.body import wrong
-from manyways.edge.clerk import answer
-from manyways.edge.exchange import Exchange, Headers
+from manyways.edge.exchange import JSON, Exchange
 from manyways.edge.query import page_of, query_fields
 from manyways.errors import Refusal
 from manyways.operations import reports
 from manyways.operations.desk import Desk, T
-from manyways.operations.reports import BadQuestion, Report
+from manyways.operations.reports import BadQuestion
 from manyways.operations.sheets import Cell, as_csv
 from manyways.store.records import AT_MOST, COLUMNS, Wanted, page
 from manyways.store.reports import Dimension, Filters, GivenUp
@@ -28,12 +28,16 @@ _AS_IT_IS_NOW: Final = (b"cache-control", b"no-store")
 _SOON: Final = 5  # seconds
 _SWITCHES: Final = {None: False, "false": False, "0": False, "true": True, "1": True}
 
+Header = tuple[bytes, bytes]
 Authenticate = Callable[[Exchange], Awaitable[Caller]]
 
 
 class UsagePages:
-    """Usage. `authenticate` says whose key came with a request, `admit` the same of those who
-    administer; both raise `Refusal`. `clock` tells Unix seconds."""
+    """Usage, added up and single. `authenticate` says whose key came with a request, `admit` the
+    same of those who administer; both raise `Refusal`. `clock` tells Unix seconds.
+
+    An answer is made at the desk, to its last byte: the event loop only sends it.
+    """
 
     def __init__(
         self,
@@ -55,13 +59,15 @@ class UsagePages:
         if query["group_by"] is not None and query["group_by"] not in OWN:
             raise wrong("group_by", f"must be one of {', '.join(OWN)}")
 
-        def work(connection: Connection) -> Report:
-            question = self._question(connection, query)
-            return reports.answer(connection, replace(question, filters=Filters(key=caller.key_id)))
-
-        report = await self._ask(work)
         key = {"id": caller.key_id, "last4": caller.last4, "type": caller.key_type}
-        await answer(exchange, {**report.document(), "key": key})
+
+        def work(connection: Connection) -> bytes:
+            question = self._question(connection, query)
+            question = replace(question, filters=Filters(key=caller.key_id))
+            report = reports.answer(connection, question)
+            return json_text.encode({**report.document(), "key": key})
+
+        await _answer(exchange, await self._ask(work))
 
     async def report(self, exchange: Exchange) -> None:
         """`GET /admin/v1/usage[?from=&to=&last=&group_by=&key=&user=&model=&provider=&status=]`,
@@ -71,14 +77,15 @@ class UsagePages:
             exchange, "from", "to", "last", "group_by", "key", "user", "model", "provider", "status"
         )
 
-        def work(connection: Connection) -> Report:
-            return reports.answer(connection, self._question(connection, query))
+        as_sheet = _wants_csv(exchange)
 
-        report = await self._ask(work)
-        if not _wants_csv(exchange):
-            await answer(exchange, report.document())
-            return
-        await _answer_csv(exchange, report.columns, (row.cells().values() for row in report.rows))
+        def work(connection: Connection) -> bytes:
+            report = reports.answer(connection, self._question(connection, query))
+            if as_sheet:
+                return _sheet(report.columns, (row.cells().values() for row in report.rows))
+            return json_text.encode(report.document())
+
+        await _answer(exchange, await self._ask(work), as_sheet=as_sheet)
 
     async def records(self, exchange: Exchange) -> None:
         """`GET /admin/v1/usage/records[?cursor=&limit=&order=&from=&to=&key=&user=&model=
@@ -96,25 +103,24 @@ class UsagePages:
             raise wrong("order", "must be newest or oldest")
         failed, attempts = _switch(query, "failed"), _switch(query, "attempts")
 
-        def work(connection: Connection) -> Any:
-            wanted = self._wanted(connection, query, failed=failed)
-            return page(
+        def work(connection: Connection) -> tuple[bytes, str | None]:
+            records, cursor = page(
                 connection,
-                wanted,
+                self._wanted(connection, query, failed=failed),
                 cursor=part.after,
                 limit=limit,
                 oldest_first=order == "oldest",
                 attempts=attempts and not as_sheet,
             )
+            if as_sheet:
+                rows = ([record[name] for name in COLUMNS] for record in records)
+                return _sheet(COLUMNS, rows), cursor
+            content = {"object": "list", "data": records, "has_more": cursor is not None}
+            return json_text.encode({**content, "next_cursor": cursor}), cursor
 
-        records, cursor = await self._ask(work)
-        if as_sheet:
-            rows = ([record[name] for name in COLUMNS] for record in records)
-            more = None if cursor is None else [(b"x-next-cursor", cursor.encode())]
-            await _answer_csv(exchange, COLUMNS, rows, more)
-            return
-        content = {"object": "list", "data": records, "has_more": cursor is not None}
-        await answer(exchange, {**content, "next_cursor": cursor})
+        body, cursor = await self._ask(work)
+        more = [(b"x-next-cursor", cursor.encode())] if as_sheet and cursor is not None else []
+        await _answer(exchange, body, as_sheet=as_sheet, more=more)
 
     def _question(
         self, connection: Connection, query: Mapping[str, str | None]
@@ -158,14 +164,14 @@ class UsagePages:
             raise Refusal("server_error", str(late), status=503, retry_after=_SOON) from None
 
 
-async def _answer_csv(
-    exchange: Exchange,
-    names: Sequence[str],
-    rows: Iterable[Iterable[Cell]],
-    more: Headers | None = None,
+async def _answer(
+    exchange: Exchange, body: bytes, *, as_sheet: bool = False, more: Sequence[Header] = ()
 ) -> None:
-    body = "".join(as_csv(names, rows)).encode()
-    await exchange.answer(body, 200, [_CSV, _AS_IT_IS_NOW, *(more or ())])
+    await exchange.answer(body, 200, [_CSV if as_sheet else JSON, _AS_IT_IS_NOW, *more])
+
+
+def _sheet(names: Sequence[str], rows: Iterable[Iterable[Cell]]) -> bytes:
+    return "".join(as_csv(names, rows)).encode()
 
 
 def _wants_csv(exchange: Exchange) -> bool:
