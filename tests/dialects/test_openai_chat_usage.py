@@ -377,3 +377,10 @@ def test_recorded_answers_are_estimated_to_a_twentieth(name: str) -> None:
     assert usage is not None
     found = answer_tokens(json.dumps(body).encode(), body["model"])
     assert found == pytest.approx(usage.completion_tokens, rel=0.05)
+
+
+@pytest.mark.parametrize("number", ["1e999", "-1e999", "9" * 5000])
+def test_a_prompt_with_numbers_beyond_all_numbers_is_estimated_all_the_same(number: str) -> None:
+    body = b'{"model":"m","messages":[{"role":"user","content":"hello","x":%s}]}' % number.encode()
+
+    assert prompt_tokens(decode_request(body).fields) > 3

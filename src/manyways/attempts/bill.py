@@ -191,12 +191,30 @@ class Bill:
             self._write()
 
     def _write(self) -> None:
-        record = self._record()
+        try:
+            record = self._record()
+        except Exception:  # whatever it was: the request is recorded, and its place is given back
+            log.exception("a request could not be told in full", id=self._exchange.id)
+            record = self._least()
         self._books.journal.write(record)
         if self._reservation is not None:
             self._reservation.settle(
                 counted=record.counted, tokens=record.usage.total_tokens, cost=record.cost or 0.0
             )
+
+    def _least(self) -> UsageRecord:
+        """What can be said of a request without looking into it."""
+        exchange = self._exchange
+        return UsageRecord(
+            id=exchange.id,
+            created_at=self._moments[1] - self._passed,
+            api_key_id=self._caller.key_id,
+            user_id=self._caller.account_id,
+            endpoint=self._endpoint,
+            status_code=_LEFT if exchange.left else exchange.status,
+            response_time_ms=round(self._passed * 1000),
+            error_code=exchange.error_code,
+        )
 
     def _record(self) -> UsageRecord:
         exchange, request = self._exchange, self.request

@@ -166,11 +166,15 @@ def prompt_tokens(fields: Fields, model: str = "") -> int:
     """An estimate of what a request's fields come to, as a prompt of `model`.
 
     Texts, names, tool calls, tools and a schema by the tokenizer, 4 tokens to hold each message
-    together. A picture is 85 tokens in low detail, else 765; a recording or a file 1,500. `fields`
-    are of a `ChatRequest`.
+    together. A picture is 85 tokens in low detail, else 765; a recording or a file 1,500. Of
+    messages that cannot be taken apart, all of their JSON. `fields` are of a `ChatRequest`.
     """
     texts: list[str] = []
-    messages = _decode_messages(fields["messages"])
+    try:
+        messages = _decode_messages(fields["messages"])
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        # Fields that nobody knows may hold what no number can be.
+        return _REPLY + tokens.count(str(bytes(fields["messages"]), "utf-8", "replace"), model)
     flat = _REPLY + _FRAMING * len(messages) + _take(messages, texts)
     texts += [
         str(bytes(fields[name]), "utf-8", "replace")
