@@ -54,6 +54,8 @@ class Obstacle(Struct, frozen=True, kw_only=True):
             done = f"; {used} are used or reserved, and this request may take {need}."
         if self.per == "ever":
             return f"{allowed}{done} This does not renew by itself: ask the operator for more."
+        if self.per is not None:
+            return f"{allowed}{done} The next {self.per} begins at 00:00 UTC, in {self.wait} s."
         return f"{allowed}{done} Ask again in {self.wait} s."
 
 

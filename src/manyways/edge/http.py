@@ -20,7 +20,7 @@ _OURS = b", ".join(
         b"X-API-Version", b"X-Request-Id", b"X-Client-Request-Id", b"X-Manyways-Provider",
         b"X-Manyways-Model", b"X-Manyways-Attempts", b"X-RateLimit-Limit",
         b"X-RateLimit-Remaining", b"X-RateLimit-Reset", b"Retry-After", b"ETag",
-        b"Idempotency-Replayed", b"X-Original-Request-Id",
+        b"Idempotency-Replayed", b"X-Original-Request-Id", b"X-Next-Cursor",
     )
 )  # fmt: skip
 _EVERY_ANSWER = (
