@@ -5,6 +5,7 @@ import contextlib
 import itertools
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
@@ -27,7 +28,8 @@ Body = dict[str, Any]
 
 class Answered(NamedTuple):
     """An answer whose last byte came. `name` is the caller's own id for it; `tokens` are those
-    of the prompt and of the answer, where it is known how many they were."""
+    of the prompt and of the answer, where it is known how many they were; `seconds` is what it
+    took."""
 
     id: str
     name: str
@@ -35,6 +37,7 @@ class Answered(NamedTuple):
     status: int
     attempts: int | None
     tokens: tuple[int, int] | None
+    seconds: float
 
 
 def _chat(model: str, count: int = 1, **more: object) -> Body:
@@ -181,6 +184,7 @@ class Callers:
         }
         self.sent.add(name)
         url = f"{self._url}/v1/chat/completions"
+        began = time.monotonic()
         if kind.leaves == 0:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._chance.uniform(0.0, 0.1)):
@@ -217,6 +221,7 @@ class Callers:
                 status=answer.status,
                 attempts=None if attempts is None else int(attempts),
                 tokens=tokens,
+                seconds=time.monotonic() - began,
             )
         )
 

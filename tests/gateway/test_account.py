@@ -6,6 +6,8 @@ import signal
 import sqlite3
 import time
 from collections import Counter
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -14,8 +16,12 @@ import pytest
 
 from tests.gateway.callers import MODELS, Answered, Callers, calling, set_up
 from tests.support.chat_wall import chat_wall
+from tests.support.company import company
 from tests.support.gateway import Gateway, provider, running_gateway
+from tests.support.postgres import PostgresProcess, own_postgres
 from tests.support.valkey import until
+
+__all__ = ["own_postgres"]
 
 pytestmark = pytest.mark.process
 
@@ -23,37 +29,74 @@ KILLS = int(os.environ.get("KILLS", "6"))
 CALLERS = 200
 LIMIT = 30
 
+PAUSE = 3.0
+"""Seconds that a database hangs."""
+
+Rows = Callable[[str], list[tuple[Any, ...]]]
+"""What a database answers to a query."""
+
 ROUTING = "[routing]\nretries = 0\ncontinuation = false\n"
 
 
 def test_no_kill_loses_a_row_or_makes_one_twice(tmp_path: Path) -> None:
     """`KILLS` in the environment says how often. Each time some 200 requests are under way."""
-    chance = Random(int(os.environ.get("SEED", str(time.time_ns()))))
+    rows = partial(asked, tmp_path / "manyways.db")
+    chance = Random()
     with chat_wall() as wall, calling(CALLERS, chance) as callers:
         set_up(wall)
         config = ROUTING + provider(wall.wall.url, *MODELS)
         with running_gateway(tmp_path, config) as gateway:
-            limits = {"requests": LIMIT, "window": "1h"}
-            made = gateway.ask("/admin/v1/keys", {"type": "full", "limits": limits})
-            limited = made.json()["key"]
+            limited = limited_key(gateway)
         for _ in range(KILLS):
             before = len(callers.answered)
             with running_gateway(tmp_path, config) as gateway:
-                check(tmp_path, callers.answered[:before])
+                check(rows, callers.answered[:before])
                 begin(callers, gateway, limited)
                 time.sleep(chance.uniform(0.0, 0.8))
                 gateway.stop(signal.SIGKILL)
                 callers.stop()
         with running_gateway(tmp_path, config) as gateway:
             begin(callers, gateway, limited)
-            gateway.stop(signal.SIGTERM)
+            gateway.stop()
             callers.stop()
         assert callers.failures == []
-        check(tmp_path, callers.answered)
-        check_all(tmp_path, callers)
-        assert limited_answers(callers) <= LIMIT
+        check(rows, callers.answered)
+        check_all(rows, callers)
+        let_in = [one for one in callers.answered if one.kind == "limited" and one.status == 200]
+        assert len(let_in) <= LIMIT
     journal = tmp_path / "manyways-journal"
     assert [path.name for path in journal.iterdir() if path.stat().st_size] == []
+
+
+def test_a_database_that_hangs_costs_no_row_and_nobody_waits_for_it(
+    tmp_path: Path, own_postgres: PostgresProcess
+) -> None:
+    with chat_wall() as wall, calling(CALLERS // 4, Random()) as callers:
+        set_up(wall)
+        config = ROUTING + provider(wall.wall.url, *MODELS)
+        with company(tmp_path, config, nodes=1, postgres=own_postgres) as several:
+            (gateway,) = several.nodes
+            begin(callers, gateway, limited_key(gateway))
+            own_postgres.pause()
+            before = len(callers.answered)
+            time.sleep(PAUSE)
+            meanwhile = callers.answered[before:]
+            own_postgres.resume()
+            begin(callers, gateway, limited_key(gateway))
+            gateway.stop()
+            callers.stop()
+            assert callers.failures == []
+            check(several.rows, callers.answered)
+            check_all(several.rows, callers)
+    assert len(meanwhile) > CALLERS
+    assert max(one.seconds for one in meanwhile) < PAUSE / 2
+
+
+def limited_key(gateway: Gateway) -> str:
+    made = gateway.ask(
+        "/admin/v1/keys", {"type": "full", "limits": {"requests": LIMIT, "window": "1h"}}
+    )
+    return str(made.json()["key"])
 
 
 def begin(callers: Callers, gateway: Gateway, limited: str) -> None:
@@ -63,23 +106,19 @@ def begin(callers: Callers, gateway: Gateway, limited: str) -> None:
     until(lambda: len(callers.answered) > before + CALLERS, 20.0, "nobody is answered")
 
 
-def limited_answers(callers: Callers) -> int:
-    return sum(one.kind == "limited" and one.status == 200 for one in callers.answered)
-
-
-def check(home: Path, answered: list[Answered]) -> None:
+def check(rows: Rows, answered: list[Answered]) -> None:
     """Each of these answers has its row, with what the answer said; refusals by a limit none."""
     query = (
         "SELECT id, client_request_id, status_code, attempts, prompt_tokens, completion_tokens,"
         " usage_source FROM usage_stats"
     )
-    rows = {row[0]: row[1:] for row in ask(home, query)}
+    found = {row[0]: row[1:] for row in rows(query)}
     for one in answered:
         if one.status == 429:
-            assert one.id not in rows, one
+            assert one.id not in found, one
             continue
-        assert one.id in rows, one
-        name, status, attempts, *tokens, source = rows[one.id]
+        assert one.id in found, one
+        name, status, attempts, *tokens, source = found[one.id]
         assert (name, status) == (one.name, one.status), one
         if one.attempts is not None:
             assert attempts == one.attempts, one
@@ -90,18 +129,18 @@ def check(home: Path, answered: list[Answered]) -> None:
             assert source == "estimated", one
 
 
-def check_all(home: Path, callers: Callers) -> None:
+def check_all(rows: Rows, callers: Callers) -> None:
     """No row is without its request, and none counted twice, here or in the sums."""
-    names = Counter(name for (name,) in ask(home, "SELECT client_request_id FROM usage_stats"))
+    names = Counter(name for (name,) in rows("SELECT client_request_id FROM usage_stats"))
     assert [name for name, count in names.items() if count > 1] == []
     assert set(names) <= callers.sent
     sums = "sum(prompt_tokens), sum(completion_tokens) FROM"
-    (found,) = ask(home, f"SELECT count(*), sum(attempts), {sums} usage_stats")
+    (found,) = rows(f"SELECT count(*), sum(attempts), {sums} usage_stats")
     for table in ("usage_hourly", "usage_daily"):
-        assert ask(home, f"SELECT sum(requests), sum(attempts), {sums} {table}") == [found]
-    assert ask(home, "SELECT count(*) FROM usage_attempts") == [(found[1],)]
+        assert rows(f"SELECT sum(requests), sum(attempts), {sums} {table}") == [found]
+    assert rows("SELECT count(*) FROM usage_attempts") == [(found[1],)]
 
 
-def ask(home: Path, query: str) -> list[tuple[Any, ...]]:
-    with contextlib.closing(sqlite3.connect(home / "manyways.db")) as database:
+def asked(file: Path, query: str) -> list[tuple[Any, ...]]:
+    with contextlib.closing(sqlite3.connect(file)) as database:
         return database.execute(query).fetchall()
