@@ -137,6 +137,9 @@ class Workers:
                 process.kill()
         if late:
             await asyncio.wait(late)
+        for process in alive:
+            if process.returncode:
+                log.error("worker did not stop well", pid=process.pid, status=process.returncode)
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
@@ -160,8 +163,11 @@ class Workers:
 def follow_parent() -> None:
     """In a worker: stop, as on SIGTERM, when the parent is gone."""
 
+    entrance = sys.stdin.fileno()
+
     def watch() -> None:
-        while sys.stdin.buffer.read(1):
+        # Not through sys.stdin: whoever waits inside it at the end makes Python abort.
+        while os.read(entrance, 1):
             pass
         os.kill(os.getpid(), signal.SIGTERM)
 
