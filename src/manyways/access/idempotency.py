@@ -8,6 +8,7 @@ claimed ──keep──▶ the answer is there: whoever waits, or comes within 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable
@@ -76,6 +77,7 @@ class Claims:
         self._wall = wall
         # One a key of a caller: whoever answers, or asks other nodes on behalf of all here.
         self._claims: dict[tuple[str, str], Claim] = {}
+        self._undoing: set[asyncio.Task[None]] = set()
 
     def __repr__(self) -> str:
         return f"<Claims {len(self._claims)}>"
@@ -146,6 +148,7 @@ class Claims:
                 )
             except StoreError as error:
                 log.warning("A request with a key for repeats cannot be answered: %s", error)
+                self._undo(request)
                 raise _cannot_promise() from error
             if found == "conflict":
                 raise _conflict()
@@ -157,6 +160,20 @@ class Claims:
             if left <= 0:
                 raise _too_late()
             await asyncio.sleep(min(self._poll, left))
+
+    def _undo(self, request: Request) -> None:
+        """A claim that took too long may be made all the same: nobody is to wait for it."""
+        task = asyncio.create_task(self._forget(request))
+        self._undoing.add(task)
+        task.add_done_callback(self._undoing.discard)
+
+    async def _forget(self, request: Request) -> None:
+        with contextlib.suppress(StoreError):  # then it lapses by itself
+            await self._database.call(
+                lambda connection: self._rows.free(connection, request),
+                limit=self._lease,
+                write=True,
+            )
 
     async def _renew(self, held: tuple[Request, ...]) -> None:
         until = self._wall() + self._lease

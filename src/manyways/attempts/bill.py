@@ -90,11 +90,13 @@ class Books:
     def _drained(self, attempt: Attempt, usage: Raw | None) -> None:
         if usage is not None:
             self._tally.drained += 1
+        # Also where no bill waits for it: one that is about to be closed will find it.
+        attempt.usage = chat_usage.told(usage)
         model = attempt.model
         log.info("drained", model=model.id, provider=model.provider, told=usage is not None)
         bill = self._awaited.pop(attempt, None)
         if bill is not None:
-            bill.drained(attempt, usage)
+            bill.drained()
 
 
 class Bill:
@@ -183,9 +185,8 @@ class Bill:
         if not self._drains:
             self._write()
 
-    def drained(self, one: Attempt, usage: Raw | None) -> None:
-        """What the rest of an answer told, whose caller had left."""
-        one.usage = chat_usage.told(usage)
+    def drained(self) -> None:
+        """An answer whose caller had left has come to its end."""
         self._drains -= 1
         if not self._drains:
             self._write()
@@ -196,7 +197,11 @@ class Bill:
         except Exception:  # whatever it was: the request is recorded, and its place is given back
             log.exception("a request could not be told in full", id=self._exchange.id)
             record = self._least()
-        self._books.journal.write(record)
+        if record.attempts or self._books.refusals.has_room(self._caller, self._moments[1]):
+            self._books.journal.write(record)
+        else:
+            code = record.error_code or str(record.status_code)
+            self._books.refusals.add(self._caller, code, self._moments[1])
         if self._reservation is not None:
             self._reservation.settle(
                 counted=record.counted, tokens=record.usage.total_tokens, cost=record.cost or 0.0
@@ -227,7 +232,7 @@ class Bill:
         if request is not None and request.stream:
             spoke = [one.spoke_at for one in made if one.spoke_at is not None]
             first_token = round((passed - now + min(spoke)) * 1000) if spoke else None
-        usage, price = _sum(made, attempts)
+        usage, price = _sum(made, attempts, all_of_them=exchange.left)
         model = exchange.model
         order = None if request is None else request.provider.order
         return UsageRecord(
@@ -295,14 +300,17 @@ class Bill:
         return usage
 
 
-def _sum(made: Sequence[Attempt], attempts: Sequence[AttemptRecord]) -> tuple[Usage, float | None]:
-    """What the caller's answer came to: all attempts that it has a part of."""
+def _sum(
+    made: Sequence[Attempt], attempts: Sequence[AttemptRecord], *, all_of_them: bool
+) -> tuple[Usage, float | None]:
+    """What the caller's answer came to: all attempts that it has a part of. Who has left is the
+    reason for whatever was produced."""
     if len(attempts) == 1:
         return attempts[0].usage, attempts[0].cost
     parts = [
         record
         for one, record in zip(made, attempts, strict=True)
-        if one.spoke_at is not None or record.outcome == "answered"
+        if all_of_them or one.spoke_at is not None or record.outcome == "answered"
     ]
     usages = [part.usage for part in parts if part.usage is not NO_USAGE]
     if not usages:

@@ -14,16 +14,22 @@ INTERVAL: Final = 5.0
 AT_MOST: Final = 100_000
 """Counts that are held. Of keys beyond them, refusals within the interval go uncounted."""
 
+A_MINUTE: Final = 600
+"""Requests of one key that nobody was asked about and that get a record of their own: those
+beyond are counted like refusals by limits."""
+
 _Row = tuple[str, str | None, str, int]  # key, account, code, minute
 
 
 class RefusalCounts:
     """Counts until `flush`. `by_code` are all since the start."""
 
-    __slots__ = ("_counts", "by_code")
+    __slots__ = ("_counts", "_minute", "_recorded", "by_code")
 
     def __init__(self) -> None:
         self._counts: Counter[_Row] = Counter()
+        self._minute = 0
+        self._recorded: Counter[str] = Counter()  # of this minute, by key
         self.by_code: Counter[str] = Counter()
 
     def __repr__(self) -> str:
@@ -35,6 +41,15 @@ class RefusalCounts:
         row = (caller.key_id, caller.account_id, code, int(now) // 60 * 60)
         if row in self._counts or len(self._counts) < AT_MOST:
             self._counts[row] += 1
+
+    def has_room(self, caller: Caller, now: float) -> bool:
+        """Whether one more wrong request of a key may have a record of its own."""
+        minute = int(now) // 60
+        if minute != self._minute:
+            self._minute = minute
+            self._recorded.clear()
+        self._recorded[caller.key_id] += 1
+        return self._recorded[caller.key_id] <= A_MINUTE
 
     def flush(self, write: Callable[[RefusalRecord], None]) -> None:
         """Write what was counted since the last time."""

@@ -256,6 +256,12 @@ class Exchange:
         except TimeoutError as error:
             raise CallerLeft(str(error)) from error
 
+    def broke_off(self, refusal: Refusal) -> None:
+        """The answer ends before its last byte, and nothing more can be told."""
+        if self._closing is not None:
+            self.error_code = refusal.code
+            self.error_message = refusal.message
+
     # Whether the caller is still there
 
     def close(self) -> None:

@@ -166,6 +166,7 @@ class Edge:
 
     async def _give_up(self, exchange: Exchange, refusal: Refusal) -> None:
         if exchange.over:
+            exchange.broke_off(refusal)
             return
         try:
             await (exchange.fail if exchange.started else exchange.refuse)(refusal)
