@@ -10,6 +10,7 @@ plan as JSON on stdin.
 
 import gc
 import json
+import os
 import sys
 import tempfile
 import threading
@@ -31,7 +32,7 @@ from bench.failures import Died, Missing, Wrong
 from bench.figures import percentile, readable
 from bench.install import HERE
 from bench.openloop import DRAIN, Load, Plan
-from bench.process import Process, finished, free_port, pinned
+from bench.process import Process, come_first, finished, free_port, pinned
 from bench.target import Target
 
 if TYPE_CHECKING:
@@ -127,7 +128,7 @@ def measure(rate: int, seconds: int, gateway_core: int, load_core: int) -> Found
         tempfile.TemporaryDirectory(prefix="manyways-parity-") as folder,
         upstream(Path(folder), load_core) as url,
         PostgresProcess(synchronous_commit="off") as postgres,
-        pinned(gateway_core),
+        ahead(gateway_core),
         company(Path(folder), provider(url, wire.MODEL), nodes=1, postgres=postgres) as several,
     ):
         gateway = several.nodes[0]
@@ -157,6 +158,14 @@ def measure(rate: int, seconds: int, gateway_core: int, load_core: int) -> Found
         rows, tokens, summed = (int(str(value)) for value in (*row, *sums))
         begin, end = pause
         return Found(load, (begin, end), rows, tokens, summed, behind)
+
+
+@contextmanager
+def ahead(core: int) -> Iterator[None]:
+    """What is started inside runs on this core, and before strangers' programs."""
+    come_first(os.getpid())
+    with pinned(core):
+        yield
 
 
 @contextmanager
