@@ -49,13 +49,15 @@ def _chat(model: str, count: int = 1, **more: object) -> Body:
 @dataclass(frozen=True)
 class Kind:
     """Of a request: what is sent for an answer of so many words, and what may be heard.
-    `leaves` after so many pieces of the answer."""
+    `leaves` after so many pieces of the answer. What is `rare` comes a hundredth as often: only so
+    many wrong requests of a key have rows of their own."""
 
     make: Callable[[int], Body | bytes]
     statuses: frozenset[int] = frozenset({200})
     told: bool = False
     leaves: int | None = None
     limited: bool = False
+    rare: bool = False
 
 
 _USAGE: Final = {"stream_options": {"include_usage": True}}
@@ -70,12 +72,13 @@ KINDS: Final[Mapping[str, Kind]] = {
     "cut": Kind(lambda n: _chat("cut", n, stream=True)),
     "busy": Kind(lambda n: _chat("busy", n), statuses=frozenset({503})),
     "wrong": Kind(lambda n: _chat("wrong", n), statuses=frozenset({400})),
-    "no JSON": Kind(lambda _: b'{"model": "m"', statuses=frozenset({400})),
-    "nobody's": Kind(lambda n: _chat("unheard-of", n), statuses=frozenset({404})),
+    "no JSON": Kind(lambda _: b'{"model": "m"', statuses=frozenset({400}), rare=True),
+    "nobody's": Kind(lambda n: _chat("unheard-of", n), statuses=frozenset({404}), rare=True),
     "limited": Kind(lambda n: _chat("m", n), statuses=frozenset({200, 429}), limited=True),
     "leaves at once": Kind(lambda n: _chat("slow", n), leaves=0),
     "leaves a stream": Kind(lambda n: _chat("slow", n, stream=True), leaves=2),
 }
+_WEIGHTS: Final = [1 if kind.rare else 100 for kind in KINDS.values()]
 MODELS: Final = ("m", "large", "busy", "cut", "wrong", "slow")
 
 
@@ -166,7 +169,7 @@ class Callers:
             await self._asked.wait()
             if self._over:
                 return
-            kind = self._chance.choice(list(KINDS))
+            (kind,) = self._chance.choices(list(KINDS), _WEIGHTS)
             try:
                 await self._ask(session, f"{number}-{turn}", kind)
             except TimeoutError:
