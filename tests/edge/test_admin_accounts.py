@@ -7,6 +7,7 @@ import pytest
 
 from manyways.store.database import Settings, open_database
 from tests.edge.office import ACCOUNTS, KEYS, Office
+from tests.support.usage import fill, request
 
 
 @pytest.fixture
@@ -35,7 +36,8 @@ async def test_an_account_is_made_and_found_by_id_and_by_name(office: Office) ->
         "suspended_reason": None,
     }
     for name in (account["id"], "Ann & Co"):
-        assert await office.done("GET", f"{ACCOUNTS}/{name}") == account
+        found = await office.done("GET", f"{ACCOUNTS}/{name}")
+        assert found == {**account, "in_effect": {}}
 
 
 @pytest.mark.parametrize(
@@ -102,3 +104,25 @@ async def test_accounts_are_listed_page_by_page(office: Office) -> None:
     rest = await office.done("GET", f"{ACCOUNTS}?limit=2&cursor={first['next_cursor']}")
     assert [row["name"] for row in first["data"] + rest["data"]] == ["Ann", "Bob", "Cid"]
     assert (first["has_more"], rest["has_more"]) == (True, False)
+
+
+async def test_one_account_is_told_with_what_is_left_of_its_limits(office: Office) -> None:
+    quota = {"quota": {"requests": 5, "per": "day"}}
+    account = await office.done("POST", ACCOUNTS, {"name": "Ann", "limits": quota})
+    fill(office.database, [request(office.now, user_id=account["id"]) for _ in range(2)])
+
+    found = await office.done("GET", f"{ACCOUNTS}/Ann")
+    assert found["in_effect"]["account"]["quotas"] == [
+        {
+            "unit": "requests", "per": "day", "limit": 5, "used": 2, "left": 3,
+            "renews_at": "2027-01-16T00:00:00Z",
+        }
+    ]  # fmt: skip
+
+
+async def test_a_name_that_is_spelled_alike_is_told(office: Office) -> None:
+    await office.done("POST", ACCOUNTS, {"name": "Ada Ltd"})
+    page = await office.ask("POST", f"{ACCOUNTS}/ada%20lt/suspend")
+
+    assert page.status == 404
+    assert "Did you mean 'Ada Ltd'?" in page.json()["error"]["message"]

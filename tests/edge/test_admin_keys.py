@@ -12,6 +12,7 @@ import pytest
 from manyways.edge.clerk import AT_MOST
 from manyways.store.database import Settings, open_database
 from tests.edge.office import ACCOUNTS, KEYS, Office
+from tests.support.usage import fill, request
 
 SOMEBODY = "0198a000-0000-7000-8000-000000000000"
 ROUTES = [
@@ -95,7 +96,11 @@ async def test_a_key_is_made_and_its_secret_shown_once(office: Office) -> None:
         "line": None,
         "replaced_by": None,
     }
-    assert await office.done("GET", f"{KEYS}/{key['id']}") == key
+    own = {"windows": [{"unit": "requests", "limit": 30, "window": 60.0}], "concurrent": None}
+    assert await office.done("GET", f"{KEYS}/{key['id']}") == {
+        **key,
+        "in_effect": {"key": {**own, "quotas": []}},
+    }
     assert secret.encode() not in (await office.ask("GET", KEYS)).body
 
 
@@ -166,7 +171,7 @@ async def test_limits_of_its_own_take_durations_as_people_write_them(office: Off
         ({"type": "full", "expires_in": 10**30}, "expires_in"),
         ({"type": "full", "expires_in": True}, "expires_in"),
         ({"type": "full", "limits": "none"}, "limits"),
-        ({"type": "full", "limits": {"reqests": 1}}, "limits"),
+        ({"type": "full", "limits": {"reqests": 1}}, "limits.reqests"),
         ({"type": "full", "limits": {"requests": 1}}, "limits.window"),
         ({"type": "full", "limits": {"requests": 1, "window": "often"}}, "limits.window"),
         ({"type": "full", "limits": {"requests": 0, "window": 1}}, "limits.requests"),
@@ -371,3 +376,53 @@ async def test_operators_do_not_queue_without_end(tmp_path: Path) -> None:
     turned_away = [page for page in pages if b"wait for the database already" in page.body]
     assert len(turned_away) == 5
     assert {page.status for page in pages} == {503}
+
+
+async def test_one_key_is_told_with_what_is_left_of_its_limits_and_its_accounts(
+    office: Office,
+) -> None:
+    limits = {"quota": [{"cost": 1, "per": "month"}]}
+    account = await office.done("POST", ACCOUNTS, {"name": "Ann", "limits": limits})
+    key = await made(office, account="Ann", limits={"quota": {"tokens": 500}})
+    mine = {"api_key_id": key["id"], "user_id": account["id"]}
+    fill(office.database, [request(office.now, **mine, cost=0.1) for _ in range(3)])
+
+    found = (await office.done("GET", f"{KEYS}/{key['id']}"))["in_effect"]
+    assert found["key"]["quotas"] == [
+        {
+            "unit": "tokens", "per": "ever", "limit": 500, "used": 360, "left": 140,
+            "renews_at": None,
+        }
+    ]  # fmt: skip
+    assert found["account"]["quotas"] == [
+        {
+            "unit": "cost", "per": "month", "limit": 1.0, "used": 0.3, "left": 0.7,
+            "renews_at": "2027-02-01T00:00:00Z",
+        }
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("method", "path"), ROUTES)
+async def test_a_parameter_that_is_none_is_refused_and_named(
+    office: Office, method: str, path: str
+) -> None:
+    page = await office.ask(method, f"{path}?stauts=", {"type": "full", "name": "x"})
+
+    assert (page.status, page.json()["error"]["param"]) == (400, "stauts")
+    if (method, path) == ("GET", KEYS):
+        assert "did you mean status?" in page.json()["error"]["message"]
+    assert await ids(office) == []
+
+
+@pytest.mark.parametrize("status", ["active", "suspended"])
+async def test_no_key_in_a_state_is_left_out_of_its_pages(office: Office, status: str) -> None:
+    await office.done("POST", ACCOUNTS, {"name": "Ann"})
+    accounts = [None, None, "Ann", "Ann", None, "Ann"]
+    made_ones = [(await made(office, account=account), account) for account in accounts]
+    await office.done("POST", f"{ACCOUNTS}/Ann/suspend")
+    expected = [key["id"] for key, account in made_ones if (status == "active") != bool(account)]
+
+    first = await office.done("GET", f"{KEYS}?status={status}&limit=2")
+    assert first["has_more"]
+    rest = await ids(office, f"?status={status}&limit=2&cursor={first['next_cursor']}")
+    assert [row["id"] for row in first["data"]] + rest == expected

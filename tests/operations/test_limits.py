@@ -56,8 +56,13 @@ def test_none_of_ones_own_and_no_limits_are_two_things(
         ({"quota": [{"cost": float("inf")}]}, "limits.quota[0].cost"),
         ({"quota": [{"cost": 0}]}, "limits.quota[0].cost"),
         ({"quota": [{"tokens": 5, "per": "week"}]}, "limits.quota[0].per"),
-        ({"quota": {"tokens": 5}}, "limits.quota"),
-        ({"request": 5}, "limits"),
+        ({"quota": [{"tokens": 5.5}]}, "limits.quota[0].tokens"),
+        ({"quota": [{"tokens": True}]}, "limits.quota[0].tokens"),
+        ({"quota": {"tokens": 5, "per": None}}, "limits.quota[0].per"),
+        ({"quota": {"token": 5}}, "limits.quota[0].token"),
+        ({"quota": [5]}, "limits.quota[0]"),
+        ({"quota": 5}, "limits.quota"),
+        ({"request": 5}, "limits.request"),
         ([], "limits"),
     ],
 )
@@ -66,6 +71,26 @@ def test_a_mistake_names_its_field(value: Any, field: str) -> None:
         as_limits(value)
     assert wrong.value.field == field
     assert str(wrong.value).startswith(f"{field}: ")
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ({"quota": [{"tokens": 5, "per": "week"}]}, "must be day, month or ever."),
+        ({"request": 5}, "there is no such field; did you mean requests?"),
+        ({"concurrent": "5"}, "must be a whole number."),
+        ({"requests": 5, "window": "soon"}, "must be a time."),
+        ([], "must be an object."),
+    ],
+)
+def test_a_mistake_is_told_in_our_own_words(value: Any, words: str) -> None:
+    with pytest.raises(Mistake) as wrong:
+        as_limits(value)
+    assert str(wrong.value).endswith(f": {words}")
+
+
+def test_a_single_quota_needs_no_list() -> None:
+    assert as_limits({"quota": {"tokens": 5}}) == as_limits({"quota": [{"tokens": 5}]})
 
 
 def test_what_makes_sense_is_let_through() -> None:

@@ -23,6 +23,7 @@ from manyways.operations.reports import (
     ask,
     over_time,
     percentile,
+    wanted,
 )
 from manyways.store.database import Database
 from manyways.store.reports import DAY
@@ -128,6 +129,22 @@ class TestQuestions:
         asked = question(database, key=made.last4, account="Ada")
         assert (asked.filters.key, asked.filters.user) == (made.id, account.id)
         assert question(database, key=made.id, account=account.id).filters == asked.filters
+
+
+def test_the_latest_records_are_those_up_to_now(database: Database) -> None:
+    found = database.run(lambda connection: wanted(connection, now=NOON + 90, last="1h"))
+
+    assert (found.start, found.end) == (NOON + 90 - 3600, None)
+    with pytest.raises(BadQuestion) as told:
+        database.run(lambda one: wanted(one, now=NOON, last="1h", until="2025-11-25"))
+    assert told.value.field == "last"
+
+
+def test_an_account_that_is_spelled_alike_is_named(database: Database) -> None:
+    create_account(database, name="Ada Ltd", now=NOON)
+
+    with pytest.raises(BadQuestion, match="Did you mean 'Ada Ltd'"):
+        question(database, account="ada lt")
 
 
 class TestReports:
@@ -246,6 +263,17 @@ class TestPercentiles:
             histogram[bound(one)] += 1
 
         assert percentile(histogram, 0.5) == pytest.approx(2000, rel=0.03)
+
+    @given(st.lists(st.integers(0, 200_000), min_size=1, max_size=5))
+    def test_of_few_it_is_never_more_than_they_can_have_taken(self, times: Sequence[int]) -> None:
+        histogram = [0] * 32
+        for one in times:
+            histogram[bound(one)] += 1
+        told = percentile(histogram, 0.99, total=sum(times))
+
+        assert told is not None
+        assert told <= sum(times)
+        assert len(times) > 1 or told == times[0]
 
     def test_of_nothing_there_is_none(self) -> None:
         assert percentile([0] * 32, 0.5) is None

@@ -84,8 +84,8 @@ def edge_of(parts: Parts) -> tuple[Edge, list[Work]]:
     )
     clerk = Clerk(parts.database, admit=admin.admit, changed=parts.ring.poll)
     usage = UsagePages(parts.desk, authenticate=flow.authenticate, admit=admin.admit)
-    keys = KeyPages(clerk, settings.keys)
-    accounts = AccountPages(clerk)
+    keys = KeyPages(clerk, settings.keys, accounts=settings.accounts)
+    accounts = AccountPages(clerk, usual=settings.accounts)
     repeats = Repeats(
         parts.claims,
         authenticate=flow.authenticate,

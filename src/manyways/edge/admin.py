@@ -7,7 +7,7 @@ from manyways.catalog.catalog import Catalog
 from manyways.catalog.selection import unknown_provider
 from manyways.dialects import json_text
 from manyways.edge.exchange import JSON, Exchange
-from manyways.edge.query import query_fields
+from manyways.edge.query import only_fields
 from manyways.edge.wellbeing import Label, provider_rows
 from manyways.errors import Refusal
 from manyways.routing.standing import Standing
@@ -45,7 +45,7 @@ class AdminPages:
     async def providers(self, exchange: Exchange) -> None:
         """`GET /admin/v1/providers[?name=]`: how each provider does, and why. Raises `Refusal`."""
         await self.admit(exchange)
-        name = query_fields(exchange, "name")["name"]
+        name = only_fields(exchange, "name")["name"]
         shown = [one for one in self._providers if name is None or one.name == name]
         snapshot, troubles = self._catalog.snapshot, self._catalog.troubles
         if name is not None and not shown:

@@ -2,35 +2,46 @@
 
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from manyways import operations
 from manyways.edge.admin_keys import limits_of, moment, noted
 from manyways.edge.body import body_fields
 from manyways.edge.clerk import Clerk, answer
 from manyways.edge.exchange import Exchange
-from manyways.edge.query import page_of, query_fields
+from manyways.edge.query import page_of
 from manyways.errors import Refusal
 from manyways.operations import AccountRow
+from manyways.operations.accounts import near_accounts
 from manyways.operations.notes import set_account_note
+from manyways.operations.remainders import account_scope, limits_document
 from manyways.store.database import Database
 from manyways.store.limits import plain
+from manyways.types import Allowance
+
+_NO_LIMITS: Final = Allowance()
 
 
 class AccountPages:
     """`/admin/v1/accounts` and what is below. An account is named by its id or its name.
 
-    `clock` tells Unix seconds.
+    `usual` limits hold for accounts that have none of their own. `clock` tells Unix seconds.
     """
 
-    def __init__(self, clerk: Clerk, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        clerk: Clerk,
+        *,
+        usual: Allowance = _NO_LIMITS,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self._clerk = clerk
+        self._usual = usual
         self._clock = clock
 
     async def list(self, exchange: Exchange) -> None:
         """`GET /admin/v1/accounts[?cursor=&limit=]`. Raises `Refusal`."""
-        await self._clerk.admit(exchange)
-        page = page_of(query_fields(exchange, "cursor", "limit"))
+        page = page_of(await self._clerk.admit(exchange, "cursor", "limit"))
         rows = await self._clerk.look(
             lambda database: operations.list_accounts(
                 database, after=page.after, limit=page.limit + 1
@@ -56,8 +67,15 @@ class AccountPages:
     async def show(self, exchange: Exchange, account: str) -> None:
         """`GET /admin/v1/accounts/{id}`. Raises `Refusal`."""
         await self._clerk.admit(exchange)
-        row = await self._clerk.look(lambda database: _found(database, account))
-        await answer(exchange, account_document(row))
+        now = self._clock()
+
+        def look(database: Database) -> dict[str, Any]:
+            row = _found(database, account)
+            scope = account_scope(row.id, row.limits, self._usual)
+            limits = database.run(lambda one: limits_document(one, [scope], now))
+            return {**account_document(row), "in_effect": limits}
+
+        await answer(exchange, await self._clerk.look(look))
 
     async def change(self, exchange: Exchange, account: str) -> None:
         """`PATCH /admin/v1/accounts/{id}`: what is named is changed, `null` takes it away.
@@ -125,5 +143,7 @@ def account_document(row: AccountRow) -> dict[str, Any]:
 def _found(database: Database, account: str) -> AccountRow:
     row = operations.get_account(database, account)
     if row is None:
-        raise Refusal("not_found", f"There is no account with the id or name '{account[:200]}'.")
+        near = database.run(lambda connection: near_accounts(connection, account[:200]))
+        words = f"There is no account with the id or name '{account[:200]}'. {near}"
+        raise Refusal("not_found", words.rstrip())
     return row

@@ -10,10 +10,11 @@ from manyways.access.keys import Settings
 from manyways.edge.body import Fields, as_seconds, body_fields, wrong
 from manyways.edge.clerk import Clerk, answer
 from manyways.edge.exchange import Exchange
-from manyways.edge.query import page_of, query_fields
+from manyways.edge.query import page_of
 from manyways.errors import Refusal
 from manyways.operations import CreatedKey, KeyRow, Mistake
 from manyways.operations.notes import set_key_note
+from manyways.operations.remainders import limits_in_effect
 from manyways.operations.wording import one_line
 from manyways.store.database import Database
 from manyways.store.keys import Standing
@@ -21,25 +22,32 @@ from manyways.store.limits import plain
 from manyways.types import Allowance
 
 _STATES: Final = (*get_args(Standing), "all")
+_NO_LIMITS: Final = Allowance()
 _BATCH: Final = 1000
 _BATCHES: Final = 20
 """How far one page looks for keys in a state. A page may come with fewer rows than there are."""
 
 
 class KeyPages:
-    """`/admin/v1/keys` and what is below. `clock` tells Unix seconds."""
+    """`/admin/v1/keys` and what is below. `accounts` are the limits of accounts that have none
+    of their own. `clock` tells Unix seconds."""
 
     def __init__(
-        self, clerk: Clerk, settings: Settings, *, clock: Callable[[], float] = time.time
+        self,
+        clerk: Clerk,
+        settings: Settings,
+        *,
+        accounts: Allowance = _NO_LIMITS,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._clerk = clerk
         self._settings = settings
+        self._accounts = accounts
         self._clock = clock
 
     async def list(self, exchange: Exchange) -> None:
         """`GET /admin/v1/keys[?account=&status=&cursor=&limit=]`. Raises `Refusal`."""
-        await self._clerk.admit(exchange)
-        query = query_fields(exchange, "account", "status", "cursor", "limit")
+        query = await self._clerk.admit(exchange, "account", "status", "cursor", "limit")
         status = query["status"] or "all"
         if status not in _STATES:
             raise wrong("status", f"must be one of {', '.join(_STATES)}")
@@ -55,10 +63,10 @@ class KeyPages:
                     account=query["account"],
                     alive_at=now if status == "active" else None,
                     after=after,
-                    limit=_BATCH if status in {"expired", "revoked"} else page.limit + 1,
+                    limit=page.limit + 1 if status == "all" else _BATCH,
                 )
                 rows += [row for row in batch if status in {"all", row.standing(now)}]
-                if len(rows) > page.limit or len(batch) < _BATCH:
+                if len(rows) > page.limit or status == "all" or len(batch) < _BATCH:
                     return page.document([key_document(row, now) for row in rows])
                 after = batch[-1].id
             return page.document([key_document(row, now) for row in rows], more_behind=after)
@@ -97,8 +105,21 @@ class KeyPages:
     async def show(self, exchange: Exchange, key_id: str) -> None:
         """`GET /admin/v1/keys/{id}`. Raises `Refusal`."""
         await self._clerk.admit(exchange)
-        row = await self._clerk.look(lambda database: operations.get_key(database, key_id))
-        await self._answer(exchange, row, key_id)
+        now = self._clock()
+
+        def look(database: Database) -> dict[str, Any] | None:
+            row = operations.get_key(database, key_id)
+            if row is None:
+                return None
+            limits = limits_in_effect(
+                database, row, types=self._settings.types, usual=self._accounts, now=now
+            )
+            return {**key_document(row, now), "in_effect": limits}
+
+        content = await self._clerk.look(look)
+        if content is None:
+            raise _unknown(key_id)
+        await answer(exchange, content)
 
     async def change(self, exchange: Exchange, key_id: str) -> None:
         """`PATCH /admin/v1/keys/{id}`: what is named is changed, `null` takes it away.

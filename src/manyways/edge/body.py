@@ -2,8 +2,6 @@
 
 import math
 import re
-from collections.abc import Sequence
-from difflib import get_close_matches
 from typing import Any, Final
 
 import msgspec
@@ -11,6 +9,7 @@ import msgspec
 from manyways.dialects import json_text
 from manyways.edge.exchange import Exchange
 from manyways.errors import Refusal
+from manyways.operations.wording import hint
 
 _DURATION: Final = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*(ms|s|m|h|d|)\s*")
 _UNITS: Final = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -77,8 +76,8 @@ async def body_fields(exchange: Exchange, *names: str) -> Fields:
         raise Refusal("invalid_request", f"The body is not a JSON object: {error}.") from None
     for name in values:
         if name not in names:
-            words = f"{_short(name)}: there is no such field{_hint(name, names)}"
-            raise Refusal("invalid_request", words, param=_short(name))
+            words = f"{short(name)}: there is no such field{hint(name, names)}"
+            raise Refusal("invalid_request", words, param=short(name))
     return Fields(values)
 
 
@@ -96,12 +95,6 @@ def wrong(name: str, what: str) -> Refusal:
     return Refusal("invalid_request", f"{name}: {what}.", param=name)
 
 
-def _hint(name: str, names: Sequence[str]) -> str:
-    near = get_close_matches(name, names, n=1)
-    if near:
-        return f"; did you mean {near[0]}?"
-    return f"; these are: {', '.join(names)}." if names else "; none is needed."
-
-
-def _short(name: str) -> str:
+def short(name: str) -> str:
+    """A name that somebody else chose, as it may be repeated."""
     return name if len(name) <= _QUOTED else f"{name[:_QUOTED]}…"

@@ -10,6 +10,7 @@ import structlog
 
 from manyways.dialects import json_text
 from manyways.edge.exchange import JSON, Exchange, Headers
+from manyways.edge.query import only_fields
 from manyways.errors import Refusal
 from manyways.operations import Mistake
 from manyways.store.database import Database
@@ -47,9 +48,11 @@ class Clerk:
         self._threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="operations")
         self._places = Semaphore(AT_MOST)
 
-    async def admit(self, exchange: Exchange) -> None:
-        """Raises `Refusal` for everybody but those who administer."""
+    async def admit(self, exchange: Exchange, *fields: str) -> dict[str, str | None]:
+        """The query's fields, which may be these. Raises `Refusal` for everybody but those who
+        administer, and for other fields."""
         await self._admit(exchange)
+        return only_fields(exchange, *fields)
 
     async def look(self, work: Callable[[Database], T]) -> T:
         """What `work` finds. Raises `Refusal`, `StoreError`."""

@@ -18,6 +18,7 @@ from manyways.edge.described import (
     reference,
     wish_of,
 )
+from manyways.operations.remainders import UNITS
 
 if TYPE_CHECKING:
     from sqlalchemy import Table
@@ -64,11 +65,23 @@ def mounted() -> dict[str, Any]:
     return {
         "/usage": {
             "get": operation(
-                "What your key has used",
+                "What your key has used, and what is left of its limits",
                 "usage",
                 "A report",
                 query={**_SPAN, "group_by": "`day`, `hour`, `model` or `status`."},
-                schema=reference("UsageReport"),
+                schema={
+                    "allOf": [
+                        reference("UsageReport"),
+                        object_of(
+                            {
+                                "key": object_of(
+                                    dict.fromkeys(("id", "last4", "type", "line"), TEXT)
+                                ),
+                                "limits": reference("LimitsInEffect"),
+                            }
+                        ),
+                    ]
+                },
                 key=True,
             )
         }
@@ -84,6 +97,7 @@ def schemas() -> dict[str, Schema]:
     """What those paths refer to."""
     return {
         "Limits": _limits(),
+        "LimitsInEffect": _limits_in_effect(),
         "Key": _key(),
         "NewKey": object_of({"key": described(TEXT, "The secret, this once."), **_key_fields()}),
         "Account": _account(),
@@ -107,7 +121,7 @@ def _keys() -> dict[str, Any]:
         },
         "type",
     )
-    state = "`active`, `expired`, `revoked` or `all`, which is usual."
+    state = "`active`, `expired`, `revoked`, `suspended` or `all`, which is usual."
     return {
         "/admin/v1/keys": {
             "get": operation(
@@ -124,7 +138,14 @@ def _keys() -> dict[str, Any]:
             ),
         },
         "/admin/v1/keys/{id}": {
-            "get": operation("One key", "admin", "The key", path=_KEY_ID, schema=key, key=True),
+            "get": operation(
+                "One key, and what is left of its limits",
+                "admin",
+                "The key",
+                path=_KEY_ID,
+                schema=_with_limits(key),
+                key=True,
+            ),
             "patch": operation(
                 "Change a key; null takes away",
                 "admin",
@@ -187,7 +208,8 @@ def _accounts() -> dict[str, Any]:
         },
         "/admin/v1/accounts/{id}": {
             "get": operation(
-                "One account", "admin", "The account", path=_ACCOUNT_ID, schema=account, key=True
+                "One account, and what is left of its limits", "admin", "The account",
+                path=_ACCOUNT_ID, schema=_with_limits(account), key=True,
             ),
             "patch": operation(
                 "Change an account; null takes away", "admin", "The account", path=_ACCOUNT_ID,
@@ -230,6 +252,7 @@ def _usage() -> dict[str, Any]:
                 query={
                     "from": _SPAN["from"],
                     "to": _SPAN["to"],
+                    "last": _SPAN["last"],
                     **_FILTERS,
                     "failed": "`true`: only those with a status of 400 or more.",
                     "attempts": "`true`: each with its attempts.",
@@ -270,13 +293,51 @@ def _limits() -> Schema:
     }
 
 
+def _limits_in_effect() -> Schema:
+    figure: Schema = {"type": "number"}
+    window = object_of(
+        {
+            "unit": {"enum": ["requests", "tokens"]},
+            "limit": COUNT,
+            "window": described(figure, "Seconds."),
+        }
+    )
+    quota = object_of(
+        {
+            "unit": {"enum": list(UNITS)},
+            "per": {"enum": ["day", "month", "ever"]},
+            "limit": figure,
+            "used": described(figure, "In this period, as far as it is recorded."),
+            "left": figure,
+            "renews_at": MAYBE_MOMENT,
+        }
+    )
+    scope = object_of(
+        {
+            "windows": list_of(window),
+            "concurrent": {"type": ["integer", "null"]},
+            "quotas": list_of(quota),
+        }
+    )
+    return {
+        "type": "object",
+        "properties": {"key": scope, "account": scope},
+        "description": "What holds, be it its own or not, and what was used of it. Whoever has"
+        " no limits is left out.",
+    }
+
+
+def _with_limits(schema: Schema) -> Schema:
+    return {"allOf": [schema, object_of({"in_effect": reference("LimitsInEffect")})]}
+
+
 def _key_fields() -> dict[str, Schema]:
     return {
         "id": TEXT,
         "object": {"const": "key"},
         "last4": TEXT,
         "type": TEXT,
-        "status": {"enum": ["active", "expired", "revoked"]},
+        "status": {"enum": ["active", "expired", "revoked", "suspended"]},
         "account_id": MAYBE_TEXT,
         "account": described(MAYBE_TEXT, "The account's name."),
         "note": _NOTE,

@@ -10,10 +10,11 @@ from sqlalchemy import Connection
 from manyways.dialects import json_text
 from manyways.edge.body import wrong
 from manyways.edge.exchange import JSON, Exchange
-from manyways.edge.query import page_of, query_fields
+from manyways.edge.query import only_fields, page_of
 from manyways.errors import Refusal
 from manyways.operations import reports
 from manyways.operations.desk import Desk, T
+from manyways.operations.remainders import limits_document
 from manyways.operations.reports import BadQuestion
 from manyways.operations.sheets import Cell, as_csv
 from manyways.store.records import AT_MOST, COLUMNS, Wanted, page
@@ -53,19 +54,27 @@ class UsagePages:
         self._clock = clock
 
     async def own(self, exchange: Exchange) -> None:
-        """`GET /usage[?from=&to=&last=&group_by=]`: of the key that asks. Raises `Refusal`."""
+        """`GET /usage[?from=&to=&last=&group_by=]`: of the key that asks, with those that it
+        replaced and that replaced it; and what is left of its limits. Raises `Refusal`."""
         caller = await self._authenticate(exchange)
-        query = query_fields(exchange, "from", "to", "last", "group_by")
+        query = only_fields(exchange, "from", "to", "last", "group_by")
         if query["group_by"] is not None and query["group_by"] not in OWN:
             raise wrong("group_by", f"must be one of {', '.join(OWN)}")
 
-        key = {"id": caller.key_id, "last4": caller.last4, "type": caller.key_type}
+        line = caller.line or caller.key_id
+        key = {
+            "id": caller.key_id,
+            "last4": caller.last4,
+            "type": caller.key_type,
+            "line": line,
+        }
 
         def work(connection: Connection) -> bytes:
             question = self._question(connection, query)
-            question = replace(question, filters=Filters(key=caller.key_id))
+            question = replace(question, filters=Filters(line=line))
             report = reports.answer(connection, question)
-            return json_text.encode({**report.document(), "key": key})
+            limits = limits_document(connection, caller.scopes, question.now)
+            return json_text.encode({**report.document(), "key": key, "limits": limits})
 
         await _answer(exchange, await self._ask(work))
 
@@ -73,7 +82,7 @@ class UsagePages:
         """`GET /admin/v1/usage[?from=&to=&last=&group_by=&key=&user=&model=&provider=&status=]`,
         as JSON or CSV. Raises `Refusal`."""
         await self._admit(exchange)
-        query = query_fields(
+        query = only_fields(
             exchange, "from", "to", "last", "group_by", "key", "user", "model", "provider", "status"
         )
 
@@ -88,12 +97,12 @@ class UsagePages:
         await _answer(exchange, await self._ask(work), as_sheet=as_sheet)
 
     async def records(self, exchange: Exchange) -> None:
-        """`GET /admin/v1/usage/records[?cursor=&limit=&order=&from=&to=&key=&user=&model=
-        &provider=&status=&failed=&attempts=]`, as JSON or CSV. Raises `Refusal`."""
+        """`GET /admin/v1/usage/records[?cursor=&limit=&order=&from=&to=&last=&key=&user=
+        &model=&provider=&status=&failed=&attempts=]`, as JSON or CSV. Raises `Refusal`."""
         await self._admit(exchange)
-        query = query_fields(
-            exchange, "cursor", "limit", "order", "from", "to", "key", "user", "model", "provider",
-            "status", "failed", "attempts",
+        query = only_fields(
+            exchange, "cursor", "limit", "order", "from", "to", "last", "key", "user", "model",
+            "provider", "status", "failed", "attempts",
         )  # fmt: skip
         part = page_of(query)
         as_sheet = _wants_csv(exchange)
@@ -147,6 +156,7 @@ class UsagePages:
             now=self._clock(),
             since=query["from"],
             until=query["to"],
+            last=query["last"],
             key=query["key"],
             account=query["user"],
             model=query["model"],

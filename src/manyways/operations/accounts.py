@@ -3,10 +3,12 @@
 Moments (`now`) are Unix seconds. Everything may raise `StoreError`.
 """
 
+from typing import Final
+
 from sqlalchemy import Connection
 
 from manyways.operations.limits import checked
-from manyways.operations.wording import Mistake, account_name, one_line
+from manyways.operations.wording import Mistake, account_name, near_names, one_line
 from manyways.store import accounts
 from manyways.store import limits as columns
 from manyways.store.accounts import AccountRow
@@ -14,6 +16,9 @@ from manyways.store.changes import in_turn
 from manyways.store.database import Database
 from manyways.store.ids import new_id
 from manyways.types import Allowance
+
+LOOKED_AT: Final = 10_000
+"""Accounts whose names are compared with one that none has."""
 
 
 def create_account(
@@ -114,6 +119,11 @@ def set_account_limits(
         return _by_id(connection, id)
 
     return in_turn(database, write)
+
+
+def near_accounts(connection: Connection, name: str) -> str:
+    """Which accounts may have been meant by a name that none has, in a sentence; or nothing."""
+    return near_names(name, accounts.names(connection, limit=LOOKED_AT))
 
 
 def find(connection: Connection, id_or_name: str) -> AccountRow | None:

@@ -17,6 +17,7 @@ from manyways.operations.limits import checked
 from manyways.operations.wording import Mistake, one_line
 from manyways.store import keys
 from manyways.store import limits as columns
+from manyways.store.accounts import AccountRow
 from manyways.store.changes import in_turn
 from manyways.store.database import Database
 from manyways.store.ids import new_id
@@ -88,9 +89,7 @@ def create_key(
     def add(connection: Connection) -> CreatedKey:
         of_account = row
         if account is not None:
-            found = accounts.find(connection, account)
-            if found is None:
-                raise Mistake("account", f"There is no account '{account}'.")
+            found = _account(connection, account)
             of_account = replace(row, account_id=found.id, account=found.name)
         return _add(connection, secret, of_account, show)
 
@@ -320,12 +319,15 @@ def _see_that_it_can_be_replaced(key: KeyRow, now: float) -> None:
 
 
 def _account_id(connection: Connection, account: str | None) -> str | None:
-    if account is None:
-        return None
+    return None if account is None else _account(connection, account).id
+
+
+def _account(connection: Connection, account: str) -> AccountRow:
     found = accounts.find(connection, account)
     if found is None:
-        raise Mistake("account", f"There is no account '{account}'.")
-    return found.id
+        near = accounts.near_accounts(connection, account)
+        raise Mistake("account", f"There is no account '{account}'. {near}".rstrip())
+    return found
 
 
 def _is_plain(text: str) -> bool:

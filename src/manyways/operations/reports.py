@@ -13,6 +13,7 @@ from msgspec import Struct, structs
 from sqlalchemy import Connection
 
 from manyways.errors import ManywaysError
+from manyways.operations.accounts import near_accounts
 from manyways.store import keys
 from manyways.store.records import Wanted
 from manyways.store.reports import (
@@ -28,6 +29,7 @@ from manyways.store.reports import (
     Sums,
     account_names,
     accounts_called,
+    dollars,
     key_names,
     refusals,
     series,
@@ -97,7 +99,7 @@ class Row(Struct, frozen=True, kw_only=True):
             "total_tokens": found.prompt_tokens + found.completion_tokens,
             "cached_tokens": found.cached_tokens,
             "reasoning_tokens": found.reasoning_tokens,
-            "cost": round(found.cost, 9),
+            "cost": dollars(found.cost),
             "response_ms": _times(found.response_ms, found.requests, found.responses),
             "first_token_ms": _times(found.first_token_ms, found.first_tokens, found.firsts),
         }
@@ -187,6 +189,7 @@ def wanted(
     now: float,
     since: str | None = None,
     until: str | None = None,
+    last: str | None = None,
     key: str | None = None,
     account: str | None = None,
     model: str | None = None,
@@ -195,19 +198,21 @@ def wanted(
     failed: bool = False,
 ) -> Wanted:
     """The records that these words mean, as `ask` understands them, but for moments: they are
-    taken as they are, and without them all that is kept is meant. Raises `BadQuestion`."""
+    taken as they are, `last` up to now, and without them all that is kept is meant. Raises
+    `BadQuestion`."""
     names = {"model": model, "provider": provider, "key": key, "user": account}
     _check_names(names)
-    start = None if since is None else _seconds(since, "from", day_included=False)
+    start: float | None = None if since is None else _seconds(since, "from", day_included=False)
     end = None if until is None else _seconds(until, "to", day_included=True)
+    if last is not None:
+        _see_that_it_stands_alone(since, until)
+        count, step = _last(last)
+        start = now - count * step
     if start is not None and start >= (now if end is None else end):
-        raise BadQuestion("from", "There is no time between `from` and `to`.")
-    return Wanted(
-        start=start,
-        end=end,
-        failed=failed,
-        **structs.asdict(_filters(connection, names, status)),
-    )
+        raise BadQuestion("from", "The span is empty: it ends before it begins.")
+    filters = structs.asdict(_filters(connection, names, status))
+    del filters["line"]  # it is never asked for in words
+    return Wanted(start=start, end=end, failed=failed, **filters)
 
 
 def answer(connection: Connection, question: Question, *, at_most: int = AT_MOST) -> Report:
@@ -220,8 +225,8 @@ def answer(connection: Connection, question: Question, *, at_most: int = AT_MOST
     if len(found) > at_most:
         raise BadQuestion(
             "group_by",
-            f"The report would have more than {at_most:,} rows. Group by less, name a shorter span"
-            " with from and to, or filter by key, user, model or provider.",
+            f"The report would have more than {at_most:,} rows. Group by less, name a shorter span,"
+            " or ask of one key, account, model or provider.",
         )
     if refused is not None:
         for one in found.values():
@@ -254,11 +259,12 @@ def over_time(connection: Connection, question: Question) -> dict[Group, list[in
     }
 
 
-def percentile(histogram: Sequence[int], share: float) -> float | None:
+def percentile(histogram: Sequence[int], share: float, *, total: float = math.inf) -> float | None:
     """The time below which this share of all lies, milliseconds; `None` of nothing.
 
     The true one lies in the same column of the histogram: what is told is off by less than
     42 % of it, and by less than 5 ms below 5 ms. Above 232 s the last column's end is told.
+    With the `total` of all it is never more than they can have been: of one, its very time.
     """
     count = sum(histogram)
     if not count:
@@ -268,7 +274,11 @@ def percentile(histogram: Sequence[int], share: float) -> float | None:
     for number, here in enumerate(histogram):
         if before + here >= wanted:
             lower = 0.0 if number == 0 else _edge(number - 1)
-            return round(lower + (_edge(number) - lower) * (wanted - before - 0.5) / here, 1)
+            drawn = lower + (_edge(number) - lower) * (wanted - before - 0.5) / here
+            # It, and those that took no less, came to no more than all.
+            most = total / (count - wanted + 1)
+            exact = count == 1 and most < math.inf
+            return round(most if exact else min(drawn, most), 1)
         before += here
     return None
 
@@ -277,8 +287,8 @@ def span(
     *, now: float, since: str | None, until: str | None, last: str | None, hourly: bool
 ) -> tuple[int, int]:
     """The full hours from the first to before the last one. Raises `BadQuestion`."""
-    if last is not None and (since is not None or until is not None):
-        raise BadQuestion("last", "Say either `last`, or `from` and `to`.")
+    if last is not None:
+        _see_that_it_stands_alone(since, until)
     end = (
         int(now) // HOUR * HOUR + HOUR
         if until is None
@@ -317,7 +327,8 @@ def account_called(connection: Connection, wanted: str) -> str:
     """The id of the account with this id or name. Raises `BadQuestion`."""
     found = accounts_called(connection, wanted)
     if not found:
-        raise BadQuestion("user", f"There is no account {wanted!r}. Give its id or its name.")
+        near = near_accounts(connection, wanted) or "Give its id or its name."
+        raise BadQuestion("user", f"There is no account {wanted!r}. {near}")
     return found[0]
 
 
@@ -359,6 +370,11 @@ def _dimensions(by: str | None) -> tuple[Dimension, ...]:
             "group_by", "A report is grouped by one or two of these, and not by day and hour both."
         )
     return found
+
+
+def _see_that_it_stands_alone(since: str | None, until: str | None) -> None:
+    if since is not None or until is not None:
+        raise BadQuestion("last", "Say either how long the span is, or where it begins and ends.")
 
 
 def _last(text: str) -> tuple[int, int]:
@@ -436,7 +452,7 @@ def _labels(
 def _times(total: int, count: int, histogram: Sequence[int]) -> dict[str, float | None]:
     return {
         "mean": round(total / count, 1) if count else None,
-        **{name: percentile(histogram, share) for name, share in _SHARES.items()},
+        **{name: percentile(histogram, share, total=total) for name, share in _SHARES.items()},
     }
 
 

@@ -2,6 +2,8 @@
 
 import re
 import unicodedata
+from collections.abc import Sequence
+from difflib import get_close_matches
 from typing import Final
 
 from manyways.errors import ConfigError
@@ -22,6 +24,26 @@ class Mistake(ConfigError):
 
     def __repr__(self) -> str:
         return f"<Mistake {self.field}: {self}>"
+
+
+def alternatives(names: Sequence[str]) -> str:
+    """`day, month or ever`."""
+    return f"{', '.join(names[:-1])} or {names[-1]}" if len(names) > 1 else "".join(names)
+
+
+def hint(name: str, names: Sequence[str]) -> str:
+    """What may have been meant by a name that is none of these: the rest of a sentence."""
+    near = get_close_matches(name, names, n=1)
+    if near:
+        return f"; did you mean {near[0]}?"
+    return f"; these are: {', '.join(names)}." if names else "; none is needed."
+
+
+def near_names(name: str, names: Sequence[str]) -> str:
+    """`Did you mean 'Ada Ltd'?`, or nothing. Capital letters make no difference."""
+    folded = {one.casefold(): one for one in names}
+    near = [folded[one] for one in get_close_matches(name.casefold(), folded, n=3)]
+    return f"Did you mean {alternatives([repr(one) for one in near])}?" if near else ""
 
 
 def account_name(text: str) -> str:

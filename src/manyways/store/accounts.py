@@ -51,6 +51,12 @@ def by_name(connection: Connection, name: str) -> AccountRow | None:
     return None if row is None else from_row(row)
 
 
+def names(connection: Connection, *, limit: int) -> list[str]:
+    """What accounts are called, `limit` of them at most, newest first."""
+    query = select(accounts.c.name).order_by(accounts.c.id.desc()).limit(limit)
+    return [str(name) for name in connection.scalars(query)]
+
+
 def every(
     connection: Connection, *, after: str | None = None, limit: int | None = None
 ) -> tuple[AccountRow, ...]:

@@ -7,6 +7,7 @@ from msgspec import Struct
 from msgspec.structs import asdict
 from sqlalchemy import (
     ColumnElement,
+    CompoundSelect,
     Connection,
     RowMapping,
     Select,
@@ -15,6 +16,7 @@ from sqlalchemy import (
     false,
     func,
     insert,
+    literal,
     or_,
     select,
     update,
@@ -136,6 +138,11 @@ def every(
     if after is not None:
         query = query.where(api_keys.c.id > after)
     return tuple(_rows(connection, query))
+
+
+def of_line(first: str) -> CompoundSelect[str]:
+    """The ids of the keys that replaced each other, of which this is the first; a query."""
+    return select(literal(first)).union(select(api_keys.c.id).where(api_keys.c.line == first))
 
 
 def count(

@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 from msgspec import Struct
 from sqlalchemy import ColumnElement, Connection, Table, func, select
 
-from manyways.store.reports import DAY, HOUR
+from manyways.store.reports import DAY, HOUR, dollars
 from manyways.store.tables import usage_attempts, usage_daily, usage_hourly, usage_stats
 
 AT_MOST: Final = 10_000
@@ -218,9 +218,15 @@ def _record(row: Any) -> Record:
 
 def _plain(row: Any) -> Record:
     return {
-        name: _iso(value) if isinstance(value, datetime) else value
+        name: _told(value)
         for name, value in row._mapping.items()  # noqa: SLF001 - SQLAlchemy's public name
     }
+
+
+def _told(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return _iso(value)
+    return dollars(value) if isinstance(value, float) else value  # costs alone are no integers
 
 
 def _iso(moment: datetime) -> str:

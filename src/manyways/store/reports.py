@@ -27,6 +27,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import DBAPIError
 
 from manyways.errors import StoreError
+from manyways.store import keys
 from manyways.store.tables import (
     HISTOGRAM,
     accounts,
@@ -75,8 +76,10 @@ class Span(NamedTuple):
 
 
 class Filters(Struct, frozen=True, kw_only=True):
-    """Only what has this; `None` is anything."""
+    """Only what has this; `None` is anything. `line` is the first of the keys that replaced each
+    other: what any of them has used."""
 
+    line: str | None = None
     key: str | None = None
     user: str | None = None
     model: str | None = None
@@ -252,6 +255,11 @@ def account_names(connection: Connection, ids: Sequence[str]) -> dict[str, str]:
     }
 
 
+def dollars(amount: float) -> float:
+    """USD as they are told: 12 digits, without what sums of fractions leave behind them."""
+    return float(f"{amount:.12g}")
+
+
 def accounts_called(connection: Connection, wanted: str) -> list[str]:
     """The ids of the accounts with this id or this name."""
     query = select(accounts.c.id).where((accounts.c.id == wanted) | (accounts.c.name == wanted))
@@ -309,7 +317,10 @@ def _names(groups: Sequence[Label[Any]]) -> list[str]:
 
 def _conditions(table: Table, filters: Filters) -> list[ColumnElement[bool]]:
     wanted = ((_COLUMNS[name], getattr(filters, name)) for name in _COLUMNS)
-    return [table.c[name] == value for name, value in wanted if value is not None]
+    found = [table.c[name] == value for name, value in wanted if value is not None]
+    if filters.line is not None:
+        found.append(table.c.api_key_id.in_(keys.of_line(filters.line)))
+    return found
 
 
 def _within(table: Table, part: Span) -> tuple[ColumnElement[bool], ColumnElement[bool]]:

@@ -12,10 +12,11 @@ from itertools import chain
 from operator import add
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Table, and_, func, literal, or_, select
+from sqlalchemy import ColumnElement, Connection, Table, and_, func, or_, select
 from sqlalchemy.exc import DataError, IntegrityError
 
 from manyways.errors import StoreError
+from manyways.store import keys
 from manyways.store.bulk import Row, Statement, at_once
 from manyways.store.tables import (
     HISTOGRAM,
@@ -135,14 +136,13 @@ def _of_scope(table: Table, scope_id: str) -> ColumnElement[bool]:
     """Raises `StoreError` for what is no scope."""
     kind, _, id = scope_id.partition(":")  # noqa: A001 - a column's name
     if kind == "key":
-        line = select(literal(id)).union(select(api_keys.c.id).where(api_keys.c.line == id))
-        return table.c.api_key_id.in_(line)
+        return table.c.api_key_id.in_(keys.of_line(id))
     if kind != "account":
         raise StoreError(f"There is no scope {scope_id!r}.")
     if table is not usage_stats:
         return table.c.user_id == id
-    keys = select(api_keys.c.id).where(api_keys.c.account_id == id)  # they have an index
-    return and_(table.c.user_id == id, table.c.api_key_id.in_(keys))
+    members = select(api_keys.c.id).where(api_keys.c.account_id == id)  # they have an index
+    return and_(table.c.user_id == id, table.c.api_key_id.in_(members))
 
 
 @contextmanager
