@@ -9,7 +9,7 @@ import os
 import signal
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from tests.support.company import Company, company
 from tests.support.crowd import Heard, chat, crowd, waiting_crowd
 from tests.support.gateway import Gateway, provider, running_gateway
 from tests.support.valkey import until
-from tests.support.wall import Moment, WaitFor, whole
+from tests.support.wall import Moment, Stall, WaitFor, whole
 
 pytestmark = pytest.mark.process
 
@@ -168,6 +168,24 @@ def test_what_failed_is_given_back(place: Place) -> None:
     for _ in range(4):
         assert statuses(crowd(place.urls, LIMIT, FAILS, key)) == {503: LIMIT}
     assert statuses(crowd(place.urls, 2 * LIMIT, CHAT, key)) == {200: LIMIT, 429: LIMIT}
+
+
+@NEAR_AND_FAR
+def test_whoever_leaves_gives_its_place_back(place: Place, wall: ChatWall) -> None:
+    key = place.key(KINDS["concurrent"][0])
+    wall.answer = (Stall(),)
+    with contextlib.ExitStack() as leaving:
+        for _ in range(LIMIT):
+            leaving.enter_context(replace(place.desk, key=key).begin(CHAT))
+        until(lambda: len(wall.requests) == LIMIT, 10.0, "not all get in")
+        assert place.desk.chat(CHAT, key=key).error["code"] == "concurrent_requests"
+    until(lambda: gets_in(place, wall, key, LIMIT), 5.0, "places stay taken")
+
+
+def gets_in(place: Place, wall: ChatWall, key: str, count: int) -> bool:
+    """Whether so many may run at the same time."""
+    wall.wall.requests.clear()
+    return statuses(held(place, wall, key, count)) == {200: count}
 
 
 @NEAR_AND_FAR
