@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from manyways import __version__
 from manyways.attempts.tally import Tally
-from manyways.edge.metrics import MetricsPage, RequestCounts
+from manyways.edge.metrics import MetricsPage, RequestCounts, UsageReading
 from manyways.types import ModelEntry, Provider
 from tests.edge.memory import NOON, Memory
 from tests.edge.pages import ask, edge
@@ -46,6 +46,7 @@ class Measured(Memory):
                     tally=self.tally,
                     active=lambda: len(self.edge.active),
                     catalog=lambda: self.catalog.snapshot,
+                    usage=lambda: UsageReading(redis=True),
                     clock=self.wall,
                 ).metrics
             }

@@ -5,6 +5,7 @@ providers ─▶ catalog, keys, health ─▶ limits, journal ─▶ flow ─▶
 
 import asyncio
 import contextlib
+import os
 import random
 import time
 from collections.abc import AsyncIterator
@@ -130,7 +131,7 @@ async def gateway(
             desk=desk,
             shared=shared,
             leader=leader,
-            team=None if worker is None else Team(journal.folder, worker),
+            team=None if worker is None else Team(journal.folder, worker, str(os.getppid())),
         )
         if any(
             kind.tokens or kind.quota for kind in (*settings.keys.types.values(), settings.accounts)

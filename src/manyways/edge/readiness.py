@@ -1,6 +1,5 @@
 """`GET /readyz`: whether this process can serve requests now, and what it waits for."""
 
-from collections.abc import Callable
 from typing import Any
 
 from manyways.catalog.catalog import Catalog
@@ -23,13 +22,11 @@ class ReadinessPage:
         journal: Journal,
         ledger: Ledger,
         shared: Shared | None,
-        draining: Callable[[], bool] = lambda: False,
     ) -> None:
         self._catalog = catalog
         self._journal = journal
         self._ledger = ledger
         self._shared = shared
-        self._draining = draining
 
     async def ready(self, exchange: Exchange) -> None:
         """`{"status", "models", "usage": {...}}`, and `redis` where there is one."""

@@ -13,30 +13,45 @@ from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Final
 
+import structlog
+
 INTERVAL: Final = 2.0
 """Seconds between two times that a page is written."""
 STALE: Final = 10.0
 """Seconds after which a page says nothing any more: its worker is gone."""
 _SUFFIX: Final = ".metrics"
 
+log = structlog.get_logger("manyways")
+
 
 class Team:
-    """One worker's place among the others. `number` counts from 1."""
+    """One worker's place among the others. `number` counts from 1; `name` is what those that
+    one parent has started have in common, as others may use the same folder."""
 
-    def __init__(self, folder: Path, number: int) -> None:
+    def __init__(self, folder: Path, number: int, name: str) -> None:
         self._folder = folder
         self._number = number
+        self._name = name
 
     def __repr__(self) -> str:
-        return f"<Team in {self._folder}, as {self._number}>"
+        return f"<Team {self._name} in {self._folder}, as {self._number}>"
 
     async def follow(self, page: Callable[[], Awaitable[bytes]]) -> None:
-        """Write our page again and again, until cancelled; then take it away."""
-        mine = self._folder / f"worker-{self._number}{_SUFFIX}"
+        """Write our page again and again, until cancelled; then take it away. A disk that is
+        full is tried again."""
+        mine = self._folder / f"{self._name}-{self._number}{_SUFFIX}"
+        trouble = False
         try:
+            await asyncio.to_thread(_clear, self._folder)
             while True:
                 written = await page()
-                await asyncio.to_thread(_replace, mine, written)
+                try:
+                    await asyncio.to_thread(_replace, mine, written)
+                    trouble = False
+                except OSError as error:
+                    if not trouble:
+                        log.warning("metrics are not told to other workers", reason=error.strerror)
+                    trouble = True
                 await asyncio.sleep(INTERVAL)
         finally:
             with contextlib.suppress(OSError):
@@ -68,14 +83,30 @@ class Team:
         return generate_latest(All())
 
     def _others(self) -> Iterator[tuple[int, bytes]]:
-        for file in self._folder.glob(f"worker-*{_SUFFIX}"):
-            number = int(file.stem.removeprefix("worker-"))
+        for file in self._folder.glob(f"{self._name}-*{_SUFFIX}"):
+            number = int(file.stem.rpartition("-")[2])
             with contextlib.suppress(OSError):
-                if number != self._number and time.time() - file.stat().st_mtime < STALE:
+                if number != self._number and _age(file) < STALE:
                     yield number, file.read_bytes()
 
 
 def _replace(file: Path, content: bytes) -> None:
-    unfinished = file.with_suffix(f".{os.getpid()}.new")
-    unfinished.write_bytes(content)
-    unfinished.replace(file)
+    unfinished = file.with_suffix(f".{os.getpid()}{_SUFFIX}.new")
+    try:
+        unfinished.write_bytes(content)
+        unfinished.replace(file)
+    except OSError:
+        unfinished.unlink(missing_ok=True)
+        raise
+
+
+def _clear(folder: Path) -> None:
+    """What workers that were killed have left."""
+    for file in (*folder.glob(f"*{_SUFFIX}"), *folder.glob(f"*{_SUFFIX}.new")):
+        with contextlib.suppress(OSError):
+            if _age(file) > STALE:
+                file.unlink()
+
+
+def _age(file: Path) -> float:
+    return time.time() - file.stat().st_mtime
