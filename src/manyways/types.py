@@ -154,7 +154,7 @@ class Caller(Struct, frozen=True, kw_only=True):
 UsageSource = Literal["upstream", "estimated", "none"]
 
 
-class Usage(Struct, frozen=True, kw_only=True):
+class Usage(Struct, frozen=True, kw_only=True, gc=False):
     """Tokens that one answer, or a part of it, came to. `cached_tokens` are a part of the prompt,
     `reasoning_tokens` of the completion. `upstream`: the provider's own figures."""
 

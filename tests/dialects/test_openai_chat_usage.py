@@ -384,3 +384,17 @@ def test_a_prompt_with_numbers_beyond_all_numbers_is_estimated_all_the_same(numb
     body = b'{"model":"m","messages":[{"role":"user","content":"hello","x":%s}]}' % number.encode()
 
     assert prompt_tokens(decode_request(body).fields) > 3
+
+
+@pytest.mark.parametrize(
+    "beside", ['"image_url":{"url":"x","detail":"low"}', '"type":"file"', '"type":"input_audio"']
+)
+def test_no_text_hides_behind_a_picture_or_a_file(beside: str) -> None:
+    long = "word " * 5000
+    for message in (
+        f'{{"role":"user","content":"{long}",{beside}}}',
+        f'{{"role":"user","content":[{{"type":"text","text":"{long}",{beside}}}]}}',
+    ):
+        fields = {"messages": Raw(f"[{message}]".encode())}
+
+        assert prompt_tokens(fields) > 5000

@@ -251,15 +251,15 @@ class Pursuit:
         )
 
     async def _stream(self, start: Start, provider: OpenAIProvider) -> None:
+        ours = self._request.stream and not self._request.wants_usage
         try:
-            await self._speak(start, provider, ask_usage=provider.tells_usage)
+            await self._speak(start, provider, ask_usage=not ours or provider.tells_usage)
         except Refusal as refusal:
-            wanted = self._request.wants_usage or not self._request.stream
-            if wanted or not provider.tells_usage or not _is_about_usage(refusal):
+            if not (ours and provider.tells_usage and _is_about_usage(refusal)):
                 raise
-            # It was us who asked for it, and not the caller: from now on without.
-            provider.tells_usage = False
+            # It was us who asked for it, and not the caller. Whether that was it, shows now.
             await self._speak(start, provider, ask_usage=False)
+            provider.refused_usage()
 
     async def _speak(self, start: Start, provider: OpenAIProvider, *, ask_usage: bool) -> None:
         if self._patient is None:

@@ -16,6 +16,8 @@ _NO_SECRET = 3
 _LONG_ENOUGH = 12
 """Letters of a key whose last ones give nothing away."""
 _SHOWN = 4
+_ASK_AGAIN = 3600.0
+"""Seconds behind which a provider that refused to tell its usage is asked again."""
 _JSON = ("Accept", "application/json")
 _EVENTS = ("Accept", "text/event-stream")
 _JSON_BODY = ("Content-Type", "application/json")
@@ -60,8 +62,7 @@ class OpenAIProvider:
     ) -> None:
         self.name = provider.name
         self.drain = provider.drain
-        self.tells_usage = True
-        """Whether streams may be asked for their usage: some providers refuse the question."""
+        self._no_usage_until = 0.0
         self._transport = transport
         self._fixed = provider.base_url if address is None else ""
         self._address = address or FixedAddress(provider.base_url)
@@ -75,6 +76,15 @@ class OpenAIProvider:
     def credentials(self) -> int:
         """How many there are: at least one."""
         return len(self._headers)
+
+    @property
+    def tells_usage(self) -> bool:
+        """Whether streams may be asked for their usage: some providers refuse the question."""
+        return time.monotonic() >= self._no_usage_until
+
+    def refused_usage(self) -> None:
+        """It answers a stream, but for this question. It is not asked for an hour."""
+        self._no_usage_until = time.monotonic() + _ASK_AGAIN
 
     def label(self, credential: int) -> str:
         """How logs and the operator's pages name a credential, without telling it."""

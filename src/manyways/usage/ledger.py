@@ -37,11 +37,15 @@ LONGEST_REST: Final = 10.0
 BATCH: Final = 96 * 1024
 LARGEST_BATCH: Final = 1024 * 1024
 """Bytes of lines that are moved in one transaction, about: usually, and when it is `LATE`."""
-SHARE: Final = 0.1
+SHARE: Final = 0.25
+BUSY_SHARE: Final = 0.03
 LARGEST_SHARE: Final = 0.5
-"""Of the time it works: usually, and when it is `FAR` behind."""
+"""Of the time it works: usually, while requests need the processor, and when it is `FAR` behind."""
+BUSY: Final = 0.6
+"""Of a processor, what the rest of the process uses when it is busy."""
 LATE: Final = 16 * 1024 * 1024
-FAR: Final = 128 * 1024 * 1024
+FAR: Final = 1024 * 1024 * 1024
+_LOOK: Final = 0.2  # seconds between two looks how busy the others are
 """Bytes behind from which on it goes on in larger steps, and as fast as it ever does."""
 _BREATH: Final = 0.0005  # seconds between two statements
 _SLICE: Final = 32  # lines decoded in one go: others wait for Python's lock meanwhile
@@ -64,8 +68,8 @@ class Backlog(NamedTuple):
 class Ledger:
     """Moves a journal to the database while it `run`s.
 
-    Requests go first: it works a tenth of the time, and up to half of it when it is far
-    behind. A database that is away is asked again, less and less often. A row that it refuses
+    Requests go first: it works a quarter of the time, a thirtieth while they need the processor,
+    and up to half of it when it is far behind. A database that is away is asked again, less and less often. A row that it refuses
     is set aside, as is a line that cannot be read: in `<segment>.bad`.
     """
 
@@ -86,6 +90,8 @@ class Ledger:
         self._next_scan = 0.0
         self._rest = 0.0
         self._spent = 0.0
+        self._busy = False  # whether requests need the processor
+        self._looked = (0.0, 0.0)  # at the wall's clock, and at what the others had used
         self._wake = threading.Event()
         self._stop = False
         self._hurry = False  # nobody is kept waiting any more
@@ -286,10 +292,19 @@ class Ledger:
         """Let others work for as long as they should have, for what was worked since."""
         spent = time.thread_time() - self._spent
         if spent > 0 and not self._hurry:
-            further = min(self._unread() / FAR, 1.0)
-            share = SHARE + (LARGEST_SHARE - SHARE) * further
+            self._look()
+            share = BUSY_SHARE if self._busy else SHARE
+            share += (LARGEST_SHARE - share) * min(self._unread() / FAR, 1.0)
             self._pause(min(spent * (1 / share - 1), FRESH))
         self._spent = time.thread_time()
+
+    def _look(self) -> None:
+        """How busy the rest of the process is."""
+        now, others = time.monotonic(), time.process_time() - time.thread_time()
+        passed = now - self._looked[0]
+        if passed >= _LOOK:
+            self._busy = others - self._looked[1] > BUSY * passed
+            self._looked = now, others
 
     def _breathe(self) -> None:
         if not self._hurry and not self._late:

@@ -15,7 +15,7 @@ OURS: Final = frozenset(
 """Errors that are no fault of the caller: such a request counts against no limit."""
 
 
-class AttemptRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class AttemptRecord(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """A row of `usage_attempts`. `outcome` is as in `routing.attempt`."""
 
     model: str
@@ -32,7 +32,7 @@ class AttemptRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
     cost: float | None = None
 
 
-class UsageRecord(Struct, frozen=True, kw_only=True, omit_defaults=True, tag="request"):
+class UsageRecord(Struct, frozen=True, kw_only=True, omit_defaults=True, tag="request", gc=False):
     """A row of `usage_stats`, with its attempts in the order they began."""
 
     id: str

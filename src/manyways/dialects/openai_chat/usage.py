@@ -234,9 +234,10 @@ def _take(value: Any, texts: list[str], depth: int = 0) -> int:
     elif isinstance(value, dict):
         if (image := value.get("image_url")) is not None:
             low = isinstance(image, dict) and image.get("detail") == "low"
-            return _SMALL_IMAGE if low else _IMAGE
-        if value.get("type") in _FILES:
-            return _FILE
+            flat += _SMALL_IMAGE if low else _IMAGE
+        elif value.get("type") in _FILES:
+            flat += _FILE
+        # Whatever else it says is counted, too: nothing is to hide behind a picture.
         for name in _WORDS:
             if (inner := value.get(name)) is not None:
                 if name == "arguments" and not isinstance(inner, str):
