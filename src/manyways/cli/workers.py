@@ -52,6 +52,7 @@ class Workers:
         self._count = len(listeners)
         self._limit = drain + MARGIN
         self._running: dict[int, Process] = {}
+        self._told: set[Process] = set()  # to stop
         self._stopping = asyncio.Event()
 
     def __repr__(self) -> str:
@@ -62,10 +63,18 @@ class Workers:
         of them serve. Raises `WorkerFailed` where one cannot start at first."""
         with self._signals():
             try:
-                await asyncio.gather(*(self._start(number) for number in range(self._count)))
+                numbers = range(self._count)
+                starts = (self._start(number) for number in numbers)
+                for failure in await asyncio.gather(*starts, return_exceptions=True):
+                    if failure is not None:
+                        raise failure
                 if not self._stopping.is_set():
                     ready()
-                await asyncio.gather(*(self._keep(number) for number in range(self._count)))
+                keepers = [asyncio.create_task(self._keep(number)) for number in numbers]
+                stopping = asyncio.create_task(self._stopping.wait())
+                await asyncio.wait({stopping, *keepers}, return_when=asyncio.FIRST_COMPLETED)
+                await self._stop()
+                await asyncio.gather(stopping, *keepers)
             finally:
                 await self._stop()
 
@@ -83,6 +92,8 @@ class Workers:
             start_new_session=True,  # the terminal's Ctrl-C is passed on by us, and once
         )
         self._running[number] = process
+        if self._stopping.is_set():
+            self._tell(process)
         if process.stdout is None:
             raise RuntimeError("a worker without a pipe")
         said = b""
@@ -124,22 +135,29 @@ class Workers:
 
     async def _stop(self) -> None:
         self._stopping.set()
-        alive = [one for one in self._running.values() if one.returncode is None]
-        for process in alive:
-            process.terminate()
-        if not alive:
+        for process in self._running.values():
+            if process not in self._told:
+                self._tell(process)
+        told, self._told = self._told, set()
+        if not told:
             return
-        waits = [asyncio.create_task(process.wait()) for process in alive]
-        _, late = await asyncio.wait(waits, timeout=self._limit)
-        for process in alive:
+        _, late = await asyncio.wait(
+            [asyncio.create_task(process.wait()) for process in told], timeout=self._limit
+        )
+        for process in told:
             if process.returncode is None:
                 log.error("worker does not stop, and is killed", pid=process.pid)
                 process.kill()
+            elif process.returncode not in {0, -signal.SIGTERM}:  # that one had just begun
+                log.error("worker did not stop well", pid=process.pid, status=process.returncode)
         if late:
             await asyncio.wait(late)
-        for process in alive:
-            if process.returncode:
-                log.error("worker did not stop well", pid=process.pid, status=process.returncode)
+
+    def _tell(self, process: Process) -> None:
+        """Ask one to stop, if it runs."""
+        if process.returncode is None:
+            process.terminate()
+            self._told.add(process)
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
@@ -154,10 +172,10 @@ class Workers:
                 loop.remove_signal_handler(number)
 
     def _heard(self) -> None:
+        """Passed on at once, and each time: a second signal means that nobody should wait."""
         self._stopping.set()
         for process in self._running.values():
-            if process.returncode is None:
-                process.terminate()
+            self._tell(process)
 
 
 def follow_parent() -> None:
