@@ -69,8 +69,9 @@ class Ledger:
     """Moves a journal to the database while it `run`s.
 
     Requests go first: it works a quarter of the time, a thirtieth while they need the processor,
-    and up to half of it when it is far behind. A database that is away is asked again, less and less often. A row that it refuses
-    is set aside, as is a line that cannot be read: in `<segment>.bad`.
+    and up to half of it when it is far behind. A database that is away is asked again, less and
+    less often. A row that it refuses is set aside, as is a line that cannot be read: in
+    `<segment>.bad`.
     """
 
     def __init__(self, journal: Journal, database: Database) -> None:
