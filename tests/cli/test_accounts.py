@@ -28,6 +28,8 @@ def config(tmp_path: Path) -> Path:
     file = tmp_path / "gate.toml"
     file.write_text(
         f'[database]\nurl = "sqlite:///{tmp_path}/keys.db"\n[accounts]\nconcurrent = 7\n'
+        '[[providers]]\nname = "Capi"\nprotocol = "openai"\nbase_url = "http://127.0.0.1:9/v1"\n'
+        '[[providers.models]]\nid = "gpt"\npricing = { prompt = 0.001 }\n'
     )
     return file
 
@@ -73,6 +75,7 @@ class TestAccounts:
             "suspended_at": None,
             "suspended_reason": None,
             "keys": 0,
+            "in_effect": {"account": {"windows": [], "concurrent": 5, "quotas": []}},
         }
         (listed,) = document(manyways("accounts", "list", "--json"))
         assert (listed["id"], listed["name"]) == (made["id"], "Ada")
@@ -147,13 +150,22 @@ class TestAccounts:
     @pytest.mark.parametrize(
         "words", ["accounts show", "accounts suspend", "accounts resume", "accounts limits"]
     )
-    def test_one_that_is_not_there_fails_and_names_the_cure(
+    def test_one_that_is_not_there_fails_and_is_guessed(
         self, manyways: Command, words: str
     ) -> None:
+        document(manyways("accounts", "create", "Ada Ltd", "--json"))
         more = ["--usual"] if words.endswith("limits") else []
-        wrong = manyways(*words.split(), "Ada Ltd", *more, "--json")
+        wrong = manyways(*words.split(), "ada lt", *more, "--json")
         assert (wrong.exit_code, wrong.stdout) == (1, "")
-        assert "manyways accounts create 'Ada Ltd'" in wrong.stderr
+        assert "Did you mean 'Ada Ltd'?" in wrong.stderr
+        assert "manyways accounts list" in wrong.stderr
+        assert "accounts create" not in wrong.stderr
+
+    def test_labels_and_values_stand_apart(self, manyways: Command) -> None:
+        document(manyways("accounts", "create", "Ada", "--json"))
+        told = manyways("accounts", "suspend", "Ada", "--reason", "in debt").stdout.splitlines()
+        assert "suspended reason  in debt" in told
+        assert "name              Ada" in told
 
     @pytest.mark.parametrize("command", ["create", "list", "show", "suspend", "resume", "limits"])
     def test_every_command_explains_itself(self, command: str) -> None:
@@ -174,14 +186,14 @@ class TestKeysOfAccounts:
         assert (listed["id"], listed["account"]) == (made["id"], "Ada")
         assert document(manyways("accounts", "show", "Ada", "--json"))["keys"] == 1
 
-    @pytest.mark.parametrize("command", ["create", "list"])
-    def test_of_an_account_that_is_not_there_it_is_said_how_to_make_it(
-        self, manyways: Command, command: str
+    @pytest.mark.parametrize(("command", "new"), [("create", True), ("list", False)])
+    def test_of_an_account_that_is_not_there_it_is_said_how_to_make_it_if_it_may_be_new(
+        self, manyways: Command, command: str, new: bool
     ) -> None:
         wrong = manyways("keys", command, "--account", "Ada Ltd", "--json")
         assert (wrong.exit_code, wrong.stdout) == (1, "")
         assert "There is no account 'Ada Ltd'" in wrong.stderr
-        assert "manyways accounts create 'Ada Ltd'" in wrong.stderr
+        assert ("manyways accounts create 'Ada Ltd'" in wrong.stderr) == new
         assert document(manyways("keys", "list", "--json")) == []
 
     def test_an_account_without_keys_says_how_to_make_one(self, manyways: Command) -> None:
@@ -286,6 +298,42 @@ class TestKeysWithLimits:
         assert never["expires_at"] is None
         day = document(manyways("keys", "create", "--expires", "1d", "--json"))
         assert day["expires_at"][10:16] == day["created_at"][10:16]
+
+
+class TestPrices:
+    """A quota in USD counts by prices: what has none is named where such a quota is given."""
+
+    @pytest.mark.parametrize(
+        "words",
+        [
+            ["accounts", "create", "Bob"],
+            ["accounts", "limits", "Ada"],
+            ["keys", "create"],
+            ["keys", "limits", "{key}"],
+        ],
+    )
+    def test_models_without_a_price_are_named(
+        self, manyways: Command, config: Path, words: list[str]
+    ) -> None:
+        document(manyways("accounts", "create", "Ada", "--json"))
+        key = document(manyways("keys", "create", "--json"))["id"]
+        command = [word.format(key=key) for word in words]
+        more = (
+            '[[providers.models]]\nid = "new"\n[[providers]]\nname = "Groq"\nprotocol = "openai"\n'
+        )
+        config.write_text(f"{config.read_text()}{more}base_url = 'http://127.0.0.1:9/v1'\n")
+
+        told = manyways(*command, "--quota", "5 usd/month", "--json")
+        assert told.exit_code == 0
+        assert "do not count: Capi/new, those that Groq tells without one." in told.stderr
+        assert json.loads(told.stdout)["limits"] == {"quota": [{"cost": 5.0, "per": "month"}]}
+
+    def test_nothing_is_said_where_all_have_one_or_no_money_is_limited(
+        self, manyways: Command, config: Path
+    ) -> None:
+        assert document(manyways("keys", "create", "--quota", "5 usd", "--json"))
+        config.write_text(f'{config.read_text()}[[providers.models]]\nid = "new"\n')
+        assert document(manyways("keys", "create", "--quota", "5 tokens", "--json"))
 
 
 class TestRotation:

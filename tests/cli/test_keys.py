@@ -4,6 +4,7 @@ import pty
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,11 @@ from typer.testing import CliRunner, Result
 
 from manyways.access.keys import Settings, well_formed
 from manyways.cli import app
-from manyways.operations import create_key, revoke_key
+from manyways.operations import create_account, create_key, revoke_key
 from manyways.store.database import Database, open_database
 from manyways.store.database import Settings as DatabaseSettings
+from manyways.types import Allowance, Quota
+from tests.support.usage import fill, request
 
 MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
 LONG_AGO = 1_700_000_000.0
@@ -132,23 +135,27 @@ class TestList:
             ],
         ]
 
-    def test_a_terminal_gets_a_table_whose_ids_stay_whole(
-        self, keys: Command, config: Path
+    @pytest.mark.parametrize(("columns", "with_ids"), [(80, False), (100, True)])
+    def test_a_terminal_gets_a_table_whose_ids_are_whole_or_left_out(
+        self, keys: Command, config: Path, columns: int, with_ids: bool
     ) -> None:
         made = document(keys("create", "--type", "admin", "--note", "[red]alert[/red]", "--json"))
         ours, theirs = pty.openpty()
-        subprocess.run(
+        listed = subprocess.run(
             [sys.executable, "-m", "manyways", "keys", "list", "--config", str(config)],
             stdout=theirs,
-            env=os.environ | {"COLUMNS": "80", "TERM": "dumb"},
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"COLUMNS": str(columns), "LINES": "40", "TERM": "dumb"},
             check=True,
         )
         os.close(theirs)
         shown = os.read(ours, 1 << 16).decode()
         os.close(ours)
-        assert made["id"] in shown
+        assert (made["id"] in shown, "--json" in listed.stderr) == (with_ids, not with_ids)
+        assert f"…{made['last4']}" in shown
         assert "[red]" in shown, "a note is no markup"
-        assert max(len(line) for line in shown.splitlines()) <= 80
+        assert max(len(line) for line in shown.splitlines()) <= columns
 
 
 class TestShow:
@@ -182,6 +189,32 @@ class TestShow:
         several = keys("show", "same")
         assert (several.exit_code, several.stdout) == (1, "")
         assert all(key.id in several.stderr for key in made)
+
+    def test_what_is_left_of_its_quotas_and_its_accounts_is_told(
+        self, keys: Command, config: Path, database: Database
+    ) -> None:
+        limits = Allowance(quota=(Quota(tokens=500), Quota(requests=9, per="month")))
+        account = create_account(
+            database, name="Ada", limits=Allowance(quota=(Quota(cost=1.0, per="day"),)), now=0
+        )
+        now = time.time()
+        key = create_key(database, Settings(), "full", account="Ada", limits=limits, now=now)
+        used = request(now, api_key_id=key.id, user_id=account.id, cost=0.25)
+        fill(database, [used])
+        database.close()
+
+        told = keys("show", key.id).stdout.splitlines()
+        at = told.index("used            120 of 500 tokens used in all, 380 left")
+        assert re.fullmatch(
+            r" {16}1 of 9 requests used this month, 8 left; renews \d{4}-\d\d-01 00:00 UTC",
+            told[at + 1],
+        )
+        assert told[at + 2].startswith(
+            "account used    0.25 of 1 USD used today, 0.75 left; renews"
+        )
+        left = document(keys("show", key.id, "--json"))["in_effect"]
+        assert [quota["left"] for quota in left["key"]["quotas"]] == [380, 8]
+        assert [quota["left"] for quota in left["account"]["quotas"]] == [0.75]
 
 
 class TestRevoke:

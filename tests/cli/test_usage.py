@@ -115,7 +115,14 @@ class TestReport:
             (["--from", "yesterday"], "--from"),
             (["--to", "never"], "--to"),
             (["--last", "soon"], "--last"),
+            (["--last", "7d", "--from", "2026-11-01"], "--last"),
             (["--status", "ok"], "--status"),
+            (["--csv", "--json"], "--json"),
+            (["records", "--csv", "--jsonl"], "--jsonl"),
+            (["records", "--jsonl", "--json"], "--json"),
+            (["records", "--csv", "--attempts"], "--attempts"),
+            (["records", "--limit", "0"], "--limit"),
+            (["records", "--last", "7d", "--to", "2026-11-01"], "--last"),
         ],
     )
     def test_what_cannot_be_asked_is_misuse_and_names_the_option(
@@ -123,7 +130,7 @@ class TestReport:
     ) -> None:
         wrong = usage(*words)
 
-        assert wrong.exit_code == 2
+        assert (wrong.exit_code, wrong.stdout) == (2, "")
         assert option in wrong.stderr
 
     @pytest.mark.parametrize("words", [["--key", "abcd"], ["--account", "nobody"]])
@@ -140,6 +147,7 @@ class TestReport:
 
         narrowed = usage("--model", "none")
         assert "No request matches" in narrowed.stderr
+        assert "manyways usage --by model" in narrowed.stderr
         assert document(usage("--json"))["data"] == []
 
 
@@ -164,6 +172,20 @@ class TestRecords:
             newest[:3]
         )
         assert len(document(usage("records", "--json"))) == 30
+
+    def test_the_latest_can_be_had(self, usage: Command, database: Database) -> None:
+        now = time.time()
+        fill(database, [request(now - 60), request(now - 7200)])
+
+        assert len(document(usage("records", "--last", "1h", "--json"))) == 1
+
+    def test_pipes_and_files_say_the_same(self, usage: Command, database: Database) -> None:
+        fill(database, [request(time.time(), cost=0.1 + 0.2 - 0.2, stream=True)])
+        (row,) = csv.DictReader(io.StringIO(usage("records", "--csv").stdout))
+        names, cells = [line.split("\t") for line in usage("records").stdout.splitlines()]
+
+        assert dict(zip(names, cells, strict=True)) == row
+        assert (row["stream"], row["cost"]) == ("1", "0.1")
 
     def test_attempts_come_on_request(self, usage: Command, made: list[UsageRecord]) -> None:
         (one,) = document(usage("records", "--limit", "1", "--attempts", "--json"))
@@ -221,7 +243,7 @@ class TestTerminal:
         lines = self.shown(config, "records", "--limit", "5")
 
         assert lines[0].split() == [
-            "Time", "(UTC)", "Key", "Answered", "by", "Status", "In", "Out", "Took", "Cost",
+            "Time", "(UTC)", "Key", "Asked", "last", "Status", "In", "Out", "Took", "Cost",
         ]  # fmt: skip
         assert len(lines) == 6
         assert max(map(len, lines)) <= 80

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from manyways.cli import allowance, output, records
-from manyways.cli.options import AsJson, ConfigFile
+from manyways.cli.options import AsJson, Commands, ConfigFile
 from manyways.cli.records import iso, opened, utc
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from manyways.store.accounts import AccountRow
     from manyways.store.database import Database
 
-app = typer.Typer(
+app = Commands(
     no_args_is_help=True,
     help="Accounts hold the keys of a person, a team or a customer. What all keys of one may use"
     " together can be limited, and all of them stopped at once. A running server follows within a"
@@ -67,6 +67,7 @@ def create(
     )
     with opened(config) as (database, settings):
         made = create_account(database, name=name, note=note, limits=limits, now=time.time())
+        allowance.warn_of_unpriced(limits, settings)
         _print_account(database, made, settings, json=json)
         if not json:
             typer.echo(
@@ -98,7 +99,12 @@ def list_(*, config: ConfigFile = None, json: AsJson = False) -> None:
 
 @app.command()
 def show(account: Which, *, config: ConfigFile = None, json: AsJson = False) -> None:
-    """Show everything that is kept about one account, and how many keys of it work."""
+    """Show everything that is kept about one account, how many keys of it work, and
+    what is left of its quotas.
+
+    What was used is counted from the records: those of the last second or two
+    may still be on their way.
+    """
     with opened(config) as (database, settings):
         _print_account(database, records.account(database, account), settings, json=json)
 
@@ -185,6 +191,7 @@ def limits(
     with opened(config) as (database, settings):
         found = records.account(database, account)
         changed = set_account_limits(database, found.id, own, now=time.time()) or found
+        allowance.warn_of_unpriced(own, settings)
         _print_account(database, changed, settings, json=json)
 
 
@@ -218,12 +225,18 @@ def _print_account(
     database: Database, account: AccountRow, settings: Settings, *, json: bool
 ) -> None:
     from manyways.operations import count_keys
+    from manyways.operations.remainders import account_scope, limits_document, remainders
 
+    now = time.time()
     document = _document(account)
-    document["keys"] = count_keys(database, account=account.id, alive_at=time.time())
+    document["keys"] = count_keys(database, account=account.id, alive_at=now)
+    scope = account_scope(account.id, account.limits, settings.accounts)
     if json:
+        document["in_effect"] = database.run(lambda one: limits_document(one, [scope], now))
         output.document(document)
         return
+    left = database.run(lambda one: remainders(one, scope, now))
+    document["used"] = allowance.what_is_left(left) or None
     if account.limits is not None:
         document["limits"] = f"{allowance.words(account.limits)} (its own)"
     else:

@@ -5,13 +5,20 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from typing import Annotated, Any, Final, cast
+from typing import TYPE_CHECKING, Annotated, Any, Final, cast
 
 import typer
 
+from manyways.cli.records import utc
 from manyways.config.quantities import seconds, write_seconds
 from manyways.types import Allowance, Period, Quota
 
+if TYPE_CHECKING:
+    from manyways.config import Settings
+    from manyways.operations.remainders import Remainder
+
+SHOWN: Final = 5
+"""Names of models in a warning."""
 _PANEL: Final = "Limits, of its own"
 
 Requests = Annotated[
@@ -101,7 +108,9 @@ def given(
     if limits == Allowance():
         return limits if unlimited else None
     if unlimited:
-        raise typer.BadParameter("no limit can be given beside it.", param_hint="--unlimited")
+        raise typer.BadParameter(
+            "it says that nothing is limited; give it alone.", param_hint="--unlimited"
+        )
     try:
         return checked(limits)
     except Mistake as mistake:
@@ -129,7 +138,9 @@ def see_that_one_is_said(limits: Allowance | None, *, usual: bool) -> None:
             param_hint="limits",
         )
     if limits is not None and usual:
-        raise typer.BadParameter("no limit can be given beside it.", param_hint="--usual")
+        raise typer.BadParameter(
+            "it takes the limits of its own away; give none with it.", param_hint="--usual"
+        )
 
 
 def plain(limits: Allowance | None) -> dict[str, Any] | None:
@@ -137,6 +148,34 @@ def plain(limits: Allowance | None) -> dict[str, Any] | None:
     from manyways.store.limits import plain
 
     return None if limits is None else plain(limits)
+
+
+def warn_of_unpriced(limits: Allowance | None, settings: Settings) -> None:
+    """Says on standard error which models a quota in USD does not count, if there is such one."""
+    from manyways.types import NO_USAGE
+    from manyways.usage.pricing import cost
+
+    if limits is None or not any(quota.cost for quota in limits.quota):
+        return
+    names: list[str] = []
+    for provider in settings.providers:
+        if provider.models is None:
+            names.append(f"those that {provider.name} tells without one")
+        else:
+            unpriced = (one for one in provider.models if cost(one.pricing, NO_USAGE) is None)
+            names += [f"{provider.name}/{one.id}" for one in unpriced]
+    if names:
+        more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+        typer.echo(
+            "Quotas in USD count by prices. Models without a price do not count:"
+            f" {', '.join(names[:SHOWN])}{more}. Give them 'pricing' in the configuration.",
+            err=True,
+        )
+
+
+def what_is_left(remainders: Sequence[Remainder]) -> list[str]:
+    """`3.2 of 20 USD used this month, 16.8 left; renews 2026-12-01 00:00 UTC`, a line a quota."""
+    return [_left(one) for one in remainders]
 
 
 def words(limits: Allowance) -> str:
@@ -176,6 +215,14 @@ def _quota(text: str) -> Quota:
     if unit == "token":
         return Quota(tokens=int(amount), per=per)
     return Quota(requests=int(amount), per=per)
+
+
+def _left(one: Remainder) -> str:
+    unit = "USD" if one.unit == "cost" else one.unit
+    period = {"day": "today", "month": "this month", "ever": "in all"}[one.per]
+    renews = "" if one.renews_at is None else f"; renews {utc(one.renews_at)} UTC"
+    used, limit, left = (f"{figure:.15g}" for figure in (one.used, one.limit, one.left))
+    return f"{used} of {limit} {unit} used {period}, {left} left{renews}"
 
 
 def _counted(count: int, what: str) -> str:

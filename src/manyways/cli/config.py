@@ -5,10 +5,10 @@ import tomllib
 import typer
 
 from manyways.cli import output
-from manyways.cli.options import AsJson, ConfigFile
+from manyways.cli.options import AsJson, Commands, ConfigFile
 from manyways.config import ConfigProblems, Problem, Settings, doubts, load, show
 
-app = typer.Typer(no_args_is_help=True, help="Check the configuration, or show what is in effect.")
+app = Commands(no_args_is_help=True, help="Check the configuration, or show what is in effect.")
 
 
 @app.command()

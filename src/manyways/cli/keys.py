@@ -11,21 +11,23 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from manyways.cli import allowance, output, records
-from manyways.cli.options import AsJson, ConfigFile
+from manyways.cli.options import AsJson, Commands, ConfigFile
 from manyways.cli.records import iso, opened, utc
 
 if TYPE_CHECKING:
-    from manyways.access.keys import Settings as KeySettings
+    from manyways.config import Settings
     from manyways.operations import CreatedKey
     from manyways.store.database import Database
     from manyways.store.keys import KeyRow
 
-app = typer.Typer(
+app = Commands(
     no_args_is_help=True,
     help="Make, list, show, replace, limit and revoke the keys that callers use. A running server"
     " follows within a second.",
 )
 
+WIDE: Final = 100
+"""Columns that a terminal must have for the ids, which are long, to be in the list."""
 PAGE: Final = 1000
 """Keys that are read at once."""
 
@@ -101,12 +103,13 @@ def create(
             settings.keys,
             key_type,
             note=note,
-            account=None if account is None else records.account(database, account).id,
+            account=None if account is None else records.account(database, account, new=True).id,
             limits=limits,
             lifetime=lifetime,
             now=time.time(),
             show=_show_as_json if json else _show_in_words,
         )
+        allowance.warn_of_unpriced(limits, settings)
 
 
 @app.command(name="list")
@@ -142,9 +145,14 @@ def list_(
 
 @app.command()
 def show(key: Which, *, config: ConfigFile = None, json: AsJson = False) -> None:
-    """Show everything that is kept about one key."""
+    """Show everything that is kept about one key, and what is left of its quotas
+    and its account's.
+
+    What was used is counted from the records: those of the last second or two
+    may still be on their way.
+    """
     with opened(config) as (database, settings):
-        _print_key(_one(database, key), settings.keys, json=json)
+        _print_key(database, _one(database, key), settings, json=json)
 
 
 @app.command()
@@ -172,7 +180,7 @@ def revoke(
             typer.echo(
                 "It was revoked before; nothing changed.\n" if again else "Revoked.\n", err=True
             )
-        _print_key(after, settings.keys, json=json)
+        _print_key(database, after, settings, json=json)
 
 
 @app.command()
@@ -244,7 +252,8 @@ def limits(
     with opened(config) as (database, settings):
         found = _one(database, key)
         changed = set_key_limits(database, found.id, own, now=time.time()) or found
-        _print_key(changed, settings.keys, json=json)
+        allowance.warn_of_unpriced(own, settings)
+        _print_key(database, changed, settings, json=json)
 
 
 def _lifetime(text: str) -> float:
@@ -354,15 +363,24 @@ def _document(key: KeyRow, now: float) -> dict[str, Any]:
     }
 
 
-def _print_key(key: KeyRow, settings: KeySettings, *, json: bool) -> None:
-    document = _document(key, time.time())
+def _print_key(database: Database, key: KeyRow, settings: Settings, *, json: bool) -> None:
+    from manyways.operations.remainders import limits_in_effect, limits_left
+
+    now, types = time.time(), settings.keys.types
+    document = _document(key, now)
     if json:
+        document["in_effect"] = limits_in_effect(
+            database, key, types=types, usual=settings.accounts, now=now
+        )
         output.document(document)
         return
     if key.limits is not None:
         document["limits"] = f"{allowance.words(key.limits)} (its own)"
-    elif key.type in settings.types:
-        document["limits"] = f"{allowance.words(settings.types[key.type])} (of type {key.type})"
+    elif key.type in types:
+        document["limits"] = f"{allowance.words(types[key.type])} (of type {key.type})"
+    left = limits_left(database, key, types=types, usual=settings.accounts, now=now)
+    document["used"] = allowance.what_is_left(left.get("key", ())) or None
+    document["account_used"] = allowance.what_is_left(left.get("account", ())) or None
     records.facts(document)
 
 
@@ -385,22 +403,29 @@ def _print_list(keys: Iterator[KeyRow], now: float) -> None:
             ),
         )
         return
+    with_ids = records.width() >= WIDE
     records.table(
-        ("Id", "Key", "Type", "Status"),
+        ("Key", "Type", "Status", *(["Id"] if with_ids else [])),
         {"Expires (UTC)": 10, "Whose": 6},
         (
             (
-                key.id,
                 f"…{key.last4}",
                 key.type,
                 key.standing(now),
+                *([key.id] if with_ids else []),
                 utc(key.expires_at),
                 _whose(key),
             )
             for key in keys
         ),
-        status=3,
+        status=2,
     )
+    if not with_ids:
+        typer.echo(
+            f"\nNo room for ids: they stand in a terminal of {WIDE} columns, and in --json. The"
+            " last four characters name a key as well.",
+            err=True,
+        )
 
 
 def _whose(key: KeyRow) -> str:

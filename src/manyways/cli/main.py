@@ -8,9 +8,10 @@ from manyways import __version__
 from manyways.cli import accounts, config, keys, models, usage
 from manyways.cli.chat import chat
 from manyways.cli.doctor import doctor
+from manyways.cli.options import Commands
 from manyways.cli.serve import serve
 
-app = typer.Typer(
+app = Commands(
     name="manyways",
     help=(
         "One API key, many ways to an answer: a self-hosted LLM gateway.\n\n"

@@ -13,14 +13,14 @@ import typer
 
 from manyways.cli import output
 from manyways.cli.address import LOOPBACK, origin, running
-from manyways.cli.options import AsJson, ConfigFile
+from manyways.cli.options import AsJson, Commands, ConfigFile
 from manyways.errors import ManywaysError
 from manyways.types import Category
 
 if TYPE_CHECKING:
     from manyways.config import Settings
 
-app = typer.Typer(no_args_is_help=True, help="Which models the gateway offers.")
+app = Commands(no_args_is_help=True, help="Which models the gateway offers.")
 
 TIMEOUT: Final = 5.0
 """Seconds that a gateway has for an answer. A running one needs milliseconds."""

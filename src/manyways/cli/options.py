@@ -1,9 +1,14 @@
-"""Options that several commands have, said once so that they mean the same everywhere."""
+"""Options that several commands have, said once so that they mean the same everywhere; and how
+`--help` tells of options."""
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, TypeVar
 
 import typer
+from typer.core import TyperCommand, TyperGroup
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 ConfigFile = Annotated[
     Path | None,
@@ -15,3 +20,43 @@ ConfigFile = Annotated[
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
+
+
+class Command(TyperCommand):
+    """A command whose switches stand in its help by their names alone."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        return _switches_by_name(super().get_params(ctx))
+
+
+class CommandGroup(TyperGroup):
+    """The same for what has commands below it."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        return _switches_by_name(super().get_params(ctx))
+
+
+class Commands(typer.Typer):
+    """`typer.Typer` of such commands."""
+
+    def __init__(self, *, cls: type[TyperGroup] = CommandGroup, **options: Any) -> None:
+        super().__init__(cls=cls, **options)
+
+    def command(self, name: str | None = None, **options: Any) -> Callable[[Function], Function]:
+        return super().command(name, **{"cls": Command, **options})
+
+
+def one_at_most(switches: Mapping[str, bool]) -> None:
+    """Ends in misuse where two of these were given: one of them would be ignored."""
+    given = [name for name, on in switches.items() if on]
+    if len(given) > 1:
+        raise typer.BadParameter(
+            f"it says something else than {given[0]}; give one of them.", param_hint=given[1]
+        )
+
+
+def _switches_by_name(params: list[Any]) -> list[Any]:
+    for one in params:
+        if getattr(one, "is_flag", False) and one.metavar is None:
+            one.metavar = ""
+    return params

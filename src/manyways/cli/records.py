@@ -40,26 +40,30 @@ def opened(config: Path | None) -> Iterator[tuple[Database, Settings]]:
         raise typer.Exit(1) from None
 
 
-def account(database: Database, wanted: str) -> AccountRow:
-    """The account of this id or name. Ends with status 1 where there is none."""
+def account(database: Database, wanted: str, *, new: bool = False) -> AccountRow:
+    """The account of this id or name. Ends with status 1 where there is none, and says which was
+    perhaps meant; where a `new` one would do, how to make it."""
     from manyways.operations import get_account
+    from manyways.operations.accounts import near_accounts
 
     found = get_account(database, wanted)
     if found is None:
-        typer.echo(
-            f"There is no account {wanted!r} here. Make it: manyways accounts create"
-            f" {shlex.quote(wanted)}\nThese there are: manyways accounts list",
-            err=True,
-        )
+        near = database.run(lambda connection: near_accounts(connection, wanted))
+        words = f"There is no account {wanted!r} here. {near}".rstrip()
+        if new:
+            words += f"\nMake it: manyways accounts create {shlex.quote(wanted)}"
+        typer.echo(f"{words}\nThese there are: manyways accounts list", err=True)
         raise typer.Exit(1)
     return found
 
 
 def facts(document: Mapping[str, Any]) -> None:
-    """A line each; what is not so is left out."""
-    for name, value in document.items():
-        if value is not None:
-            typer.echo(f"{name.replace('_', ' '):<15} {value}")
+    """A line each, one for each thing in a list; what is not so is left out."""
+    known = {name.replace("_", " "): value for name, value in document.items() if value is not None}
+    width = max(14, *map(len, known)) + 2
+    for name, value in known.items():
+        for number, line in enumerate(value if isinstance(value, list) else [value]):
+            typer.echo(f"{'' if number else name:<{width}}{line}")
 
 
 def lines(names: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
@@ -89,6 +93,13 @@ def table(
             *(Text(cell, STYLES[cell] if at == status else "") for at, cell in enumerate(row))
         )
     Console().print(shown)
+
+
+def width() -> int:
+    """Columns of the terminal."""
+    from rich.console import Console
+
+    return Console().width
 
 
 def on_terminal() -> bool:

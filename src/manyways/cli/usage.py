@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import msgspec
 import typer
-from typer.core import TyperGroup
 
 from manyways.cli import output
-from manyways.cli.options import AsJson, ConfigFile
+from manyways.cli.options import AsJson, CommandGroup, Commands, ConfigFile, one_at_most
 from manyways.cli.records import on_terminal, opened
 
 if TYPE_CHECKING:
@@ -37,7 +36,7 @@ _NO_REQUESTS: Final = (
 )
 
 
-class _ReportByDefault(TyperGroup):
+class _ReportByDefault(CommandGroup):
     """`manyways usage --by model` is `manyways usage report --by model`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -46,7 +45,7 @@ class _ReportByDefault(TyperGroup):
         return super().parse_args(ctx, args)
 
 
-app = typer.Typer(
+app = Commands(
     cls=_ReportByDefault,
     help="What was used, by whom, and how it went. Without a command's name it is a report:"
     " manyways usage --by model",
@@ -112,6 +111,8 @@ def report(
     from manyways.operations import reports
     from manyways.store.reports import hurried
 
+    one_at_most({"--csv": as_csv, "--json": json})
+
     def work(connection: Connection) -> tuple[Report, dict[Group, list[int]]]:
         with hurried(connection, LIMIT):
             question = reports.ask(
@@ -140,7 +141,8 @@ def report(
         _write_csv(made.columns, (row.cells().values() for row in made.rows))
     elif not made.rows:
         narrowed = any((key, account, model, provider, status))
-        typer.echo(_nothing(made, narrowed=narrowed), err=True)
+        hint = _what_there_is(model, provider)
+        typer.echo(f"{_nothing(made, narrowed=narrowed)}{hint}", err=True)
     elif on_terminal():
         from manyways.cli.usage_tables import show_report
 
@@ -154,12 +156,11 @@ def records(
     *,
     limit: Annotated[
         int | None,
-        typer.Option(
-            min=1, metavar="N", help=f"How many; else {SHOWN}, with --csv and --jsonl all."
-        ),
+        typer.Option(metavar="N", help=f"How many; else {SHOWN}, with --csv and --jsonl all."),
     ] = None,
     since: From = None,
     until: To = None,
+    last: Last = None,
     key: Key = None,
     account: Account = None,
     model: Model = None,
@@ -185,6 +186,12 @@ def records(
     from manyways.operations import reports
     from manyways.store.records import COLUMNS
 
+    one_at_most({"--csv": as_csv, "--jsonl": jsonl, "--json": json})
+    if as_csv and attempts:
+        raise typer.BadParameter("a CSV file has no place for them.", param_hint="--attempts")
+    if limit is not None and limit < 1:
+        raise typer.BadParameter("must be 1 or more.", param_hint="--limit")
+
     with _asked(config) as database:
         wanted = database.run(
             lambda connection: reports.wanted(
@@ -192,6 +199,7 @@ def records(
                 now=time.time(),
                 since=since,
                 until=until,
+                last=last,
                 key=key,
                 account=account,
                 model=model,
@@ -201,7 +209,7 @@ def records(
             )
         )
         most = limit if limit is not None or as_csv or jsonl else SHOWN
-        found = _all(database, wanted, most, oldest=oldest, attempts=attempts and not as_csv)
+        found = _all(database, wanted, most, oldest=oldest, attempts=attempts)
         if as_csv:
             _write_csv(COLUMNS, ([one[name] for name in COLUMNS] for one in found))
         elif jsonl:
@@ -217,8 +225,9 @@ def records(
             else:
                 _write_lines(COLUMNS, ([one[name] for name in COLUMNS] for one in shown))
         else:
-            narrowed = failed or any((since, until, key, account, model, provider, status))
-            typer.echo("No request matches." if narrowed else _NO_REQUESTS, err=True)
+            narrowed = failed or any((since, until, last, key, account, model, provider, status))
+            words = f"No request matches.{_what_there_is(model, provider)}"
+            typer.echo(words if narrowed else _NO_REQUESTS, err=True)
 
 
 @contextmanager
@@ -271,6 +280,12 @@ def _names(connection: Connection, shown: Sequence[Record]) -> dict[str, str]:
     return {key: names.last4 or "" for key, names in key_names(connection, ids).items()}
 
 
+def _what_there_is(model: str | None, provider: str | None) -> str:
+    """Where names can be found; names of models and providers that are gone are no mistakes."""
+    what = "model" if model is not None else "provider" if provider is not None else None
+    return "" if what is None else f"\nWhat was asked: manyways usage --by {what}"
+
+
 def _nothing(made: Report, *, narrowed: bool) -> str:
     from manyways.operations.reports import iso
 
@@ -290,8 +305,10 @@ def _write_csv(names: Sequence[str], rows: Iterable[Iterable[Any]]) -> None:
 
 
 def _write_lines(names: Sequence[str], rows: Iterable[Iterable[Any]]) -> None:
-    """Columns with tabs between them; what is not known is empty."""
+    """Columns with tabs between them; what is not known is empty, and true is 1."""
     output.write("\t".join(names) + "\n")
     for row in rows:
-        cells = ("" if one is None else str(one) for one in row)
+        cells = (
+            "" if one is None else str(int(one) if isinstance(one, bool) else one) for one in row
+        )
         output.write("\t".join(" ".join(cell.split()) for cell in cells) + "\n")

@@ -48,11 +48,14 @@ def show_records(records: Sequence[Record], last4: Mapping[str, str]) -> None:
     """As a table."""
     console = Console(highlight=False)
     moments = [one["created_at"][5:19].replace("T", " ") for one in records]
-    who = [f"{one['provider'] or NOTHING}/{one['model'] or NOTHING}" for one in records]
+    who = [
+        f"{one['provider']}/{one['model']}" if one["provider"] else one["model"] or NOTHING
+        for one in records
+    ]
     columns = [
         Column("Time (UTC)", moments, 0, left=True),
         Column("Key", [f"…{last4.get(one['api_key_id'], '?')}" for one in records], 3, left=True),
-        Column("Answered by", who, 0, left=True, elastic=True),
+        Column("Asked last", who, 0, left=True, elastic=True),
         Column("Status", [str(one["status_code"]) for one in records], 0),
         Column("Tries", [count(one["attempts"]) for one in records], 6),
         Column("In", [count(one["prompt_tokens"]) for one in records], 4),
@@ -90,8 +93,10 @@ def _columns(
     add("Tokens", [count(one.prompt_tokens + one.completion_tokens) for one in found], 1)
     add("Cost", money([one.cost for one in found]), 2)
     for name, part, rank in (("p50", 0.5, 5), ("p95", 0.95, 6), ("p99", 0.99, 11)):
-        add(name, [duration(percentile(one.responses, part)) for one in found], rank)
-    add("1st token", [duration(percentile(one.firsts, 0.5)) for one in found], 8)
+        took = [percentile(one.responses, part, total=one.response_ms) for one in found]
+        add(name, [duration(one) for one in took], rank)
+    firsts = [percentile(one.firsts, 0.5, total=one.first_token_ms) for one in found]
+    add("1st token", [duration(one) for one in firsts], 8)
     if unicode and pictures:
         lines = [sparkline(pictures.get(row.group, ()), _SPARKS) for row in shown]
         everything = [sum(steps) for steps in zip(*pictures.values(), strict=True)]

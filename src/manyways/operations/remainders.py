@@ -88,15 +88,27 @@ def limits_in_effect(
 ) -> dict[str, dict[str, Any]]:
     """The same for a key and its account, whose limits are the `usual` ones unless it has its
     own. Raises `StoreError`."""
+    return database.run(
+        lambda connection: limits_document(connection, _scopes(connection, key, types, usual), now)
+    )
 
-    def look(connection: Connection) -> dict[str, dict[str, Any]]:
-        scopes = [key_scope(key, types)]
-        account = None if key.account_id is None else accounts.by_id(connection, key.account_id)
-        if account is not None:
-            scopes.append(account_scope(account.id, account.limits, usual))
-        return limits_document(connection, scopes, now)
 
-    return database.run(look)
+def limits_left(
+    database: Database,
+    key: KeyRow,
+    *,
+    types: Mapping[str, KeyType],
+    usual: Allowance,
+    now: float,
+) -> dict[str, list[Remainder]]:
+    """What is left of the quotas of a key (`key`) and of its account (`account`), as in
+    `limits_in_effect`. Raises `StoreError`."""
+    return database.run(
+        lambda connection: {
+            scope.id.partition(":")[0]: remainders(connection, scope, now)
+            for scope in _scopes(connection, key, types, usual)
+        }
+    )
 
 
 def renewal(per: Period, now: float) -> int | None:
@@ -107,6 +119,16 @@ def renewal(per: Period, now: float) -> int | None:
     if per == "month":
         year, month, day = year + month // 12, month % 12 + 1, 0
     return timegm((year, month, day + 1, 0, 0, 0))  # which knows what the 32nd of a month is
+
+
+def _scopes(
+    connection: Connection, key: KeyRow, types: Mapping[str, KeyType], usual: Allowance
+) -> list[Scope]:
+    scopes = [key_scope(key, types)]
+    account = None if key.account_id is None else accounts.by_id(connection, key.account_id)
+    if account is not None:
+        scopes.append(account_scope(account.id, account.limits, usual))
+    return scopes
 
 
 def _remainder(quota: Quota, unit: str, used: float, now: float) -> Remainder:

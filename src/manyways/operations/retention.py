@@ -2,7 +2,8 @@
 
 What goes: records of requests, of their attempts and of refusals, once they are older than
 `usage.retention`; with `usage.archive`, they are moved to Parquet files first, whole days at a
-time. Sums by the hour go after 90 days. Sums by the day stay: reports know them for good.
+time. Sums by the hour go after 90 days. Sums by the day stay: reports know them for good. And days
+that are over are condensed, so that long reports are quick.
 """
 
 import time
@@ -15,10 +16,17 @@ from msgspec import Struct
 from sqlalchemy import Connection, Table, delete, func, select
 
 from manyways.store.archive import BATCH, Archive
+from manyways.store.condensed import condense_day, condense_month, uncondensed
 from manyways.store.database import Database
 from manyways.store.records import id_before, moment_of
 from manyways.store.reports import DAY, HOURS_KEPT
-from manyways.store.tables import usage_attempts, usage_hourly, usage_refusals, usage_stats
+from manyways.store.tables import (
+    usage_attempts,
+    usage_hourly,
+    usage_hourly_models,
+    usage_refusals,
+    usage_stats,
+)
 from manyways.usage.settings import Settings
 
 PAUSE: Final = 0.05
@@ -59,6 +67,7 @@ def run(
             requests = work.forget(usage_stats, oldest)
             refusals = work.forget(usage_refusals, oldest)
     hours = work.forget_hours(int(now - HOURS_KEPT) // DAY * DAY)
+    work.condense(now)
     return Removed(requests=requests, archived=archived, refusals=refusals, hours=hours)
 
 
@@ -117,10 +126,26 @@ class _Work:
             self._pause(PAUSE)
         return removed
 
+    def condense(self, now: float) -> None:
+        """Add up the days and months that are over for reports, those that are not yet."""
+        days, months = self._database.run(lambda connection: uncondensed(connection, now))
+        for condense, moments in ((condense_day, days), (condense_month, months)):
+            for moment in moments:
+                if not self._going_on():
+                    return
+                self._database.run(partial(_condense, condense, moment), write=True, isolated=False)
+                self._pause(PAUSE)
+
     def _first(self, table: Table, end: str, behind: str = "") -> str | None:
         query = select(func.min(table.c.id)).where(table.c.id > behind, table.c.id < end)
         found: str | None = self._database.run(lambda connection: connection.scalar(query))
         return found
+
+
+def _condense(
+    condense: Callable[[Connection, int], None], moment: int, connection: Connection
+) -> None:
+    condense(connection, moment)
 
 
 def _delete_first(table: Table, end: str, connection: Connection) -> int:
@@ -140,4 +165,6 @@ def _delete_hour(oldest: int, connection: Connection) -> int:
     first = connection.scalar(select(func.min(bucket)))
     if first is None or first >= oldest:
         return 0
+    smaller = usage_hourly_models
+    connection.execute(delete(smaller).where(smaller.c.bucket <= first))
     return connection.execute(delete(usage_hourly).where(bucket == first)).rowcount
