@@ -16,6 +16,7 @@ def unconfigured() -> Iterator[None]:
     yield
     structlog.reset_defaults()
     logs._quick = None
+    logs._worker = None
 
 
 def line(out: io.StringIO) -> dict[str, Any]:
@@ -34,6 +35,16 @@ def test_the_short_way_writes_what_the_long_way_does() -> None:
     written, quickly = line(long), line(short)
     assert {**written, "timestamp": ""} == {**quickly, "timestamp": ""}
     assert quickly["level"] == "info"
+
+
+@pytest.mark.parametrize("worker", [None, 2])
+def test_lines_of_one_of_several_workers_have_its_number(worker: int | None) -> None:
+    long, short = io.StringIO(), io.StringIO()
+    logs.configure(logs.Settings(format="json"), long, worker=worker)
+    structlog.get_logger().warning("request", status=500)
+    logs.configure(logs.Settings(format="json"), short, worker=worker)
+    logs.tell("request", {"status": 200})
+    assert (line(long).get("worker"), line(short).get("worker")) == (worker, worker)
 
 
 def test_above_info_nothing_is_told() -> None:

@@ -15,6 +15,7 @@ from typing import Final, NamedTuple, NoReturn
 
 import structlog
 
+from manyways.errors import StoreError
 from manyways.store.shared import Away, Script, Shared, key
 
 LEASE: Final = 10.0
@@ -77,7 +78,7 @@ class Leader:
         finally:
             if self.leads:
                 self._shared.post(_LEAVE, [self._key], self._node)
-                self._stop("leaves")
+                self._stop("leaves", log.info)
 
     async def until(self, leads: bool) -> None:
         """Returns once this process leads, or does not any more."""
@@ -106,8 +107,8 @@ class Leader:
             log.info("leading", node=self._node)
             self._tell()
 
-    def _stop(self, why: str) -> None:
-        log.warning("leading no more", node=self._node, why=why)
+    def _stop(self, why: str, tell: Callable[..., None] = log.warning) -> None:
+        tell("leading no more", node=self._node, why=why)
         self._until = 0.0
         if self._end is not None:
             self._end.cancel()
@@ -170,7 +171,10 @@ async def _again_and_again(entry: _Entry) -> None:
                 task.cancel()
                 await asyncio.wait([task])
         if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("scheduled work failed", work=entry.name, exc_info=error)
+            if isinstance(error, StoreError):  # no fault of ours: it is away
+                log.warning("scheduled work failed", work=entry.name, reason=str(error))
+            else:
+                log.error("scheduled work failed", work=entry.name, exc_info=error)
         await asyncio.sleep(entry.seconds)
 
 

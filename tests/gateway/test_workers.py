@@ -256,38 +256,35 @@ def test_ctrl_c_is_heard_once_by_all(tmp_path: Path, settings: str) -> None:
         assert not [line for line in gateway.log if "Traceback" in line or '"error"' in line]
 
 
-def test_workers_of_a_killed_parent_stop_in_order_and_the_next_start_has_their_records(
+def test_nothing_is_lost_by_kill_9_of_the_parent_nor_of_all(
     tmp_path: Path, settings: str, empty_postgres: str
 ) -> None:
+    def stored() -> set[str]:
+        rows = shared_server().execute(
+            "SELECT id FROM usage_stats", database=empty_postgres.rpartition("/")[2]
+        )
+        assert len(rows) == len(set(rows))
+        return {str(row[0]) for row in rows}
+
+    def some(gateway: Gateway) -> set[str]:
+        return {gateway.chat(CHAT).headers["x-request-id"] for _ in range(20)}
+
     with running_gateway(tmp_path, settings, "--workers", "2") as gateway:
         workers = children(gateway.process.pid)
-        answered = {gateway.chat(CHAT).headers["x-request-id"] for _ in range(10)}
+        answered = some(gateway)
         gateway.process.kill()
         gateway.process.wait()
         until(lambda: all(map(gone, workers)), "they follow it")
+        gateway.logged('"stopped"', '"worker":1')
+        gateway.logged('"stopped"', '"worker":2')
     with running_gateway(tmp_path, settings, "--workers", "2") as gateway:
-        rows = shared_server().execute(
-            "SELECT id FROM usage_stats", database=empty_postgres.rpartition("/")[2]
-        )
-        assert {str(row[0]) for row in rows} == answered
-        assert gateway.stop() == 0
-
-
-def test_killed_all_at_once_nothing_is_lost(
-    tmp_path: Path, settings: str, empty_postgres: str
-) -> None:
-    with running_gateway(tmp_path, settings, "--workers", "2") as gateway:
-        family = [*children(gateway.process.pid), gateway.process.pid]
-        answered = {gateway.chat(CHAT).headers["x-request-id"] for _ in range(20)}
-        for one in family:
+        assert stored() == answered
+        answered |= some(gateway)
+        for one in (*children(gateway.process.pid), gateway.process.pid):
             os.kill(one, signal.SIGKILL)
         gateway.process.wait()
     with running_gateway(tmp_path, settings, "--workers", "2"):
-        rows = shared_server().execute(
-            "SELECT id FROM usage_stats", database=empty_postgres.rpartition("/")[2]
-        )
-    assert {str(row[0]) for row in rows} == answered
-    assert len(rows) == 20
+        assert stored() == answered
 
 
 # Starts that fail
