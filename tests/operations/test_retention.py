@@ -14,6 +14,7 @@ from sqlalchemy import Table, func, select
 from manyways.errors import ConfigError, StoreError
 from manyways.operations.retention import Removed, run
 from manyways.store.archive import BATCH, Archive
+from manyways.store.condensed import condensed_days, condensed_months, month_of
 from manyways.store.database import Database
 from manyways.store.reports import DAY
 from manyways.store.tables import (
@@ -105,6 +106,42 @@ class TestForgetting:
 
         assert told == Removed()
         assert removed(database, Settings(retention=DAY)).requests > 0
+
+
+class TestCondensing:
+    """Days that are over are added up for long reports."""
+
+    def test_days_that_are_over_are_condensed_and_again_behind_what_came_late(
+        self, database: Database
+    ) -> None:
+        def days() -> list[int]:
+            start, end = MIDNIGHT - 9 * DAY, MIDNIGHT + DAY
+            return database.run(lambda one: condensed_days(one, start, end))
+
+        fill(database, [request(NOON - age * DAY) for age in range(3)])
+        removed(database, Settings())
+        assert days() == [MIDNIGHT - 2 * DAY, MIDNIGHT - DAY]
+
+        fill(database, [request(NOON - DAY)])
+        assert days() == [MIDNIGHT - 2 * DAY]
+
+        removed(database, Settings())
+        assert days() == [MIDNIGHT - 2 * DAY, MIDNIGHT - DAY]
+
+    def test_so_are_months(self, database: Database) -> None:
+        def months() -> list[int]:
+            return database.run(lambda one: condensed_months(one, 0, MIDNIGHT))
+
+        october = month_of(int(NOON) - 30 * DAY)
+        fill(database, [request(NOON - 30 * DAY), request(NOON - DAY)])
+        removed(database, Settings())
+        assert months() == [october], "November is not over"
+
+        fill(database, [request(NOON - 31 * DAY)])
+        assert months() == []
+
+        removed(database, Settings())
+        assert months() == [october]
 
 
 class TestArchiving:

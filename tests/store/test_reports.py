@@ -1,6 +1,8 @@
 """A report is the sum over the records, whichever roll-ups it was made from."""
 
+import threading
 from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -8,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from manyways.errors import StoreError
+from manyways.store.condensed import condense_day, condense_month, month_of
 from manyways.store.database import Database
 from manyways.store.reports import (
     DAY,
@@ -55,7 +58,7 @@ records = st.builds(
         ),
         **rest,
     ),
-    st.floats(NOON - 4 * DAY, NOON),
+    st.floats(NOON - 80 * DAY, NOON) | st.floats(NOON - 4 * DAY, NOON),
     model=st.sampled_from([("gpt-4o", "Capi"), ("gpt-4o", "Groq"), ("o3", "Capi"), (None, None)]),
     user=st.sampled_from([None, "ann", "bob"]),
     tokens=st.tuples(
@@ -112,25 +115,35 @@ def added(found: list[UsageRecord]) -> dict[str, Any]:
 
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    st.lists(records, max_size=30),
-    groupings,
-    filters,
-    st.tuples(st.integers(0, 100), st.integers(1, 100)),
+    made=st.lists(records, max_size=30),
+    by=groupings,
+    only=filters,
+    hours=st.tuples(st.integers(0, 2000), st.integers(1, 2000)),
+    condensed=st.sets(st.integers(0, 80)),
+    months=st.sets(st.integers(0, 2)),
 )
 def test_the_sums_of_every_group_are_those_of_its_records(
     database: Database,
+    *,
     made: list[UsageRecord],
     by: list[Dimension],
     only: Filters,
     hours: tuple[int, int],
+    condensed: set[int],
+    months: set[int],
 ) -> None:
-    start = MIDNIGHT - 4 * DAY + hours[0] * HOUR
+    start = MIDNIGHT - 80 * DAY + hours[0] * HOUR
     end = start + hours[1] * HOUR
     parts = spans(start, end, now=NOON, hourly="hour" in by)
     last = max(part.end for part in parts)
 
     def work(connection: Any) -> Any:
-        insert(connection, made)
+        insert(connection, made[::2])
+        for day in condensed:
+            condense_day(connection, MIDNIGHT - day * DAY)
+        for month in months:
+            condense_month(connection, month_of(MIDNIGHT - (month * 30 + 26) * DAY))
+        insert(connection, made[1::2])
         return sums(connection, parts, by, only, at_most=1000)
 
     found = undone(database, work)
@@ -148,6 +161,30 @@ def test_the_sums_of_every_group_are_those_of_its_records(
         group: {name: getattr(row, name) for name in row.__struct_fields__}
         for group, row in found.items()
     } == {group: added(of) for group, of in groups.items()}
+
+
+def test_what_comes_while_a_day_is_condensed_is_not_missed(database: Database) -> None:
+    came, go_on = threading.Event(), threading.Event()
+    parts = [Span("usage_daily", MIDNIGHT, MIDNIGHT + DAY)]
+    fill(database, [request()])
+
+    def late(connection: Any) -> None:
+        insert(connection, [request()])
+        came.set()
+        assert go_on.wait(10)
+
+    with ThreadPoolExecutor(2) as threads:
+        writing = threads.submit(database.run, late, write=True, isolated=False)
+        assert came.wait(10)
+        condensing = threads.submit(
+            database.run, lambda one: condense_day(one, MIDNIGHT), write=True, isolated=False
+        )
+        go_on.set()
+        writing.result(10)
+        condensing.result(10)
+    found = database.run(lambda connection: sums(connection, parts, ["key"], at_most=9))
+
+    assert found["key-1",].requests == 2
 
 
 def test_whole_days_come_from_the_days_and_the_rest_from_the_hours() -> None:

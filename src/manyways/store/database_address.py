@@ -88,7 +88,8 @@ def postgres_address(url: str) -> PostgresAddress:
         raise ConfigError(
             "database.url is not an address of PostgreSQL: write postgresql://user:password@"
             "host:5432/name. In the password, the letters @ : / ? # % are written %40 %3A %2F "
-            "%3F %23 %25; behind a question mark stand options of libpq, like sslmode=require."
+            "%3F %23 %25, and a blank %20; behind a question mark stand options of libpq, like "
+            "sslmode=require."
         ) from None
     if not parameters.get("dbname"):
         raise ConfigError("database.url names no database: postgresql://user:password@host/name")

@@ -1,7 +1,8 @@
 """Sums over the roll-ups of usage, grouped: what reports are made of.
 
 `usage_daily` answers for whole days, `usage_hourly` for hours and for days that are not asked
-for whole. Spans are Unix seconds, their ends not included.
+for whole; where that is enough, what was `condensed` of them does. Spans are Unix seconds, their
+ends not included.
 """
 
 import sqlite3
@@ -28,12 +29,19 @@ from sqlalchemy.exc import DBAPIError
 
 from manyways.errors import StoreError
 from manyways.store import keys
+from manyways.store.condensed import (
+    SMALLER,
+    condensed_days,
+    condensed_months,
+    next_month,
+)
 from manyways.store.tables import (
     HISTOGRAM,
     accounts,
     api_keys,
     usage_daily,
     usage_hourly,
+    usage_monthly,
     usage_refusals,
 )
 
@@ -157,8 +165,7 @@ def sums(
 ) -> dict[Group, Sums]:
     """The sums of each group. Where there are more than `at_most`, at least one more is told."""
     found: dict[Group, Sums] = {}
-    for part in parts:
-        table = usage_hourly if part.table == "usage_hourly" else usage_daily
+    for table, part in _sources(connection, parts, by, filters):
         groups = _groups(table, by, table.c.bucket)
         query = (
             select(*groups, *_figures(table))
@@ -185,8 +192,7 @@ def series(
 ) -> dict[Group, dict[int, int]]:
     """How many requests each group made in each step of time: hours or days."""
     found: dict[Group, dict[int, int]] = {}
-    for part in parts:
-        table = usage_hourly if part.table == "usage_hourly" else usage_daily
+    for table, part in _sources(connection, parts, by, filters):
         moment = (table.c.bucket - table.c.bucket % step).label("moment")
         groups = _groups(table, by, table.c.bucket)
         query = (
@@ -294,6 +300,39 @@ def hurried(
     finally:
         if sqlite:
             raw.set_progress_handler(None, 0)
+
+
+def _sources(
+    connection: Connection, parts: Sequence[Span], by: Sequence[Dimension], filters: Filters
+) -> Iterator[tuple[Table, Span]]:
+    """The smallest tables that tell what is asked for, and of which part of the time."""
+    of_keys = bool({"key", "user"} & set(by) or filters.line or filters.key or filters.user)
+    for part in parts:
+        rest = [part]
+        if part.table == "usage_daily" and "day" not in by:
+            months = condensed_months(connection, part.start, part.end)
+            if months:
+                yield usage_monthly, Span(part.table, months[0], months[-1] + 1)
+            rest = _without(part, ((one, next_month(one)) for one in months))
+        whole = usage_hourly if part.table == "usage_hourly" else usage_daily
+        for span in rest:
+            if of_keys:
+                yield whole, span
+                continue
+            yield SMALLER[whole], span  # it has whole days only, and nothing of the others
+            days = condensed_days(connection, span.start, span.end)
+            yield from ((whole, one) for one in _without(span, ((day, day + DAY) for day in days)))
+
+
+def _without(span: Span, known: Iterable[tuple[int, int]]) -> list[Span]:
+    """What is left of a span without these, which come in order."""
+    left = []
+    begin = span.start
+    for start, end in (*known, (span.end, span.end)):
+        if begin < start:
+            left.append(Span(span.table, begin, start))
+        begin = max(begin, end)
+    return left
 
 
 def _groups(table: Table, by: Sequence[Dimension], bucket: ColumnElement[int]) -> list[Label[Any]]:

@@ -161,16 +161,18 @@ counts what took less than 5 ms * 2 ** (i / 2), and not less than the one before
 everything above, too."""
 
 
-def _sums(name: str) -> Table:
-    """Sums of `usage_stats` by hour or day. Absent names are empty texts: they are of the key."""
+_NAMES = ("api_key_id", "user_id", "model", "provider")
+
+
+def _sums(name: str, *names: str) -> Table:
+    """Sums of `usage_stats` by hour or day, by these names, and by status. Absent names are empty
+    texts: they are of the key."""
+    owned = [one for one in ("api_key_id", "user_id") if one in names]
     return Table(
         name,
         metadata,
         Column("bucket", BigInteger, primary_key=True),  # its beginning, Unix seconds
-        Column("api_key_id", Text, primary_key=True),
-        Column("user_id", Text, primary_key=True),
-        Column("model", Text, primary_key=True),
-        Column("provider", Text, primary_key=True),
+        *(Column(one, Text, primary_key=True) for one in names),
         Column("status_code", Integer, primary_key=True),
         Column("requests", BigInteger, nullable=False),
         Column("counted", BigInteger, nullable=False),  # those that count against limits
@@ -187,14 +189,18 @@ def _sums(name: str) -> Table:
         Column("first_tokens", BigInteger, nullable=False),  # how many are in that sum
         *(Column(f"r{i}", Integer, nullable=False) for i in range(HISTOGRAM)),
         *(Column(f"f{i}", Integer, nullable=False) for i in range(HISTOGRAM)),
-        Index(f"ix_{name}_api_key_id_bucket", "api_key_id", "bucket"),
-        Index(f"ix_{name}_user_id_bucket", "user_id", "bucket"),
+        *(Index(f"ix_{name}_{one}_bucket", one, "bucket") for one in owned),
         sqlite_with_rowid=False,
     )
 
 
-usage_hourly = _sums("usage_hourly")
-usage_daily = _sums("usage_daily")
+usage_hourly = _sums("usage_hourly", *_NAMES)
+usage_daily = _sums("usage_daily", *_NAMES)
+# The same, added up further (`condensed`) once days and months are over: over keys, and over the
+# days of a month. Long reports read these.
+usage_hourly_models = _sums("usage_hourly_models", *_NAMES[2:])
+usage_daily_models = _sums("usage_daily_models", *_NAMES[2:])
+usage_monthly = _sums("usage_monthly", *_NAMES)
 
 # Answers that a repeated `Idempotency-Key` gets again.
 idempotent_answers = Table(

@@ -18,6 +18,7 @@ from sqlalchemy.exc import DataError, IntegrityError
 from manyways.errors import StoreError
 from manyways.store import keys
 from manyways.store.bulk import Row, Statement, at_once
+from manyways.store.condensed import forget
 from manyways.store.tables import (
     HISTOGRAM,
     api_keys,
@@ -305,6 +306,7 @@ def _add_sums(
     for statement, sums in ((_hourly, hours), (_daily, days)):
         # In one order, everywhere: else two nodes could wait for each other.
         statement.run(connection, [(*group, *sums[group]) for group in sorted(sums)], pause)
+    forget(connection, {group[0] for group in days})
 
 
 def _count(hours: _Sums, record: "UsageRecord") -> None:

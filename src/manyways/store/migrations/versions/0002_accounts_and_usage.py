@@ -110,14 +110,18 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("owner", "key", name="pk_idempotent_answers"),
     )
     op.create_index("ix_idempotent_answers_expires_at", "idempotent_answers", ["expires_at"])
-    for name in ("usage_hourly", "usage_daily"):
+    keys, models = ("api_key_id", "user_id"), ("model", "provider")
+    for name, group in (
+        ("usage_hourly", (*keys, *models)),
+        ("usage_daily", (*keys, *models)),
+        ("usage_hourly_models", models),
+        ("usage_daily_models", models),
+        ("usage_monthly", (*keys, *models)),
+    ):
         op.create_table(
             name,
             sa.Column("bucket", sa.BigInteger, nullable=False),
-            sa.Column("api_key_id", sa.Text, nullable=False),
-            sa.Column("user_id", sa.Text, nullable=False),
-            sa.Column("model", sa.Text, nullable=False),
-            sa.Column("provider", sa.Text, nullable=False),
+            *(sa.Column(one, sa.Text, nullable=False) for one in group),
             sa.Column("status_code", sa.Integer, nullable=False),
             sa.Column("requests", sa.BigInteger, nullable=False),
             sa.Column("counted", sa.BigInteger, nullable=False),
@@ -137,14 +141,12 @@ def upgrade() -> None:
                 for kind in "rf"
                 for i in range(32)
             ),
-            sa.PrimaryKeyConstraint(
-                "bucket", "api_key_id", "user_id", "model", "provider", "status_code",
-                name=f"pk_{name}",
-            ),
+            sa.PrimaryKeyConstraint("bucket", *group, "status_code", name=f"pk_{name}"),
             sqlite_with_rowid=False,
-        )  # fmt: skip
-        op.create_index(f"ix_{name}_api_key_id_bucket", name, ["api_key_id", "bucket"])
-        op.create_index(f"ix_{name}_user_id_bucket", name, ["user_id", "bucket"])
+        )
+        for one in group:
+            if one in keys:
+                op.create_index(f"ix_{name}_{one}_bucket", name, [one, "bucket"])
     if op.get_bind().dialect.name == "postgresql":  # whose integers end in 2038
         for column in ("created_at", "expires_at", "revoked_at"):
             op.alter_column("api_keys", column, type_=sa.BigInteger)
