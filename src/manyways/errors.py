@@ -10,9 +10,11 @@
     ├── WorkerFailed        (cli) one of several processes did not start
     ├── OutputFailed        (cli) what was to be shown could not be written
     ├── BadModelList        (catalog) a provider's list of models cannot be read
+    ├── BadQuestion         (operations) a report cannot be made as asked: `field` says where
     ├── StoreError          the database cannot do what was asked
     │   ├── Away            (store) Redis does not answer
     │   ├── RowRefused      (store) one row of several cannot be kept
+    │   ├── GivenUp         (store) a report takes longer than anybody waits
     │   └── Conflict        (store) another transaction came between
     ├── CallerLeft          nobody is there to be answered any more
     ├── AttemptFailed       one provider did not answer; another might

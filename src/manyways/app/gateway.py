@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import os
 import random
+import threading
 import time
 from collections.abc import AsyncIterator
 from functools import partial
@@ -158,8 +159,14 @@ def journal_folder(settings: Settings, database: Database) -> Path:
 
 
 async def _retain(database: Database, settings: Settings) -> None:
-    """Records that are kept no longer. The work takes its time in a thread of its own."""
-    await asyncio.to_thread(retention.run, database, settings.usage, time.time())
+    """Records that are kept no longer. The work takes its time in a thread of its own, and ends
+    soon after nobody waits for it any more."""
+    stop = threading.Event()
+    run = partial(retention.run, going_on=lambda: not stop.is_set())
+    try:
+        await asyncio.to_thread(run, database, settings.usage, time.time())
+    finally:
+        stop.set()
 
 
 async def _expire(database: Database) -> None:
