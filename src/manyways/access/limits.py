@@ -337,12 +337,12 @@ class LocalLimits:
     def _refusal(
         self, caller: Caller, bearers: list[Bearer], need: Need, now: float, wall: float
     ) -> LimitReached:
-        """Told is the longest wait. Only there room is promised: by then there will be some
+        """Told is the longest wait. Only there it is queued: by then there will be room
         everywhere else."""
         obstacles = [one for bearer in bearers for one in bearer.obstacles(need, now, wall)]
         longest, window = max(obstacles, key=_wait)
         if window is not None:
-            window.promise(now + longest.wait, int(longest.need))
+            window.enqueue(now, int(longest.need))
         return reached(caller, longest, _standing(bearers, now, wall))
 
 

@@ -18,11 +18,12 @@ Word = str | int | float
 
 
 class Row(NamedTuple):
-    """One limit. `keys` are two; `words` say its numbers, as reserving wants them."""
+    """One limit. `words` say its numbers, as reserving wants them. A window has one key, all else
+    two."""
 
     scope: Scope
     kind: Literal["requests", "tokens", "running", "quota"]
-    keys: tuple[str, str]
+    keys: tuple[str, ...]
     words: tuple[Word, ...]
     limit: int = 0
     length: float | None = None
@@ -108,14 +109,14 @@ class Plan:
 def _rows(scope: Scope, tag: str) -> Iterator[Row]:
     allowance = scope.allowance
 
-    def keys(first: str, second: str) -> tuple[str, str]:
-        return key(tag, scope.id, first), key(tag, scope.id, second)
+    def keys(*names: str) -> tuple[str, ...]:
+        return tuple(key(tag, scope.id, name) for name in names)
 
     if allowance.requests and allowance.window:
         yield Row(
             scope,
             "requests",
-            keys("requests", "requests-promised"),
+            keys("requests"),
             ("requests", allowance.requests, allowance.window),
             limit=allowance.requests,
             length=allowance.window,
@@ -124,7 +125,7 @@ def _rows(scope: Scope, tag: str) -> Iterator[Row]:
         yield Row(
             scope,
             "tokens",
-            keys("tokens", "tokens-promised"),
+            keys("tokens"),
             ("tokens", allowance.tokens, allowance.tokens_window),
             limit=allowance.tokens,
             length=allowance.tokens_window,

@@ -6,9 +6,11 @@ behind the first of an entry joins it, and the entry has the moment of its lates
 is never exceeded, and at most a slice too strict.
 
 Who is refused is told when there will be room. So that a thousand who are refused at once do not
-all come back at once, each is promised room of its own: the log is thought to go on with what
-was promised, each entry at the moment its caller will be back. The next one is told the moment
-at which enough of all that has left.
+all come back at once, they stand in a queue: each is told the moment at which there is room for
+all before it as well, and once those have filled the window, one window later. The queue is that
+of one crowd: of refusals with less than `PAUSE` between them, for `CROWD` at most. Who is refused
+after that may be one of the same who has not waited, and nobody knows: it begins a new queue, and
+hears the true moment. So who asks every second is told no more than there is to wait.
 """
 
 import math
@@ -23,8 +25,10 @@ SLICES: Final = 4096
 """Into how many a window is cut at most."""
 SHORTEST_SLICE: Final = 0.001
 """Seconds; shorter windows have fewer slices."""
-PROMISES: Final = 1000
-"""Promises that a window keeps. Who is refused beyond that is told the moment of the last."""
+PAUSE: Final = 0.5
+"""Seconds without a refusal, behind which a crowd is over."""
+CROWD: Final = 3.0
+"""Seconds a crowd lasts at most; never longer than its window."""
 GRACE: Final = 1.0
 """Seconds behind the moment told within which its caller is thought to be back."""
 NO_LIMIT: Final = 2**62
@@ -36,8 +40,8 @@ class Window:
     Moments are handed in and never go back. `leave(now)` comes before any other question.
     """
 
-    __slots__ = ("_amounts", "_closes", "_dropped", "_first", "_moments", "_promises", "_width",
-                 "length", "limit", "used")  # fmt: skip
+    __slots__ = ("_amounts", "_closes", "_crowd_began", "_crowd_grew", "_dropped", "_first",
+                 "_moments", "_queued", "_width", "length", "limit", "used")  # fmt: skip
 
     def __init__(self, limit: int, length: float, *, ones: bool = False) -> None:
         """`ones`: every amount will be 1. That takes less memory."""
@@ -49,7 +53,9 @@ class Window:
         self._first = 0
         self._dropped = 0
         self._closes = -math.inf
-        self._promises: list[tuple[float, int]] = []  # kept until when, and how much
+        # The latest crowd: when its first and its last was refused, and what all of it needs.
+        self._crowd_began = self._crowd_grew = -math.inf
+        self._queued = 0
         self.used = 0
         self.change(limit, length)
 
@@ -57,7 +63,7 @@ class Window:
         entries = len(self._moments) - self._first
         return (
             f"<Window {self.used} of {self.limit} in {self.length:g} s,"
-            f" {entries} entries, {len(self._promises)} promises>"
+            f" {entries} entries, {self._queued} queued>"
         )
 
     def change(self, limit: int, length: float) -> None:
@@ -86,7 +92,7 @@ class Window:
         self._begin(first)
 
     def add(self, now: float, amount: int) -> int:
-        """Let in, 1 or more; says where it was put. It redeems the oldest promise."""
+        """Let in, 1 or more; says where it was put."""
         moments = self._moments
         if now < self._closes and len(moments) > self._first:
             moments[-1] = now
@@ -96,9 +102,6 @@ class Window:
             self._closes = now + self._width
             self._amounts.append(amount)
         self.used += amount
-        if self._promises:
-            self._lapse(now)
-            del self._promises[:1]
         return self._dropped + len(moments) - 1
 
     def correct(self, place: int, by: int) -> None:
@@ -127,41 +130,36 @@ class Window:
 
     def opens(self, now: float, need: int) -> float:
         """The moment at which `need`, which the window has no room for now, will surely have
-        some, behind all that was promised. `need` is no more than the limit."""
-        self._lapse(now)
-        moment = self._opens(self.used + need - self.limit, ())
-        if len(self._promises) >= PROMISES:
-            return max(moment, self._promises[-1][0] - self._grace)
-        promised = sum(amount for _, amount in self._promises)
-        return max(moment, self._opens(self.used + promised + need - self.limit, self._promises))
+        some, behind the crowd that was refused just now. `need` is no more than the limit."""
+        alone = self.used + need - self.limit
+        if not self._is_crowded(now):
+            return self._left(alone)
+        # All before it fill the window again and again, each time a little later: whole seconds
+        # are told, and it takes a while to be back.
+        surplus = alone + self._queued
+        later = max(0, -((self.used - surplus) // self.limit))
+        behind = later * (self.length + 1.0 + max(GRACE, self._width))
+        return self._left(max(surplus - later * self.limit, alone)) + behind
 
-    def promise(self, moment: float, need: int) -> None:
-        """Who needs so much was told to come at this moment."""
-        if len(self._promises) < PROMISES:
-            self._promises.append((moment + self._grace, need))
+    def enqueue(self, now: float, need: int) -> None:
+        """Who needs so much was told what `opens` says."""
+        if not self._is_crowded(now):
+            self._crowd_began = now
+            self._queued = 0
+        self._crowd_grew = now
+        self._queued += need
 
-    @property
-    def _grace(self) -> float:
-        return max(GRACE, self._width)
+    def _is_crowded(self, now: float) -> bool:
+        """Whether who is refused now belongs to the latest crowd."""
+        return now < self._crowd_grew + PAUSE and now < self._crowd_began + min(CROWD, self.length)
 
-    def _opens(self, surplus: int, promises: Iterable[tuple[float, int]]) -> float:
-        """The moment at which so much of the log, continued by promises, has left."""
+    def _left(self, surplus: int) -> float:
+        """The moment at which so much of the log has left."""
         for index in range(self._first, len(self._moments)):
             surplus -= self._amounts[index]
             if surplus <= 0:
                 return self._moments[index] + self.length
-        for until, amount in promises:
-            surplus -= amount
-            if surplus <= 0:
-                return until + self.length
         raise ValueError(f"{self} never has that much room")
-
-    def _lapse(self, now: float) -> None:
-        promises = self._promises
-        lapsed = 0
-        while lapsed < len(promises) and promises[lapsed][0] <= now:
-            lapsed += 1
-        del promises[:lapsed]
 
     def _begin(self, first: int) -> None:
         """Entries before this one are gone. Their room is given back now and then."""

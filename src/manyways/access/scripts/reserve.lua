@@ -1,7 +1,7 @@
 -- Reserve from all limits, or from none.
 --
 -- ARGV: now or '', id, lease, tokens, cost, fixed; then a row for each limit:
---   requests|tokens, limit, length             KEYS: its window, its promises
+--   requests|tokens, limit, length             KEYS: its window
 --   running, limit                             KEYS: its slots, its crowd
 --   quota, period, requests, tokens, cost      KEYS: its meter, who holds of it
 --
@@ -57,16 +57,16 @@ local k, a = 1, 7
 while a <= #ARGV do
     local row = {kind = ARGV[a], limit = tonumber(ARGV[a + 1])}
     if row.kind == 'requests' or row.kind == 'tokens' then
-        row.window = window(KEYS[k], KEYS[k + 1], row.limit, tonumber(ARGV[a + 2]))
+        row.window = window(KEYS[k], row.limit, tonumber(ARGV[a + 2]))
         row.need = row.kind == 'requests' and 1 or math.min(tokens, row.limit)
         row.check = barred
-        a = a + 3
+        k, a = k + 1, a + 3
     elseif row.kind == 'running' then
         row.slots, row.crowd = KEYS[k], KEYS[k + 1]
         redis.call('ZREMRANGEBYSCORE', row.slots, '-inf', now)
         row.used = redis.call('ZCARD', row.slots)
         row.check = crowded
-        a = a + 2
+        k, a = k + 2, a + 2
     else
         row.meter = meter(KEYS[k], KEYS[k + 1], ARGV[a + 1])
         row.requests, row.tokens, row.cost =
@@ -76,9 +76,8 @@ while a <= #ARGV do
             unknown[#unknown + 1] = #rows
             unknown[#unknown + 1] = row.meter.begins
         end
-        a = a + 5
+        k, a = k + 2, a + 5
     end
-    k = k + 2
     rows[#rows + 1] = row
 end
 
@@ -119,7 +118,7 @@ end
 
 if told then
     local w = told.row.window
-    if w then promise(w, w.now + longest, told.row.need) end
+    if w then enqueue(w, told.row.need) end
     close()
     local limit, remaining, reset = standing()
     return {'out', limit, remaining, reset, told.number, told.kind, whole(told.used), longest}

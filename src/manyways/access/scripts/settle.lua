@@ -10,9 +10,9 @@
 local id, counted, tokens, cost = ARGV[2], ARGV[3] == '1', tonumber(ARGV[4]), tonumber(ARGV[5])
 local again, doubted = ARGV[6] ~= '0', ARGV[6] == '2'
 
-local function correct_window(key, promised, limit, length, place, by)
+local function correct_window(key, limit, length, place, by)
     if again or by == 0 then return end
-    local w = window(key, promised, limit, length)
+    local w = window(key, limit, length)
     correct(w, place, by)
     save(w)
 end
@@ -45,20 +45,19 @@ local k, a = 1, 7
 while a <= #ARGV do
     local kind = ARGV[a]
     if kind == 'requests' then
-        correct_window(KEYS[k], KEYS[k + 1], tonumber(ARGV[a + 1]), tonumber(ARGV[a + 2]),
+        correct_window(KEYS[k], tonumber(ARGV[a + 1]), tonumber(ARGV[a + 2]),
             tonumber(ARGV[a + 3]), counted and 0 or -1)
-        a = a + 4
+        k, a = k + 1, a + 4
     elseif kind == 'tokens' then
         local place, reserved = string.match(ARGV[a + 3], '^(%d+):(%d+)$')
-        correct_window(KEYS[k], KEYS[k + 1], tonumber(ARGV[a + 1]), tonumber(ARGV[a + 2]),
+        correct_window(KEYS[k], tonumber(ARGV[a + 1]), tonumber(ARGV[a + 2]),
             tonumber(place), tokens - (reserved or 0))
-        a = a + 4
+        k, a = k + 1, a + 4
     elseif kind == 'running' then
         redis.call('ZREM', KEYS[k], id)
-        a = a + 2
+        k, a = k + 2, a + 2
     else
         settle_meter(KEYS[k], KEYS[k + 1], ARGV[a + 1], ARGV[a + 2])
-        a = a + 3
+        k, a = k + 2, a + 3
     end
-    k = k + 2
 end

@@ -1,15 +1,15 @@
 -- A window of `access.windows`, kept in one string: a head of numbers, then its log, each entry
--- a moment and an amount. What was promised is a list of its own: until when, how much, and how
--- much with all that was promised before; `redeemed` is as much of that as is gone.
+-- a moment and an amount. Of the crowd that was refused last the head says when it `began`, when it
+-- `grew`, and how much it needs, which is `queued`.
 --
 -- Its clock is the server's, but never goes back: `offset` is what was added to make it so. A
 -- window whose head has changed is `changed`, and has to be saved.
 
-local HEAD = '<dddddddddd'
-local HEAD_SIZE = 80
+local HEAD = '<ddddddddddd'
+local HEAD_SIZE = 88
 local ENTRY_SIZE = 16
 local SLICES, SHORTEST_SLICE = 4096, 0.001
-local PROMISES, GRACE = 1000, 1.0
+local PAUSE, CROWD, GRACE = 0.5, 3.0, 1.0
 local CHUNK = 64
 
 local function entry(w, index)
@@ -67,13 +67,13 @@ local function begin(w, gone)
     end
 end
 
-local function window(key, promised, limit, length)
-    local w = {key = key, promised = promised, limit = limit, length = length}
+local function window(key, limit, length)
+    local w = {key = key, limit = limit, length = length}
     w.width = math.max(length / SLICES, SHORTEST_SLICE)
     local head = redis.call('GETRANGE', key, 0, HEAD_SIZE - 1)
     if #head == HEAD_SIZE then
-        w.first, w.count, w.dropped, w.closes, w.used, w.last, w.offset, w.promises, w.oldest,
-            w.redeemed = struct.unpack(HEAD, head)
+        w.first, w.count, w.dropped, w.closes, w.used, w.last, w.offset, w.oldest, w.began, w.grew,
+            w.queued = struct.unpack(HEAD, head)
         w.changed = w.last > now + w.offset
         w.offset = math.max(w.offset, w.last - now)
         w.now = now + w.offset
@@ -81,11 +81,7 @@ local function window(key, promised, limit, length)
     else
         -- Places are never used again, even if all was forgotten in between.
         w.first, w.count, w.dropped, w.closes, w.used = 0, 0, math.floor(now * 1000000), -math.huge, 0
-        w.offset, w.promises, w.oldest, w.redeemed = 0, redis.call('LLEN', promised), math.huge, 0
-        if w.promises > 0 then
-            local _, amount, sum = struct.unpack('<ddd', redis.call('LINDEX', promised, 0))
-            w.redeemed = sum - amount
-        end
+        w.offset, w.oldest, w.began, w.grew, w.queued = 0, math.huge, -math.huge, -math.huge, 0
         w.now = now
     end
     return w
@@ -94,35 +90,12 @@ end
 local function save(w)
     if not w.changed then return end
     local head = struct.pack(HEAD, w.first, w.count, w.dropped, w.closes, w.used, w.now, w.offset,
-        w.promises, w.oldest, w.redeemed)
+        w.oldest, w.began, w.grew, w.queued)
     redis.call('SETRANGE', w.key, 0, head)
     redis.call('PEXPIRE', w.key, math.ceil((w.length + 1) * 1000))
 end
 
--- The promise at an index: until when, how much, the sum up to it.
-local function promised_at(w, index)
-    return struct.unpack('<ddd', redis.call('LINDEX', w.promised, index))
-end
-
-local function redeem(w)
-    local raw = redis.call('LPOP', w.promised)
-    w.promises, w.changed = w.promises - 1, true
-    if raw then
-        local _, _, sum = struct.unpack('<ddd', raw)
-        w.redeemed = sum
-    else
-        w.promises = 0
-    end
-end
-
-local function lapse(w)
-    if w.promises > 0 and redis.call('LLEN', w.promised) ~= w.promises then
-        w.promises, w.changed = redis.call('LLEN', w.promised), true
-    end
-    while w.promises > 0 and promised_at(w, 0) <= w.now do redeem(w) end
-end
-
--- Let in; says where it was put. It redeems the oldest promise.
+-- Let in; says where it was put.
 local function add(w, amount)
     if w.now < w.closes and w.count > w.first then
         local moment, had = entry(w, w.count - 1)
@@ -136,10 +109,6 @@ local function add(w, amount)
     end
     w.used = w.used + amount
     w.changed = true
-    if w.promises > 0 then
-        lapse(w)
-        if w.promises > 0 then redeem(w) end
-    end
     return w.dropped + w.count - 1
 end
 
@@ -154,9 +123,8 @@ local function correct(w, place, by)
     if index == w.first and amount + by == 0 then begin(w, -math.huge) end
 end
 
--- When so much of the log has left; nil where there is not so much.
+-- When so much of the log has left.
 local function left(w, surplus)
-    if surplus > w.used then return end
     local when
     each(w, function(_, moment, amount)
         surplus = surplus - amount
@@ -166,38 +134,27 @@ local function left(w, surplus)
     return when
 end
 
--- When so much of what was promised has left, of all of which there is more.
-local function promises_left(w, surplus)
-    local low, high = 0, w.promises - 1
-    while low < high do
-        local middle = math.floor((low + high) / 2)
-        local _, _, sum = promised_at(w, middle)
-        if sum - w.redeemed >= surplus then high = middle else low = middle + 1 end
-    end
-    return promised_at(w, low) + w.length
+-- Whether who is refused now belongs to the latest crowd.
+local function is_crowded(w)
+    return w.now < w.grew + PAUSE and w.now < w.began + math.min(CROWD, w.length)
 end
 
--- When `need` will surely have room, behind all that was promised.
+-- When `need` will surely have room, behind the crowd that was refused just now.
 local function opens(w, need)
-    lapse(w)
-    local when = left(w, w.used + need - w.limit)
-    if w.promises == 0 then return when end
-    local till, _, sum = promised_at(w, -1)
-    if w.promises >= PROMISES then
-        return math.max(when, till - math.max(GRACE, w.width))
-    end
-    local surplus = w.used + (sum - w.redeemed) + need - w.limit
-    return math.max(when, left(w, surplus) or promises_left(w, surplus - w.used))
+    local alone = w.used + need - w.limit
+    if not is_crowded(w) then return left(w, alone) end
+    local surplus = alone + w.queued
+    local later = math.max(0, math.ceil((surplus - w.used) / w.limit))
+    local behind = later * (w.length + 1 + math.max(GRACE, w.width))
+    -- Sums of the largest amounts are not exact.
+    local rest = math.min(math.max(surplus - later * w.limit, alone), w.used)
+    return left(w, rest) + behind
 end
 
-local function promise(w, moment, need)
-    if w.promises < PROMISES then
-        local till = moment + math.max(GRACE, w.width)
-        local sum = w.redeemed
-        if w.promises > 0 then sum = select(3, promised_at(w, -1)) end
-        redis.call('RPUSH', w.promised, struct.pack('<ddd', till, need, sum + need))
-        redis.call('PEXPIRE', w.promised, math.ceil((till - w.now + w.length + 1) * 1000))
-        w.promises = w.promises + 1
-        w.changed = true
+-- Who needs so much was told what `opens` says.
+local function enqueue(w, need)
+    if not is_crowded(w) then
+        w.began, w.queued = w.now, 0
     end
+    w.grew, w.queued, w.changed = w.now, w.queued + need, true
 end
