@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from manyways.schedule import Leader, Schedule
 from manyways.store.shared import Shared
@@ -79,10 +80,12 @@ def test_work_that_fails_is_tried_again_and_disturbs_no_other() -> None:
 @pytest.mark.process
 async def test_one_of_several_leads_and_hands_over_when_it_ends(tmp_path: Path) -> None:
     with running_valkey(tmp_path) as valkey:
-        async with node(valkey.url, "b") as other:
-            await eventually(lambda: other.leads)
-            async with node(valkey.url, "c") as third:
-                assert [other.leads, third.leads] == [True, False]
+        with capture_logs() as log:
+            async with node(valkey.url, "b") as other:
+                await eventually(lambda: other.leads)
+                async with node(valkey.url, "c") as third:
+                    assert [other.leads, third.leads] == [True, False]
+        assert {line["log_level"] for line in log} == {"info"}, "a stop is no cause for alarm"
         async with node(valkey.url, "d") as next_one:
             await eventually(lambda: next_one.leads, limit=LEASE / 2)
 

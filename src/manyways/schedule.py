@@ -78,7 +78,7 @@ class Leader:
         finally:
             if self.leads:
                 self._shared.post(_LEAVE, [self._key], self._node)
-                self._stop("leaves", log.info)
+                self._stop()
 
     async def until(self, leads: bool) -> None:
         """Returns once this process leads, or does not any more."""
@@ -107,8 +107,12 @@ class Leader:
             log.info("leading", node=self._node)
             self._tell()
 
-    def _stop(self, why: str, tell: Callable[..., None] = log.warning) -> None:
-        tell("leading no more", node=self._node, why=why)
+    def _stop(self, why: str = "") -> None:
+        """Lead no more; of one's own accord, where nothing else is said."""
+        if why:
+            log.warning("leading no more", node=self._node, why=why)
+        else:
+            log.info("leading no more", node=self._node, why="it is being stopped")
         self._until = 0.0
         if self._end is not None:
             self._end.cancel()

@@ -176,6 +176,14 @@ def test_exit_status_and_words(
     assert words in ended.stderr
 
 
+def test_redis_beside_a_file_is_refused_by_whoever_reads_the_configuration(tmp_path: Path) -> None:
+    (tmp_path / "manyways.toml").write_text('[cluster]\nredis = "redis://127.0.0.1"\n')
+    serve, check = run_command(tmp_path, "serve"), run_command(tmp_path, "config", "check")
+    assert (serve.returncode, check.returncode) == (1, 1)
+    assert serve.stderr.splitlines()[0] == check.stderr.splitlines()[0]
+    assert "manyways.toml:2: cluster.redis is for several processes" in serve.stderr
+
+
 def test_a_wrong_config_stops_the_start_with_file_line_and_hint(tmp_path: Path) -> None:
     (tmp_path / "manyways.toml").write_text("[server]\nprot = 80\n")
     ended = run_command(tmp_path, "serve")

@@ -86,7 +86,7 @@ def test_every_name_scripts_rely_on_is_accepted(folder: Folder) -> None:
         error_format = "object"
         max_body = "32MiB"
         [database]
-        url = "sqlite:///manyways.db"
+        url = "postgresql://manyways@127.0.0.1/manyways"
         [cluster]
         redis = "redis://127.0.0.1:6379/0"
         [usage]
@@ -451,6 +451,18 @@ def test_everything_wrong_is_told_at_once_from_top_to_bottom(folder: Folder) -> 
                 '1: cluster.redis should be "redis://host:6379/0" (or'
                 " rediss://, redis+cluster://, redis+sentinel://), or empty"
             ),
+        ),
+        (
+            "cluster.redis = 'redis://localhost'",
+            (
+                "1: cluster.redis is for several processes, and database.url names an SQLite file,"
+                " which serves one. Set database.url to postgresql://user:password@host/name,"
+                " or leave cluster.redis out"
+            ),
+        ),
+        (
+            "database.url = 5\ncluster.redis = 'redis://localhost'",
+            "1: database.url should be a text in quotes, not the number 5",
         ),
         (
             "log.level = 'warn'",

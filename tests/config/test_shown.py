@@ -18,6 +18,8 @@ port = "env:PORT"
 mounts = ["/v1", { path = "/x", error_format = "string" }]
 max_body = "10MB"
 public_url = "https://x.test/y/"
+[database]
+url = "postgresql://user@x/y"
 [cluster]
 redis = "redis://user:hunter2@x:6379/0"
 [routing]
@@ -68,7 +70,7 @@ def test_each_given_value_says_where_it_came_from(tmp_path: Path) -> None:
 
     assert "port = 90  # env:PORT" in shown
     assert 'max_body = "10MB"  # line 5' in shown
-    assert 'idle_timeout = "250ms"  # line 10' in shown
+    assert 'idle_timeout = "250ms"  # line 12' in shown
     assert 'host = "127.0.0.1"' in shown
 
 

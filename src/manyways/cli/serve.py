@@ -93,20 +93,12 @@ def _effective(settings: Settings, host: str | None, port: int | None) -> Settin
 def _check_company(settings: Settings, workers: int) -> None:
     """Several processes need a place to meet. Raises `ConfigError`."""
     from manyways.errors import ConfigError
-    from manyways.store.database_address import is_postgres
 
-    shared = is_postgres(settings.database.url)
-    if workers > 1 and not (settings.cluster.redis and shared):
+    if workers > 1 and not settings.cluster.redis:
         raise ConfigError(
             "--workers: several processes share their limits in Redis and their keys and records"
             " in PostgreSQL. Set cluster.redis (redis://host:6379/0) and database.url"
             " (postgresql://user:password@host/name), or leave --workers out."
-        )
-    if settings.cluster.redis and not shared:
-        raise ConfigError(
-            "cluster.redis is for several processes, and database.url names an SQLite file, which"
-            " serves one. Set database.url to postgresql://user:password@host/name, or leave"
-            " cluster.redis out."
         )
 
 

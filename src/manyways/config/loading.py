@@ -17,6 +17,7 @@ from manyways.config.quantities import write_seconds
 from manyways.config.reading import Reader
 from manyways.config.rules import near
 from manyways.config.settings import SECTIONS, Settings
+from manyways.store.database_address import is_postgres
 from manyways.types import Allowance, ModelEntry, Provider
 from manyways.upstream import local_child
 
@@ -142,6 +143,7 @@ def _providers(given: tuple[Provider, ...], document: Document) -> tuple[Provide
 def _judge(settings: Settings, document: Document) -> None:
     """Note what single settings cannot know: how they stand to each other."""
     _judge_mounts(settings, document)
+    _judge_company(settings, document)
     _judge_rests(settings, document)
     _judge_keys(settings, document)
     _judge_providers(settings.providers, document)
@@ -153,6 +155,18 @@ def _judge_mounts(settings: Settings, document: Document) -> None:
         if mount.path in seen:
             document.note(("server", "mounts", index), f"names {mount.path} a second time")
         seen.add(mount.path)
+
+
+def _judge_company(settings: Settings, document: Document) -> None:
+    """Processes that meet in Redis need a database that serves several."""
+    url, given = settings.database.url, document.find(("database", "url"))
+    refused = given is not None and given != url  # which is told already
+    if settings.cluster.redis and not is_postgres(url) and not refused:
+        document.note(
+            ("cluster", "redis"),
+            "is for several processes, and database.url names an SQLite file, which serves one."
+            " Set database.url to postgresql://user:password@host/name, or leave cluster.redis out",
+        )
 
 
 def _judge_rests(settings: Settings, document: Document) -> None:
