@@ -187,6 +187,17 @@ class TestRecords:
         assert dict(zip(names, cells, strict=True)) == row
         assert (row["stream"], row["cost"]) == ("1", "0.1")
 
+    def test_what_callers_wrote_steers_no_terminal(
+        self, usage: Command, database: Database
+    ) -> None:
+        evil = "\x1b]0;owned\x07\tname\nmore\x9b2J"
+        fill(database, [request(time.time(), requested_model=evil, error_message=evil)])
+        told = usage("records").stdout
+
+        assert len(told.splitlines()) == 2
+        assert "]0;owned name more 2J" in told
+        assert not {"\x1b", "\x07", "\x9b"} & set(told)
+
     def test_attempts_come_on_request(self, usage: Command, made: list[UsageRecord]) -> None:
         (one,) = document(usage("records", "--limit", "1", "--attempts", "--json"))
 

@@ -311,4 +311,9 @@ def _write_lines(names: Sequence[str], rows: Iterable[Iterable[Any]]) -> None:
         cells = (
             "" if one is None else str(int(one) if isinstance(one, bool) else one) for one in row
         )
-        output.write("\t".join(" ".join(cell.split()) for cell in cells) + "\n")
+        output.write("\t".join(map(_plain, cells)) + "\n")
+
+
+def _plain(text: str) -> str:
+    """On one line, and nothing that a terminal obeys: callers choose names and messages."""
+    return " ".join("".join(one if one.isprintable() else " " for one in text).split())
