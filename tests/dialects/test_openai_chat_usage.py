@@ -398,3 +398,20 @@ def test_no_text_hides_behind_a_picture_or_a_file(beside: str) -> None:
         fields = {"messages": Raw(f"[{message}]".encode())}
 
         assert prompt_tokens(fields) > 5000
+
+
+def test_a_long_prompt_is_counted_without_what_its_pictures_hold() -> None:
+    picture = "data:image/png;base64," + "iVBORw0KGgo" * 60_000
+    part = {"type": "image_url", "image_url": {"url": picture}}
+    text = {"type": "text", "text": "word " * 1000}
+    fields = {"messages": json_text.raw([{"role": "user", "content": [text, part]}])}
+
+    assert 1700 < prompt_tokens(fields) < 2200
+
+
+def test_a_long_text_is_not_sampled_where_its_writer_can_know() -> None:
+    blanks, words = " " * 10_000, "word " * 19_000
+    stride = 105_000
+    text = "".join(blanks + words[: stride - 10_000] for _ in range(20))
+
+    assert tokens.count(text) > 0.7 * 20 * 19_000

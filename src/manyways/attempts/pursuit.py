@@ -251,7 +251,8 @@ class Pursuit:
         )
 
     async def _stream(self, start: Start, provider: OpenAIProvider) -> None:
-        ours = self._request.stream and not self._request.wants_usage
+        # Where the caller has a word to say about it, a refusal may be about that.
+        ours = self._request.stream and "stream_options" not in self._request.fields
         try:
             await self._speak(start, provider, ask_usage=not ours or provider.tells_usage)
         except Refusal as refusal:

@@ -102,7 +102,7 @@ class Edge:
                     raise
                 await self._cut(exchange)
         except StoreError as error:
-            log.warning("the database cannot answer", id=exchange.id, reason=str(error))
+            log.warning("cannot be looked up now", id=exchange.id, reason=str(error))
             await self._give_up(exchange, _not_now())
         except Exception:  # whatever it was, the caller is answered and the server goes on
             log.exception("unexpected error", id=exchange.id, path=exchange.path)

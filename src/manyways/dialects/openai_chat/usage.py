@@ -11,6 +11,7 @@ OpenAI's reference names the figures. Others name them differently, or mean some
 | Anthropic          | the same names, and cached tokens are counted beside the input          |
 """
 
+import re
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
@@ -170,6 +171,8 @@ def prompt_tokens(fields: Fields, model: str = "") -> int:
     messages that cannot be taken apart, all of their JSON. `fields` are of a `ChatRequest`.
     """
     texts: list[str] = []
+    if len(fields["messages"]) > _LARGE:
+        return _REPLY + _large(bytes(fields["messages"]), model)
     try:
         messages = _decode_messages(fields["messages"])
     except (msgspec.DecodeError, UnicodeError, RecursionError):
@@ -182,6 +185,19 @@ def prompt_tokens(fields: Fields, model: str = "") -> int:
         if name in fields and len(fields[name]) > _NOTHING
     ]
     return flat + tokens.count("\n".join(texts), model)
+
+
+_LARGE: Final = 512 * 1024
+"""Bytes of messages above which they are not taken apart: that would hold up everybody."""
+_MEDIA: Final = re.compile(
+    rb'data:[\w./+-]{1,100};base64,[A-Za-z0-9+/=\\]+|"data"\s*:\s*"[A-Za-z0-9+/=\\]+"'
+)
+
+
+def _large(messages: bytes, model: str) -> int:
+    """The same for long messages, by their JSON without what pictures and recordings hold."""
+    flat = messages.count(b'"image_url":') * _IMAGE + messages.count(b'"input_audio":') * _FILE
+    return flat + tokens.count(str(_MEDIA.sub(b"", messages), "utf-8", "replace"), model)
 
 
 def answer_tokens(body: bytes, model: str = "") -> int:
