@@ -122,6 +122,26 @@ class TestLimits:
             assert changed.limits == limits
             assert operations.get_key(database, key.id) == changed
 
+    def test_they_are_those_of_all_keys_that_replaced_each_other_and_still_work(
+        self, database: Database, key: CreatedKey
+    ) -> None:
+        line = [key]
+        for number in range(3):
+            moment = NOW + number * 1000
+            after = operations.rotate_key(database, SETTINGS, line[-1].id, overlap=1500, now=moment)
+            assert after is not None
+            line.append(after)
+        operations.revoke_key(database, line[2].id, now=NOW + 2000)
+        limits, before = Allowance(concurrent=7), key.limits
+
+        changed = operations.set_key_limits(database, line[1].id, limits, now=NOW + 2001)
+
+        assert changed is not None
+        assert changed.id == line[1].id
+        found = [operations.get_key(database, one.id) for one in line]
+        kept = [one.limits for one in found if one is not None]
+        assert kept == [before, limits, before, limits]
+
     def test_a_mistake_changes_nothing(self, database: Database, key: CreatedKey) -> None:
         with pytest.raises(Mistake):
             operations.set_key_limits(database, key.id, Allowance(requests=1), now=NOW)

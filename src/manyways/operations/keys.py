@@ -243,20 +243,26 @@ def set_key_limits(
     key_id: str,
     limits: Allowance | None,
     *,
-    now: float,  # noqa: ARG001 - every change is told its moment
+    now: float,
 ) -> KeyRow | None:
     """The key with `limits` of its own in place of its type's; with `None`, those hold again.
 
-    `None` where there is no such key. Raises `Mistake`.
+    The keys that it replaced, or that replaced it, get the same, if they still work: all of them
+    are counted together, which takes one measure. `None` where there is no such key. Raises
+    `Mistake`.
     """
     column = columns.encode(None if limits is None else checked(limits))
     if not _is_plain(key_id):
         return None
 
     def write(connection: Connection) -> KeyRow | None:
-        if keys.by_id(connection, key_id) is None:
+        key = keys.by_id(connection, key_id)
+        if key is None:
             return None
-        keys.write(connection, key_id, limits=column)
+        line = [key_id] if key.line is None else connection.scalars(keys.of_line(key.line))
+        for one in list(line):
+            if one == key_id or _works(connection, one, now):
+                keys.write(connection, one, limits=column)
         return keys.by_id(connection, key_id)
 
     return in_turn(database, write)
@@ -307,6 +313,11 @@ def _add(
     keys.add(connection, row, digest(secret))
     show(created)
     return created
+
+
+def _works(connection: Connection, key_id: str, now: float) -> bool:
+    row = keys.by_id(connection, key_id)
+    return row is not None and row.standing(now) in {"active", "suspended"}
 
 
 def _see_that_it_can_be_replaced(key: KeyRow, now: float) -> None:
