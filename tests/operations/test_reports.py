@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from manyways.access.keys import Settings as KeySettings
 from manyways.errors import StoreError
 from manyways.operations import create_account, create_key
-from manyways.operations.desk import AT_ONCE, WAITING, Desk
+from manyways.operations.desk import AT_ONCE, EACH, FOR_CALLERS, WAITING, Desk
 from manyways.operations.reports import (
     BadQuestion,
     Question,
@@ -26,7 +26,7 @@ from manyways.operations.reports import (
     wanted,
 )
 from manyways.store.database import Database
-from manyways.store.reports import DAY
+from manyways.store.reports import DAY, GivenUp
 from manyways.store.usage import bound
 from tests.support.usage import NOON, fill, refusal, request, some
 
@@ -314,6 +314,26 @@ class TestDesk:
             await desk.ask(lambda _: None)
         go_on.set()
         assert all(await asyncio.gather(*asked))
+
+    async def test_callers_who_ask_of_themselves_leave_room_for_operators(self, desk: Desk) -> None:
+        go_on = threading.Event()
+
+        def work(connection: Any) -> bool:
+            return go_on.wait(10)
+
+        asked = []
+        for number in range(FOR_CALLERS // EACH):
+            mine = [asyncio.ensure_future(desk.ask_for(f"{number}", work)) for _ in range(EACH)]
+            await asyncio.sleep(0)
+            with pytest.raises(GivenUp, match="of yours"):
+                await desk.ask_for(f"{number}", work)
+            asked += mine
+        with pytest.raises(GivenUp, match="of others"):
+            await desk.ask_for("another", work)
+        operator = asyncio.ensure_future(desk.ask(work))
+        go_on.set()
+        assert all(await asyncio.gather(*asked, operator))
+        assert await desk.ask_for("0", work)
 
     async def test_one_that_takes_too_long_is_given_up_and_ended(self, desk: Desk) -> None:
         ended = threading.Event()

@@ -76,7 +76,7 @@ class UsagePages:
             limits = limits_document(connection, caller.scopes, question.now)
             return json_text.encode({**report.document(), "key": key, "limits": limits})
 
-        await _answer(exchange, await self._ask(work))
+        await _answer(exchange, await self._ask(work, caller=line))
 
     async def report(self, exchange: Exchange) -> None:
         """`GET /admin/v1/usage[?from=&to=&last=&group_by=&key=&user=&model=&provider=&status=]`,
@@ -165,8 +165,10 @@ class UsagePages:
             failed=failed,
         )
 
-    async def _ask(self, work: Callable[[Connection], T]) -> T:
+    async def _ask(self, work: Callable[[Connection], T], *, caller: str | None = None) -> T:
         try:
+            if caller is not None:
+                return await self._desk.ask_for(caller, work)
             return await self._desk.ask(work)
         except BadQuestion as bad:
             raise Refusal("invalid_request", str(bad), param=bad.field) from None

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeVar
@@ -16,6 +17,10 @@ T = TypeVar("T")
 AT_ONCE: Final = 2
 WAITING: Final = 50
 """Questions that may wait or be worked on; more are turned away at once."""
+FOR_CALLERS: Final = 20
+"""Of these places, so many are for callers who ask of themselves: operators find some free."""
+EACH: Final = 2
+"""Questions that one caller may have there."""
 LIMIT: Final = 30.0
 """Seconds for one, its turn in the queue included."""
 
@@ -27,10 +32,26 @@ class Desk:
         self._database = database
         self._threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="report")
         self._waiting = 0
+        self._callers: Counter[str] = Counter()
         self._closed = False
 
     def __repr__(self) -> str:
         return f"<Desk {'closed' if self._closed else 'open'}, {self._waiting} waiting>"
+
+    async def ask_for(self, caller: str, work: Callable[[Connection], T]) -> T:
+        """The same as `ask`, for a caller who asks of itself, known by some name: `EACH` at a time,
+        and not more than `FOR_CALLERS` for all of them. Raises as `ask` does."""
+        mine = self._callers.get(caller, 0)
+        if mine >= EACH or self._callers.total() >= FOR_CALLERS:
+            whose = "of yours" if mine >= EACH else "of others"
+            raise GivenUp(f"Reports {whose} are being made already. Ask again in some seconds.")
+        self._callers[caller] += 1
+        try:
+            return await self.ask(work)
+        finally:
+            self._callers[caller] -= 1
+            if not self._callers[caller]:
+                del self._callers[caller]
 
     async def ask(self, work: Callable[[Connection], T], *, limit: float = LIMIT) -> T:
         """What `work` finds in a transaction that only reads. Raises `StoreError`; `GivenUp` where
