@@ -1,0 +1,34 @@
+"""Quotas, in all the ways they may be written."""
+
+from pathlib import Path
+
+import pytest
+
+from manyways.types import Quota
+
+from .folder import Folder
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Folder:
+    return Folder(tmp_path)
+
+
+def test_a_quota_may_be_a_number_a_table_or_a_list(folder: Folder) -> None:
+    settings = folder.load(
+        "[keys.types.a]\nquota = 100\n"
+        '[keys.types.b]\nquota = { requests = 5, per = "day" }\n'
+        '[keys.types.c]\nquota = [7, { cost = 2, per = "month" }]\n'
+        '[keys.types.d]\nquota = "none"\n'
+    )
+
+    types = settings.keys.types
+    assert types["a"].quota == (Quota(tokens=100),)
+    assert types["b"].quota == (Quota(requests=5, per="day"),)
+    assert types["c"].quota == (Quota(tokens=7), Quota(cost=2.0, per="month"))
+    assert types["d"].quota == ()
+
+
+def test_a_quota_of_nothing_is_told(folder: Folder) -> None:
+    [problem] = folder.problems('[accounts]\nquota = { per = "day" }')
+    assert "says no amount" in problem
