@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Final, NoReturn
 
 from rich.console import Console
@@ -25,13 +26,19 @@ commands
   report    write docs/benchmark.* again from bench/results.json
   profile   run Manyways under a sampling profiler and name its dearest functions
   simulate  play outages in virtual time, write docs/simulation.*
+  accounts  what limits on keys and accounts cost, on SQLite, and PostgreSQL with Valkey
+  keys      ten keys in the database, and a million
+  workers   one process, and two
   reports   time reports of usage over ten million requests, on SQLite and PostgreSQL
+  parity    count rows and answers while the database hangs
 
 examples
   python -m bench                                          all of it, a quarter of an hour
   python -m bench --only manyways,tensorzero --work unary --seconds 3 --rounds 1
+  python -m bench accounts                                 three minutes
   python -m bench profile --work paced --seconds 8
   python -m bench reports --rows 1000000 --on sqlite
+  python -m bench parity --rate 1000 --seconds 30
 
 A run of everything writes bench/results.json, docs/benchmark.md and docs/benchmark.svg.
 A narrower one prints its tables and keeps its figures in bench/.work/last.json.
@@ -47,16 +54,22 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    commands = ("measure", "install", "report", "profile", "simulate", "reports")
     names = [peer.name for peer in peers.PEERS]
-    add("command", nargs="?", default="measure", choices=commands, help="what to do, see below")
+    add(
+        "command",
+        nargs="?",
+        default="measure",
+        choices=tuple(_COMMANDS),
+        help="what to do, see below",
+    )
     add("--only", type=_names(names), metavar="PEERS", help=f"some of {','.join(names)}")
     add("--work", type=_names(run.WORKS), metavar="WORKS", help=f"some of {','.join(run.WORKS)}")
-    add("--seconds", type=_between(1, 600), default=5, help="of each measurement (default 5)")
+    add("--seconds", type=_between(1, 600), help="of each measurement (default 5; of parity 60)")
     add("--rounds", type=_between(1, 100), default=3, help="of everything (default 3)")
     add("--cores", type=_cores, metavar="G,L", help="the gateway's core and the load's")
     add("--rows", type=_between(1000, 10**9), default=10**7, help="requests to report on")
     add("--on", type=_names(DATABASES), default=DATABASES, help=f"some of {','.join(DATABASES)}")
+    add("--rate", type=_between(10, 10**5), default=2000, help="requests/s of parity")
     add("--write", action="store_true", help="write results and docs after a narrower run too")
     return parser
 
@@ -139,13 +152,48 @@ def _reports(options: argparse.Namespace, console: Console) -> int:
     return reports.main(console, rows=options.rows, only=options.on)
 
 
+def _parity(options: argparse.Namespace, console: Console) -> int:
+    from bench import parity
+
+    gateway, load = options.cores or _two_cores()
+    return parity.run(
+        console,
+        rate=options.rate,
+        seconds=options.seconds or 60,
+        gateway_core=gateway,
+        load_core=load,
+    )
+
+
+def _accounts(options: argparse.Namespace, console: Console) -> int:
+    from bench import accounts
+
+    return accounts.main(_own_settings(options), console)
+
+
+def _keys(options: argparse.Namespace, console: Console) -> int:
+    from bench import many_keys
+
+    return many_keys.main(_own_settings(options), console)
+
+
+def _workers(options: argparse.Namespace, console: Console) -> int:
+    from bench import workers
+
+    return workers.main(_own_settings(options), console)
+
+
 _COMMANDS: Final = {
     "measure": _measure,
     "install": _install,
     "report": _report,
     "profile": _profile,
     "simulate": _simulate,
+    "accounts": _accounts,
+    "keys": _keys,
+    "workers": _workers,
     "reports": _reports,
+    "parity": _parity,
 }
 
 
@@ -156,13 +204,20 @@ def _write_docs(measured: results.Results, console: Console) -> None:
     console.print("written: bench/results.json, docs/benchmark.md, docs/benchmark.svg")
 
 
+def _own_settings(options: argparse.Namespace) -> run.Settings:
+    """For Manyways beside itself: what alternates more often needs less time."""
+    settings = replace(_settings(options), peers=(), seconds=options.seconds or 3)
+    os.sched_setaffinity(0, {settings.load_core})
+    return settings
+
+
 def _settings(options: argparse.Namespace) -> run.Settings:
     gateway, load = options.cores or _two_cores()
     chosen = [p for p in peers.PEERS if options.only is None or p.name in options.only]
     return run.Settings(
         peers=chosen,
         works=options.work or run.WORKS,
-        seconds=options.seconds,
+        seconds=options.seconds or 5,
         rounds=options.rounds,
         gateway_core=gateway,
         load_core=load,

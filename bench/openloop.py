@@ -11,6 +11,7 @@ Run as `python -m bench.openloop`, with a plan as JSON on stdin; latencies come 
 import asyncio
 import ctypes
 import gc
+import itertools
 import os
 import sys
 import time
@@ -28,13 +29,15 @@ _TFD_FLAGS = os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """`rate` requests a second for `seconds`, after `warmup` seconds that are not counted."""
+    """`rate` requests a second for `seconds`, after `warmup` seconds that are not counted. Where
+    there are `secrets`, each request has the next of them in place of the first."""
 
     port: int
     request: bytes
     rate: int
     seconds: float
     warmup: float
+    secrets: tuple[bytes, ...] = ()
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -102,7 +105,7 @@ class Answers(asyncio.Protocol):
         assert self.transport is not None
         self.intended = intended
         self._received = b""
-        self.transport.write(self._load.plan.request)
+        self.transport.write(self._load.next_request())
 
     def data_received(self, data: bytes) -> None:
         self._received += data
@@ -136,6 +139,7 @@ class Load:
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
+        self._secrets = itertools.cycle(plan.secrets)
         self.latencies: list[int] = []
         self.lateness: list[int] = []
         self.waiting: deque[int] = deque()
@@ -172,6 +176,13 @@ class Load:
         return Outcome(
             self.latencies, self.unanswered, self.wrong, late[len(late) * 99 // 100] if late else 0
         )
+
+    def next_request(self) -> bytes:
+        """What is sent next."""
+        plan = self.plan
+        if not plan.secrets:
+            return plan.request
+        return plan.request.replace(plan.secrets[0], next(self._secrets))
 
     def answered(self, intended: int, *, right: bool) -> None:
         self.wrong += not right

@@ -131,12 +131,11 @@ def _launch_nginx(place: Place) -> Launch:
 
 # --- Manyways ---------------------------------------------------------------------------------
 
+_MANYWAYS = Path(sys.executable).parent / "manyways"
 _MANYWAYS_TOML = """\
+{stores}
 [server]
 port = {port}
-
-[database]
-url = "sqlite:///{folder}/bench.db"
 
 [[providers]]
 name = "bench"
@@ -149,14 +148,25 @@ id = "{model}"
 """
 
 
-def _launch_manyways(place: Place) -> Launch:
-    program = Path(sys.executable).parent / "manyways"
+def manyways_config(place: Place, stores: str) -> Path:
+    """The file that sets Manyways up at a place; `stores` are its tables about where it keeps
+    keys and records, and whatever else is wanted."""
     toml = _MANYWAYS_TOML.format(
-        port=place.port, folder=place.folder, upstream=place.upstream_url, model=wire.MODEL
+        port=place.port, stores=stores, upstream=place.upstream_url, model=wire.MODEL
     )
-    config = place.write("manyways.toml", toml)
+    return place.write("manyways.toml", toml)
+
+
+def manyways_command(place: Place, config: Path, *, workers: int = 1) -> tuple[str | Path, ...]:
+    """What serves there."""
+    command = (_MANYWAYS, "serve", "--config", config, "--port", str(place.port))
+    return command if workers == 1 else (*command, "--workers", str(workers))
+
+
+def _launch_manyways(place: Place) -> Launch:
+    config = manyways_config(place, f'[database]\nurl = "sqlite:///{place.folder}/bench.db"\n')
     done = subprocess.run(
-        [program, "keys", "create", "--type", "admin", "--config", config, "--json"],
+        [_MANYWAYS, "keys", "create", "--type", "admin", "--config", config, "--json"],
         capture_output=True,
         text=True,
         timeout=60,
@@ -165,12 +175,12 @@ def _launch_manyways(place: Place) -> Launch:
     if done.returncode:
         raise Missing(f"manyways keys create failed: {done.stderr.strip()[-300:]}")
     key = json.loads(done.stdout)["key"]
-    command = (program, "serve", "--config", config, "--port", str(place.port))
+    command = manyways_command(place, config)
     return Launch(command=command, headers={"Authorization": f"Bearer {key}"})
 
 
 def _have_manyways() -> str:
-    if not (Path(sys.executable).parent / "manyways").is_file():
+    if not _MANYWAYS.is_file():
         raise Missing("not installed here: make install")
     return importlib.metadata.version("manyways")
 

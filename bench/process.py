@@ -8,7 +8,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -71,10 +71,10 @@ def come_first(pid: int) -> None:
 
 
 @contextmanager
-def pinned(core: int) -> Iterator[None]:
-    """What is started inside runs on this core, as does everything it starts itself."""
+def pinned(core: int, *more: int) -> Iterator[None]:
+    """What is started inside runs on this core, or these, as does everything it starts itself."""
     ours = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {core})
+    os.sched_setaffinity(0, {core, *more})
     try:
         yield
     finally:
@@ -105,7 +105,8 @@ def free_port() -> int:
 
 
 class Process:
-    """A running command and all its children, on one core. Use as `with`: it ends there.
+    """A running command and all its children, on one core, or on several. Use as `with`: it
+    ends there.
 
     Its output goes to `log`.
     """
@@ -115,6 +116,7 @@ class Process:
         command: Sequence[str | Path],
         *,
         core: int,
+        more_cores: Collection[int] = (),
         log: Path,
         environment: Mapping[str, str] | None = None,
         cwd: Path | None = None,
@@ -122,7 +124,7 @@ class Process:
         self.core = core
         self.log = log
         log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("wb") as output, pinned(core):
+        with log.open("wb") as output, pinned(core, *more_cores):
             self.started = time.monotonic()
             self._process = subprocess.Popen(
                 [*_dying_with_us(), *map(str, command)],
@@ -169,10 +171,15 @@ class Process:
 
     def pause(self) -> None:
         """Take it off its core, so that the next one has it alone."""
-        self._signal(signal.SIGSTOP)
+        self._signal_all(signal.SIGSTOP)
 
     def resume(self) -> None:
-        self._signal(signal.SIGCONT)
+        self._signal_all(signal.SIGCONT)
+
+    def come_first(self) -> None:
+        """As the function: for the sessions, too, that it has begun since."""
+        for pid in self.tree():
+            come_first(pid)
 
     def settle(self, limit: float = 60.0) -> bool:
         """Wait until it has worked off what was left to do; whether it did within `limit` s.
@@ -191,7 +198,7 @@ class Process:
 
     def stop(self) -> None:
         """End the whole tree: asked first, then made to. Never raises, may be called again."""
-        tree = self.tree()
+        sessions = {pid: _session(pid) for pid in self.tree()}
         self.resume()
         self._signal(signal.SIGTERM)
         try:
@@ -199,8 +206,8 @@ class Process:
         except subprocess.TimeoutExpired:
             pass
         finally:
-            for pid in tree:
-                _kill(pid, self._process.pid)
+            for pid, session in sessions.items():
+                _kill(pid, session)
             self._signal(signal.SIGKILL)
             self._process.wait(STOP_LIMIT)
 
@@ -214,6 +221,14 @@ class Process:
         trace: TracebackType | None,
     ) -> None:
         self.stop()
+
+    def _signal_all(self, number: signal.Signals) -> None:
+        """To the group, and to children that have left it."""
+        self._signal(number)
+        for pid in self.tree():
+            with contextlib.suppress(ProcessLookupError):
+                if os.getpgid(pid) != self.pid:
+                    os.kill(pid, number)
 
     def _signal(self, number: signal.Signals) -> None:
         try:
@@ -238,10 +253,14 @@ class Cores:
         return sum(map(_core_seconds, self._cores)) - ours
 
 
-def _kill(pid: int, session: int) -> None:
-    """End a straggler of ours. A process id that was given to a stranger meanwhile is spared."""
+def _session(pid: int) -> int | None:
     fields = _stat(pid)
-    if fields is None or int(fields[3]) != session:
+    return None if fields is None else int(fields[3])
+
+
+def _kill(pid: int, session: int | None) -> None:
+    """End a straggler of ours. A process id that was given to a stranger meanwhile is spared."""
+    if session is None or _session(pid) != session:
         return
     try:
         os.kill(pid, signal.SIGKILL)

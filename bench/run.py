@@ -3,7 +3,7 @@
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +30,8 @@ _BEFALLS_ONE: Final = (BenchError, OSError, subprocess.SubprocessError)
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What to measure. `gateway_core` is the gateway's alone; all else runs on `load_core`."""
+    """What to measure. `gateway_core` is the gateway's alone; the load and the upstream run on
+    `load_core`."""
 
     peers: Sequence[Peer]
     works: Sequence[str] = WORKS
@@ -38,6 +39,8 @@ class Settings:
     rounds: int = 3
     gateway_core: int = 0
     load_core: int = 1
+    more_cores: Collection[int] = ()
+    """More that the gateway may use."""
 
 
 class Run:
@@ -51,7 +54,8 @@ class Run:
         self._busy: dict[tuple[str, str], list[float]] = {}
         self._absent: dict[str, str] = {}
         self._foreign = 0.0
-        self._processes: list[Process] = []
+        self.processes: list[Process] = []
+        """Those that run, and are ours."""
         self._upstream_port = free_port()
         shutil.rmtree(WORK_FOLDER, ignore_errors=True)
         WORK_FOLDER.mkdir(parents=True)
@@ -62,7 +66,7 @@ class Run:
         self._say("installing the load generator and the peers (kept for the next time)")
         wrk = Wrk(settings.load_core, WORK_FOLDER)
         present = [peer for peer in settings.peers if self._have(peer)]
-        cores = Cores((settings.gateway_core, settings.load_core), self._processes)
+        cores = Cores((settings.gateway_core, settings.load_core), self.processes)
         load = Load(wrk=wrk, core=settings.load_core, seconds=settings.seconds, cores=cores)
         with self.upstream() as direct:
             if any(work in COLD for work in settings.works):
@@ -116,6 +120,7 @@ class Run:
         with self._process(
             launch.command,
             core=self._settings.gateway_core,
+            more_cores=self._settings.more_cores,
             folder=folder,
             environment=launch.environment,
             cwd=folder,
@@ -131,18 +136,25 @@ class Run:
         command: Sequence[str | Path],
         *,
         core: int,
+        more_cores: Collection[int] = (),
         folder: Path,
         cwd: Path,
         environment: Mapping[str, str] | None = None,
     ) -> Iterator[Process]:
         """A process that counts as ours for as long as it runs."""
-        log = folder / "output.log"
-        with Process(command, core=core, log=log, environment=environment, cwd=cwd) as process:
-            self._processes.append(process)
+        with Process(
+            command,
+            core=core,
+            more_cores=more_cores,
+            log=folder / "output.log",
+            environment=environment,
+            cwd=cwd,
+        ) as process:
+            self.processes.append(process)
             try:
                 yield process
             finally:
-                self._processes.remove(process)
+                self.processes.remove(process)
 
     def _check(self, subject: Subject) -> None:
         """See every word of a whole and of a streamed answer arrive, before anything counts."""

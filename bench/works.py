@@ -128,9 +128,11 @@ def _usage(subject: Subject, load: Load) -> Iterator[Callable[[], Usage]]:
 
 def latency(subject: Subject, load: Load) -> Reading:
     """Latencies in milliseconds at 500 answers a second, on a schedule nobody can slow down."""
+    target = subject.target
     plan = Plan(
-        port=subject.target.port,
-        request=subject.target.request(subject.question(stream=False)),
+        port=target.port,
+        request=target.request(subject.question(stream=False)),
+        secrets=() if target.secrets is None else tuple(target.secrets.read_bytes().split()),
         rate=RATE,
         seconds=load.seconds,
         warmup=WARMUP,

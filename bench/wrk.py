@@ -52,17 +52,21 @@ class Wrk:
         self._body = folder / "question.json"
 
     def run(self, target: Target, body: bytes, *, connections: int, seconds: float) -> Sample:
-        """Ask `target` the same thing again and again. Raises `Unloaded` if wrk fails."""
+        """Ask `target` the same thing again and again, with all its keys in turn, from the first
+        on. Raises `Unloaded` if wrk fails."""
         self._body.write_bytes(body)
         command = [str(self._program.path), "-t1", f"-c{connections}", f"-d{seconds:.0f}s"]
         command += ["--timeout", "30s", "-s", str(SCRIPT)]
         for name, value in target.headers.items():
             command += ["-H", f"{name}: {value}"]
+        environment = {**self._program.environment, "BENCH_BODY": str(self._body)}
+        if target.secrets is not None:
+            environment["BENCH_SECRETS"] = str(target.secrets)
         said = finished(
             [*command, target.url],
             core=self._core,
             limit=seconds + GRACE,
-            environment={**self._program.environment, "BENCH_BODY": str(self._body)},
+            environment=environment,
         )
         lines = [line for line in said.splitlines() if line.startswith(b'{"requests"')]
         if not lines:

@@ -28,5 +28,13 @@ def test_help_names_every_gateway_and_work(capsys: pytest.CaptureFixture[str]) -
         main(["--help"])
     assert ended.value.code == 0
     said = capsys.readouterr().out
-    for word in ("tensorzero", "litellm", "unary", "paced", "profile", "bench/results.json"):
+    for word in (
+        "tensorzero",
+        "litellm",
+        "unary",
+        "paced",
+        "profile",
+        "accounts",
+        "bench/results.json",
+    ):
         assert word in said

@@ -78,3 +78,23 @@ async def test_refusals_are_no_answers() -> None:
 )
 def test_an_answer_is_whole_when_its_framing_says_so(answer: bytes, whole: bool) -> None:
     assert is_whole(answer) is whole
+
+
+async def test_each_request_has_the_next_of_the_keys_in_place_of_the_first() -> None:
+    heard: list[bytes] = []
+
+    class Listener(Answerer):
+        def data_received(self, data: bytes) -> None:
+            heard.extend(data.split(b"key-")[1:])
+            super().data_received(data)
+
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(lambda: Listener(loop.time(), ANSWER), "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        request = b"POST / HTTP/1.1\r\nContent-Length: 0\r\nX-Key: key-1\r\n\r\n"
+        secrets = (b"key-1", b"key-2", b"key-3")
+        plan = Plan(port=port, request=request, rate=200, seconds=0.3, warmup=0.0, secrets=secrets)
+        await load(plan)
+    counts = [sum(one.startswith(digit) for one in heard) for digit in (b"1", b"2", b"3")]
+    assert counts == [20, 20, 20]

@@ -22,12 +22,23 @@ def _started(process: Process, *, processes: int) -> list[int]:
     return tree
 
 
-def _runs(pid: int) -> bool:
+def _state(pid: int) -> str:
+    """As in `/proc/PID/stat`; `Z` also where it is gone."""
     try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except OSError:
-        return False
-    return state != "Z"
+        return "Z"
+
+
+def _reaches(pid: int, *, stopped: bool) -> None:
+    deadline = time.monotonic() + 20
+    while (_state(pid) == "T") != stopped:
+        assert time.monotonic() < deadline
+        os.sched_yield()
+
+
+def _runs(pid: int) -> bool:
+    return _state(pid) != "Z"
 
 
 def test_children_are_counted_pinned_and_stopped_with_their_parent(tmp_path: Path) -> None:
@@ -43,6 +54,20 @@ def test_a_paused_process_can_be_stopped(tmp_path: Path) -> None:
     with Process(["sh", "-c", FOREVER], core=CORE, log=tmp_path / "log") as process:
         tree = _started(process, processes=2)
         process.pause()
+    assert not any(map(_runs, tree))
+
+
+def test_a_child_with_a_session_of_its_own_is_paused_and_stopped_too(tmp_path: Path) -> None:
+    command = ["sh", "-c", "setsid sleep 600 & echo started; wait"]
+    with Process(command, core=CORE, log=tmp_path / "log") as process:
+        tree = _started(process, processes=2)
+        child = tree[1]
+        while os.getsid(child) == process.pid:
+            os.sched_yield()
+        process.pause()
+        _reaches(child, stopped=True)
+        process.resume()
+        _reaches(child, stopped=False)
     assert not any(map(_runs, tree))
 
 
