@@ -212,7 +212,7 @@ class LimitsModel(RuleBasedStateMachine):
         requests = []
         if scope.id in self.unloaded:
             self.unloaded.discard(scope.id)
-            requests = self.past
+            requests = [(age, 1, amount) for age, amount in self.past]
             ledger.uses = [Use(self.now - age, amount) for age, amount in self.past]
             for per in {quota.per for quota in scope.allowance.quota}:
                 ledger.meter(per, self.wall).requests += len(self.past)

@@ -82,7 +82,7 @@ async def test_a_young_process_asks_what_was_admitted_before(
 ) -> None:
     limits = young_process(clocks, database)
     who = caller(Allowance(requests=3, window=60.0, tokens=100, tokens_window=60.0))
-    database.pasts["key:one"] = Past(requests=[(70.0, 50), (20.0, 30), (10.0, 20)])
+    database.pasts["key:one"] = Past(requests=[(70.0, 1, 50), (20.0, 1, 30), (10.0, 1, 20)])
     assert limits.admit(who, ANY) is None
     assert limits.peek(who) is None
 

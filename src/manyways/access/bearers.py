@@ -51,7 +51,7 @@ class Bearer:
         scope: Scope,
         now: float,
         wall: float,
-        requests: Sequence[tuple[float, int]] = (),
+        requests: Sequence[tuple[float, int, int]] = (),
         totals: Mapping[Period, tuple[int, int, float]] | None = None,
     ) -> None:
         """The scope's limits hold from now on. What was not counted here is taken from the
@@ -63,12 +63,12 @@ class Bearer:
             _change(self.requests, allowance.requests, allowance.window)
         elif allowance.requests and allowance.window:
             self.requests = Window(allowance.requests, allowance.window, ones=True)
-            self.requests.fill(now, [(age, 1) for age, _ in requests])
+            self.requests.fill(now, [(age, count) for age, count, _ in requests])
         if self.tokens is not None:
             _change(self.tokens, allowance.tokens, allowance.tokens_window)
         elif allowance.tokens and allowance.tokens_window:
             self.tokens = Window(allowance.tokens, allowance.tokens_window)
-            self.tokens.fill(now, requests)
+            self.tokens.fill(now, [(age, tokens) for age, _, tokens in requests])
         self.concurrent = allowance.concurrent or NO_LIMIT
         if allowance.quota and self.meters is None:
             self.meters = Meters()

@@ -60,10 +60,10 @@ class LimitReached(Refusal):
     `code` is `rate_limit_exceeded` (a window), `quota_exceeded` or `concurrent_requests`.
     """
 
-    def __init__(
-        self, code: str, message: str, *, retry_after: int, standing: Standing | None
-    ) -> None:
-        super().__init__(code, message, retry_after=retry_after)
+    def __init__(self, caller: Caller, obstacle: Obstacle, standing: Standing | None) -> None:
+        """`obstacle` is the one that keeps the caller waiting longest."""
+        super().__init__(obstacle.code, obstacle.message(caller), retry_after=obstacle.wait)
+        self.obstacle = obstacle
         self.standing = standing
 
 
@@ -118,12 +118,13 @@ class Totals(NamedTuple):
 class Past(Struct, kw_only=True):
     """What a scope used before this process counted it.
 
-    `requests` are those that count, in any order: how many seconds ago each was admitted, and
-    its tokens; as far back as the scope's longest window reaches. `totals` are of the current
+    `requests` are those that count, in any order and in slices of time: how many seconds ago the
+    latest of a slice was admitted, how many they were, and their tokens; as far back as the
+    scope's longest window reaches. `totals` are of the current
     period (as in `Totals`), for each that the scope has a quota of; an absent one is empty.
     """
 
-    requests: list[tuple[float, int]] = []
+    requests: list[tuple[float, int, int]] = []
     totals: Mapping[Period, tuple[int, int, float]] = {}
 
 
@@ -153,13 +154,6 @@ UNLIMITED: Final = Unlimited()
 def need_of(demand: Demand) -> Need:
     """The demand in the units that are counted, 1 at least of each."""
     return Need(min(max(demand.tokens, 1), MOST), max(billionths(demand.cost), 1), demand.fixed)
-
-
-def reached(caller: Caller, obstacle: Obstacle, standing: Standing | None) -> LimitReached:
-    """What the caller is told of the obstacle that keeps it waiting longest."""
-    return LimitReached(
-        obstacle.code, obstacle.message(caller), retry_after=obstacle.wait, standing=standing
-    )
 
 
 class _Held:
@@ -343,7 +337,7 @@ class LocalLimits:
         longest, window = max(obstacles, key=_wait)
         if window is not None:
             window.enqueue(now, int(longest.need))
-        return reached(caller, longest, _standing(bearers, now, wall))
+        return LimitReached(caller, longest, _standing(bearers, now, wall))
 
 
 def _wait(found: tuple[Obstacle, Window | None]) -> int:

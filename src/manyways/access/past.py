@@ -8,6 +8,7 @@ from typing import Final
 from sqlalchemy import Connection
 
 from manyways.access.limits import Past
+from manyways.access.windows import SLICES
 from manyways.store import usage
 from manyways.store.database import Database
 from manyways.types import Period, Scope
@@ -41,9 +42,9 @@ def _past(connection: Connection, scope: Scope, now: float) -> Past:
         allowance.window or 0.0 if allowance.requests else 0.0,
         allowance.tokens_window or 0.0 if allowance.tokens else 0.0,
     )
-    admitted = usage.recent(connection, scope.id, now - span) if span else []
+    admitted = usage.recent(connection, scope.id, now - span, span / SLICES) if span else []
     return Past(
-        requests=[(now - moment, tokens) for moment, tokens in admitted],
+        requests=[(now - moment, count, tokens) for moment, count, tokens in admitted],
         totals={
             period: usage.totals(connection, scope.id, beginning(period, now))
             for period in {quota.per for quota in allowance.quota}

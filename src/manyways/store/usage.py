@@ -1,6 +1,7 @@
 """The account of usage: records become rows and sums, each exactly once; what a limit has to
 know of the past."""
 
+import math
 import re
 import time
 from bisect import bisect_right
@@ -104,12 +105,17 @@ def totals(connection: Connection, scope_id: str, since: int | None) -> Totals:
     return Totals(int(requests), int(tokens), float(cost))
 
 
-def recent(connection: Connection, scope_id: str, since: float) -> list[tuple[float, int]]:
-    """When each request of a scope began that counts (Unix seconds) and its tokens, of those
-    that came at `since` or later; oldest first."""
+def recent(
+    connection: Connection, scope_id: str, since: float, slice_: float
+) -> list[tuple[float, int, int]]:
+    """The requests of a scope that count, of those that came at `since` or later: in slices of
+    time that are no longer than `slice_` seconds, when the latest of each began (Unix seconds),
+    how many there were, and their tokens; oldest first."""
     rows = usage_stats.c
+    digits = max(0, 12 - int(math.log(max(1.0, slice_ * 1000), 16)))
+    slices = func.substr(rows.id, 1, digits + (digits > _BEFORE_THE_DASH))
     found = connection.execute(
-        select(rows.created_at, rows.total_tokens)
+        select(func.max(rows.created_at), func.count(), func.sum(rows.total_tokens))
         .where(
             _of_scope(usage_stats, scope_id),
             rows.id >= first_of(since),
@@ -117,9 +123,16 @@ def recent(connection: Connection, scope_id: str, since: float) -> list[tuple[fl
             rows.status_code < 500,
             or_(rows.error_code.is_(None), rows.error_code.not_in(sorted(_OURS))),
         )
-        .order_by(rows.id)
+        .group_by(slices)
+        .order_by(slices)
     )
-    return [(at.replace(tzinfo=UTC).timestamp(), int(tokens)) for at, tokens in found]
+    return [
+        (at.replace(tzinfo=UTC).timestamp(), int(count), int(tokens)) for at, count, tokens in found
+    ]
+
+
+_BEFORE_THE_DASH: Final = 8
+"""Digits of an id's moment, which is 12 in milliseconds, before its first dash."""
 
 
 def first_of(moment: float) -> str:
