@@ -63,6 +63,27 @@ def test_check_tells_what_is_worth_a_look_and_succeeds(folder: Path) -> None:
     ]
 
 
+def test_check_tells_which_models_a_quota_in_money_does_not_count(folder: Path) -> None:
+    models = "".join(f'[[providers.models]]\nid = "m{number}"\n' for number in range(7))
+    priced = '[[providers.models]]\nid = "priced"\npricing = { completion = 0.001 }\n'
+    text = (
+        '[[keys.types.team.quota]]\ncost = 20.0\nper = "month"\n'
+        '[[accounts.quota]]\nrequests = 5\nper = "day"\n'
+        '[[providers]]\nname = "P"\nprotocol = "openai"\nbase_url = "http://p.example/v1"\n'
+    )
+    file = folder / "manyways.toml"
+
+    file.write_text(text + priced + models)
+    told = CliRunner().invoke(app, ["check"]).stdout.splitlines()
+    (doubt,) = told[1:]
+    assert doubt == (
+        "Worth a look: keys.types.team.quota[0].cost (line 2) counts what has a price."
+        " Models without `pricing` cost nothing: P/m0, P/m1, P/m2, P/m3, P/m4 and 2 more."
+    )
+    file.write_text(text + priced)
+    assert len(CliRunner().invoke(app, ["check"]).stdout.splitlines()) == 1
+
+
 def test_check_tells_every_problem_and_fails(folder: Path) -> None:
     (folder / "manyways.toml").write_text("[server]\nprot = 1\nhost = 5\n")
 

@@ -101,6 +101,7 @@ class TestPostgres:
             ("postgresql://user:12/hunter2@host/db", "%2F"),
             ("postgresql://host/db?password=hunter2@", "%40"),
             ("postgresql://user:hunter2%zz@host/db", "%25"),
+            ("postgresql://user:hunt er2@host/db", "a blank %20"),
             ("postgresql://user:hunter2:@host:port/db", "write postgresql://"),
             ("postgresql://user:hunter2@host/db?colour=red", "options of libpq"),
             ("postgresql:user:hunter2@host/db", "postgresql://user:password@"),
