@@ -78,6 +78,8 @@ KINDS: Final[Mapping[str, Kind]] = {
     "leaves at once": Kind(lambda n: _chat("slow", n), leaves=0),
     "leaves a stream": Kind(lambda n: _chat("slow", n, stream=True), leaves=2),
 }
+_BEFORE_THE_KEY: Final = (b'"shutting_down"', b'"server_error"')
+"""503s while nobody knows whose key it is: the gateway stops, or cannot look it up in time."""
 _WEIGHTS: Final = [1 if kind.rare else 100 for kind in KINDS.values()]
 MODELS: Final = ("m", "large", "busy", "cut", "wrong", "slow")
 
@@ -207,8 +209,8 @@ class Callers:
                         return
             if streamed and not _ended(heard):
                 return
-        if answer.status == 503 and b'"shutting_down"' in heard:
-            return  # which is said before anybody looks at the key
+        if answer.status == 503 and any(code in heard for code in _BEFORE_THE_KEY):
+            return
         if answer.status not in kind.statuses:
             self.failures.append(f"{what}: {answer.status} {heard[-300:]!r}")
         told = _told(heard, streamed=streamed)

@@ -69,9 +69,11 @@ class Place:
 
 
 def config(wall: ChatWall) -> str:
-    """One provider with two models, each token of an answer for a cent; keys without limits."""
+    """One provider with two models, each token of an answer for a cent; keys without limits.
+    As one type limits tokens, what counts them is loaded at the start."""
     return (
-        "[keys.types.open]\n[routing]\nretries = 0\n"
+        "[keys.types.open]\n[keys.types.counted]\ntokens = 1\ntokens_window = '1h'\n"
+        "[routing]\nretries = 0\n"
         + provider(wall.wall.url, "broken", "m")
         + "pricing = { prompt = 0.0, completion = 0.01 }\n"
     )
