@@ -2,9 +2,11 @@
 
 import asyncio
 import contextlib
+import random
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import pytest
 
 from manyways.access.limits import Demand, LimitReached, Load, Past, Reservation, Totals
 from manyways.access.shared_limits import SharedLimits
-from manyways.errors import StoreError
+from manyways.errors import Refusal, StoreError
 from manyways.store.redis_link import LIMIT
 from manyways.store.shared import Shared
 from manyways.types import Allowance, Caller, Quota, Scope
@@ -203,6 +205,71 @@ async def test_who_leaves_while_it_asks_takes_nothing(valkey: Valkey) -> None:
                 pass
 
 
+async def test_whoever_leaves_at_whatever_moment_leaves_nothing_behind(valkey: Valkey) -> None:
+    chance = random.Random(1)
+    who = caller(
+        requests=10**6, window=60.0, concurrent=5, tokens=10**6, tokens_window=60.0,
+        quota=(Quota(tokens=10**6, per="day"),),
+    )  # fmt: skip
+    settled = 0
+
+    async def request(limits: SharedLimits) -> None:
+        nonlocal settled
+        held = await limits.reserve(who, Demand(tokens=10))
+        try:
+            await asyncio.sleep(chance.random() * 0.005)
+        finally:
+            held.settle(counted=True, tokens=1, cost=0.0)
+            settled += 1
+
+    async with nodes(valkey.url) as both:
+        for turn in range(150):
+            if turn % 50 == 10:
+                valkey.ask("SCRIPT", "FLUSH")
+            tasks = [asyncio.create_task(request(both[number % 2])) for number in range(6)]
+            for task in tasks:
+                for _ in range(chance.randrange(4)):
+                    await asyncio.sleep(0)
+                if chance.random() < 0.6:
+                    task.cancel()
+            await asyncio.sleep(chance.random() * 0.004)
+            for task in tasks:
+                if chance.random() < 0.3:
+                    task.cancel()
+            ends = await asyncio.gather(*tasks, return_exceptions=True)
+            assert all(
+                end is None or isinstance(end, LimitReached | asyncio.CancelledError)
+                for end in ends
+            )
+        await eventually(lambda: not any(limits._held for limits in both))
+        for name in ("manyways:{a}:key:a:running", "manyways:{a}:key:a:held-day"):
+            await eventually(partial(_is_empty, valkey, name))
+        used = valkey.ask("HMGET", "manyways:{a}:key:a:used-day", "requests", "tokens", "cost")
+        assert used == [str(settled), str(settled), "0"]
+
+
+def _is_empty(valkey: Valkey, name: str) -> bool:
+    return bool(valkey.ask("ZCARD", name) == 0)
+
+
+async def test_who_leaves_while_redis_hangs_takes_nothing_when_it_goes_on(valkey: Valkey) -> None:
+    who = caller(concurrent=1, quota=(Quota(tokens=100),))
+    async with nodes(valkey.url, 1) as (limits,):
+        (await limits.reserve(who, Demand())).settle(counted=False, tokens=0, cost=0.0)
+        await eventually(lambda: bool(valkey.ask("ZCARD", "manyways:{a}:key:a:running") == 0))
+        valkey.pause()
+        asking = asyncio.create_task(limits.reserve(who, Demand(tokens=100)))
+        await asyncio.sleep(0.1)
+        asking.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asking
+        await eventually(lambda: limits._shared.away)
+        valkey.resume()
+        await eventually(lambda: not limits._shared.away and not limits._unsettled)
+        held, _ = await asked([limits], who, 1, Demand(tokens=100, fixed=True))
+        assert held
+
+
 async def test_a_node_that_died_gives_back_its_places_and_one_that_lives_keeps_them(
     valkey: Valkey,
 ) -> None:
@@ -285,8 +352,14 @@ async def test_without_redis_quotas_are_closed_and_windows_go_on_with_each_nodes
         getattr(valkey, how)()
         began = time.monotonic()
         for limits in (one, other):
-            with pytest.raises(StoreError, match="quota"):
+            with pytest.raises(Refusal) as caught:
                 await limits.reserve(quota, Demand())
+            told = caught.value
+            assert (told.code, told.status, told.retry_after) == ("server_error", 503, 5)
+            assert told.message == (
+                "The quota of the API key ending in abcd cannot be looked up at the moment."
+                " Ask again in 5 s."
+            )
         assert time.monotonic() - began < 2 * (LIMIT + SLACK)
         began = time.monotonic()
         assert len((await asked([one], window, 100))[0]) == 3, "15 are its share, 12 were let in"
@@ -298,7 +371,7 @@ async def test_without_redis_quotas_are_closed_and_windows_go_on_with_each_nodes
         getattr(valkey, undo)()
 
         async def healed() -> bool:
-            with contextlib.suppress(StoreError):
+            with contextlib.suppress(Refusal):
                 await one.reserve(quota, Demand())
                 await other.reserve(quota, Demand())
                 return True
@@ -307,6 +380,53 @@ async def test_without_redis_quotas_are_closed_and_windows_go_on_with_each_nodes
         async with asyncio.timeout(5.0):
             while not await healed():  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
+
+
+async def test_without_redis_the_limit_is_told_and_what_this_node_may_let_in_of_it(
+    valkey: Valkey,
+) -> None:
+    account = Scope(id="account:a", allowance=Allowance(requests=13, window=60.0))
+    key = Scope(id="key:a", allowance=Allowance(requests=10, window=30.0))
+    both = Caller(key_id="a", key_type="full", last4="abcd", account_id="a", scopes=(key, account))
+    crowded = caller("crowded", concurrent=4)
+    tokens = caller("tokens", tokens=1000, tokens_window=60.0)
+    async with nodes(valkey.url) as (one, other):
+        await eventually(lambda: one.nodes == other.nodes == 2)
+        held, _ = await asked([one], both, 2)
+        valkey.kill()
+        await eventually(lambda: one._shared.away)
+        held, refused = await asked([one], both, 5)
+        assert [one.standing and one.standing[:2] for one in held] == [(10, 2), (10, 1), (10, 0)]
+        assert one.peek(both) == held[-1].standing
+        assert refused[0].standing == held[-1].standing
+        assert refused[0].message == (
+            "The API key ending in abcd may make 10 requests in any 30 seconds, at the moment only"
+            " 5 of them on this gateway, as the gateways cannot reach each other, and has done so."
+            f" Ask again in {refused[0].retry_after} s."
+        )
+        _, refused = await asked([one], crowded, 3)
+        assert refused[0].message == (
+            "The API key ending in abcd may have 4 requests running at once, at the moment only"
+            " 2 of them on this gateway, as the gateways cannot reach each other, and has."
+            " Ask again when one of them is over."
+        )
+        _, refused = await asked([one], tokens, 2, Demand(tokens=300))
+        assert refused[0].message == (
+            "The API key ending in abcd may use 1,000 tokens in any minute, at the moment only"
+            " 500 of them on this gateway, as the gateways cannot reach each other;"
+            " 300 tokens are used or reserved, and this request may take 300 tokens."
+            " Ask again in 60 s."
+        )
+
+
+async def test_a_node_that_is_alone_has_the_whole_limit_without_redis(valkey: Valkey) -> None:
+    who = caller(requests=3, window=60.0)
+    async with nodes(valkey.url, 1) as (limits,):
+        valkey.kill()
+        await eventually(lambda: limits._shared.away)
+        held, refused = await asked([limits], who, 4)
+        assert len(held) == 3
+        assert "may make 3 requests in any minute, and has done so." in refused[0].message
 
 
 @pytest.mark.parametrize("how", ["kill", "pause"])
@@ -342,7 +462,7 @@ async def test_what_could_not_be_settled_is_settled_when_redis_is_back(
         held, _ = await asked([limits], who, 2, Demand(tokens=50))
         valkey.pause()
         held[0].settle(counted=True, tokens=10, cost=0.0)
-        with pytest.raises(StoreError):
+        with pytest.raises(Refusal, match="cannot be looked up"):
             await limits.reserve(who, Demand())
         held[1].settle(counted=True, tokens=20, cost=0.0)
         valkey.resume()
@@ -365,6 +485,22 @@ async def test_places_of_requests_that_run_are_taken_again_when_redis_lost_them(
         async with asyncio.timeout(5.0):
             while (await asked([other], who, 1))[0]:  # noqa: ASYNC110
                 await asyncio.sleep(0.02)  # until the other has found it again, too
+
+
+async def test_what_runs_while_redis_loses_its_memory_counts_when_it_is_over(
+    valkey: Valkey,
+) -> None:
+    who = caller(quota=(Quota(tokens=1000, per="day"),))
+    async with nodes(valkey.url, 1) as (limits,):
+        held, _ = await asked([limits], who, 1, Demand(tokens=100))
+        valkey.ask("FLUSHALL")
+        other, _ = await asked([limits], who, 1, Demand(tokens=10))
+        held[0].settle(counted=True, tokens=900, cost=0.5)
+        other[0].settle(counted=True, tokens=10, cost=0.25)
+        meter = "manyways:{a}:key:a:used-day"
+        fields = "requests", "tokens", "cost"
+        used = ["2", "910", "750000000"]
+        await eventually(lambda: bool(valkey.ask("HMGET", meter, *fields) == used))
 
 
 async def test_a_node_that_leaves_is_not_counted_any_more(valkey: Valkey) -> None:

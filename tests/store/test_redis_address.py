@@ -66,5 +66,15 @@ def test_what_is_wrong_with_an_address_is_said(url: str, words: str) -> None:
         parse(url)
 
 
-def test_an_address_shows_no_password() -> None:
-    assert "word" not in repr(parse("redis://ada:word@host:6379/0"))
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("redis://ada:word@host", "redis://host:6379/0"),
+        ("rediss://:word@[::1]:7000/3", "rediss://[::1]:7000/3"),
+        ("redis+cluster://:word@a,b:7000", "redis+cluster://a:6379,b:7000"),
+        ("rediss+sentinel://ada:word@a,b/main", "rediss+sentinel://a:26379,b:26379/main"),
+    ],
+)
+def test_an_address_is_shown_without_user_and_password(url: str, shown: str) -> None:
+    assert str(parse(url)) == shown
+    assert repr(parse(url)) == f"<Address {shown}>"

@@ -12,6 +12,9 @@ Kind = Literal["requests", "tokens", "cost"]
 NEVER: Final = 86400
 """Seconds to wait for what does not renew by itself: somebody may have raised it by then."""
 
+LOOKED_UP_WITHIN: Final = 5
+"""Seconds to wait where it cannot be looked up what was used."""
+
 _UNITS = ((86400, "day"), (3600, "hour"), (60, "minute"), (1, "second"))
 
 
@@ -20,7 +23,8 @@ class Obstacle(Struct, frozen=True, kw_only=True):
 
     `limit`, `used` (what runs has reserved included) and `need` are of `kind`, costs in USD.
     One of `length` (of a window, seconds) and `per` (of a quota) is set; neither is where
-    requests run at once. `wait` is in whole seconds.
+    requests run at once. `wait` is in whole seconds. `share` is what this gateway may let in of
+    `limit` where it cannot ask the others.
     """
 
     scope: Scope
@@ -31,6 +35,7 @@ class Obstacle(Struct, frozen=True, kw_only=True):
     wait: int
     length: float | None = None
     per: Period | None = None
+    share: float | None = None
 
     @property
     def code(self) -> str:
@@ -41,12 +46,18 @@ class Obstacle(Struct, frozen=True, kw_only=True):
     def message(self, caller: Caller) -> str:
         """Whose limit it is, its numbers, and what to do."""
         who = _who(self.scope, caller)
+        share = ""
+        if self.share is not None:
+            share = (
+                f", at the moment only {self.share:,} of them on this gateway,"
+                " as the gateways cannot reach each other"
+            )
         if self.length is None and self.per is None:
             return (
-                f"{who} may have {self.limit:,} requests running at once, and has."
+                f"{who} may have {self.limit:,} requests running at once{share}, and has."
                 " Ask again when one of them is over."
             )
-        allowed = f"{who} may {_allowed(self.kind, self.limit, self.length, self.per)}"
+        allowed = f"{who} may {_allowed(self.kind, self.limit, self.length, self.per)}{share}"
         if self.kind == "requests":
             done = ", and has done so."
         else:
@@ -71,6 +82,17 @@ def check_size(caller: Caller, tokens: int, cost: float) -> None:
                 raise _too_large(caller, scope, "tokens", quota.tokens, tokens, per=quota.per)
             if quota.cost is not None and cost > quota.cost:
                 raise _too_large(caller, scope, "cost", quota.cost, cost, per=quota.per)
+
+
+def quota_unknown(caller: Caller, scope: Scope) -> Refusal:
+    """Nobody can say at the moment what the scope has used of its quota."""
+    return Refusal(
+        "server_error",
+        f"The quota of {_who(scope, caller, inside=True)} cannot be looked up at the moment."
+        f" Ask again in {LOOKED_UP_WITHIN} s.",
+        status=503,
+        retry_after=LOOKED_UP_WITHIN,
+    )
 
 
 def _too_large(

@@ -8,7 +8,7 @@ While Redis is away, nothing waits for it:
 
     requests and tokens a window    each node lets in its share: the limit divided by the nodes
     concurrent                      the same
-    quotas                          nothing is let in: `StoreError`
+    quotas                          nothing is let in: `Refusal`, 503
 
 Every node counts what it lets in itself in memory, too, so that its share is not handed out anew
 when Redis goes away in the middle of a window.
@@ -24,23 +24,23 @@ from importlib import resources
 from typing import Any, Final
 
 import structlog
+from msgspec.structs import replace
 
 from manyways.access.limits import (
     UNLIMITED,
     Demand,
+    LimitReached,
     Load,
     LocalLimits,
     Past,
     Reservation,
     Standing,
     need_of,
-    reached,
 )
 from manyways.access.meters import BILLION, MOST, Need, billionths
-from manyways.access.obstacles import check_size
+from manyways.access.obstacles import check_size, quota_unknown
 from manyways.access.shared_plan import Plan, Row
 from manyways.access.windows import span_of
-from manyways.errors import StoreError
 from manyways.store.shared import Away, Script, Shared, key
 from manyways.types import Caller, Scope
 
@@ -130,7 +130,7 @@ class SharedLimits:
         return None if caller.scopes else UNLIMITED
 
     async def reserve(self, caller: Caller, demand: Demand) -> Reservation:
-        """As in `Limits`. Raises `StoreError` also for a quota while Redis is away."""
+        """As in `Limits`. Raises `Refusal` (503) for a quota while Redis is away."""
         if not caller.scopes:
             return UNLIMITED
         if demand.fixed:
@@ -145,11 +145,9 @@ class SharedLimits:
         except Away as away:
             if plan.held and not away_before:
                 self._void(plan, name)
-            if plan.has_quota:
-                raise StoreError(f"the quota cannot be looked up: {away}") from away
-            nearby = self._near.admit(plan.share(self.nodes), near)
-            assert nearby is not None  # noqa: S101  (it has nothing to load)
-            return nearby
+            if plan.quota is not None:
+                raise quota_unknown(caller, plan.quota) from away
+            return self._reserve_alone(plan, near)
         held.nearby = self._near.admit(plan.share(0), near)
         return held
 
@@ -208,7 +206,7 @@ class SharedLimits:
                 if row.kind == "tokens":
                     amount = min(amount, row.limit)
                 obstacle = row.obstacle(kind, int(used), amount, wait)
-                raise reached(plan.caller, obstacle, plan.standing)
+                raise LimitReached(plan.caller, obstacle, plan.standing)
             unknown = answer[1:]
             for number, start in zip(unknown[::2], unknown[1::2], strict=True):
                 await self._seed(plan.rows[number], start)
@@ -221,9 +219,36 @@ class SharedLimits:
             self._due.append((asyncio.get_running_loop().time() + self._lease / RENEWALS, name))
         return _Held(self, plan, name, answer[2])
 
-    def _orphaned(self, plan: Plan, name: str, answer: list[Any]) -> None:
+    def _reserve_alone(self, plan: Plan, demand: Demand) -> Reservation:
+        """Of this node's share, while nobody can be asked."""
+        share = plan.share(self.nodes)
+        try:
+            taken = self._near.admit(share, demand)
+        except LimitReached as refusal:
+            plan.standing = self._standing_alone(plan, share)
+            obstacle = plan.whole(refusal.obstacle)
+            raise LimitReached(plan.caller, obstacle, plan.standing) from None
+        assert taken is not None  # noqa: S101  (it has nothing to load)
+        plan.standing = self._standing_alone(plan, share)
+        return _Alone(taken, plan.standing)
+
+    def _standing_alone(self, plan: Plan, share: Caller) -> Standing | None:
+        """What is left of shares, and the limits they are of."""
+        limits = {scope.id: scope.allowance.requests for scope in plan.caller.scopes}
+        told = []
+        for scope in share.scopes:
+            standing = self._near.peek(replace(share, scopes=(scope,)))
+            limit = limits[scope.id]
+            if standing is not None and limit:
+                told.append(standing._replace(limit=limit))
+        return min(told, key=lambda one: one.remaining, default=None)
+
+    def _orphaned(self, plan: Plan, name: str, answer: Any) -> None:
         """Its caller had left when the reservation came."""
-        if answer[0] == b"in":
+        if isinstance(answer, Away):
+            if plan.held:
+                self._void(plan, name)
+        elif answer[0] == b"in":
             self._taken(plan, name, answer).settle(counted=False, tokens=0, cost=0.0)
 
     async def _seed(self, row: Row, start: int) -> None:
@@ -275,8 +300,7 @@ class SharedLimits:
         self._again(plan, words, sent=False)
 
     def _again(self, plan: Plan, words: list[Any], *, sent: bool) -> None:
-        if sent:
-            words[5] = words[5] or 1
+        words[5] = words[5] or (1 if sent else 3)
         if len(self._unsettled) < WAITING:
             self._unsettled.append((plan, words))
         else:
@@ -292,7 +316,7 @@ class SharedLimits:
             try:
                 await self._shared.run(SETTLE, plan.keys, *words)
             except Away:
-                words[5] = words[5] or 1
+                words[5] = 2 if words[5] == 2 else 1
                 raise
             self._unsettled.popleft()
 
@@ -348,6 +372,19 @@ class _Held:
         if self.nearby is not None:
             self.nearby.settle(counted=counted, tokens=tokens, cost=cost)
         self._limits.settle(self, counted=counted, tokens=tokens, cost=cost)
+
+
+class _Alone:
+    """A `Reservation` of a share."""
+
+    __slots__ = ("_taken", "standing")
+
+    def __init__(self, taken: Reservation, standing: Standing | None) -> None:
+        self._taken = taken
+        self.standing = standing
+
+    def settle(self, *, counted: bool, tokens: int, cost: float) -> None:
+        self._taken.settle(counted=counted, tokens=tokens, cost=cost)
 
 
 def _standing(limit: int, remaining: int, reset: int) -> Standing | None:

@@ -7,6 +7,8 @@ with all its keys, wherever a cluster keeps them.
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal, NamedTuple
 
+from msgspec.structs import replace
+
 from manyways.access.limits import Standing
 from manyways.access.meters import BILLION, Rule
 from manyways.access.obstacles import Kind, Obstacle
@@ -58,10 +60,10 @@ class Row(NamedTuple):
 
 class Plan:
     """A caller's limits. `held` are the rows that a node has to renew while a request runs;
-    `settles` says whether there is anything to settle for a request that counts. `standing` is
-    what was told last."""
+    `settles` says whether there is anything to settle for a request that counts. `quota` is the
+    first scope that has one. `standing` is what was told last."""
 
-    __slots__ = ("_near", "caller", "has_quota", "held", "keys", "rows", "settles", "standing",
+    __slots__ = ("_near", "caller", "held", "keys", "quota", "rows", "settles", "standing",
                  "words")  # fmt: skip
 
     def __init__(self, caller: Caller) -> None:
@@ -73,7 +75,7 @@ class Plan:
         self.held = tuple(
             number for number, row in enumerate(self.rows) if row.kind in {"running", "quota"}
         )
-        self.has_quota = any(row.kind == "quota" for row in self.rows)
+        self.quota = next((row.scope for row in self.rows if row.kind == "quota"), None)
         self.settles = any(row.kind != "requests" for row in self.rows)
         self.standing: Standing | None = None
         self._near: dict[int, Caller] = {}
@@ -98,6 +100,15 @@ class Plan:
             if len(self._near) > 2:  # the number of nodes has changed: the oldest goes
                 del self._near[next(number for number in self._near if number not in (0, nodes))]
         return found
+
+    def whole(self, obstacle: Obstacle) -> Obstacle:
+        """A share in the way, told as the limit that it is a share of."""
+        kind = "running" if obstacle.length is None else obstacle.kind
+        of = obstacle.scope.id
+        row = next(row for row in self.rows if row.kind == kind and row.scope.id == of)
+        if obstacle.limit == row.limit:
+            return obstacle
+        return replace(obstacle, scope=row.scope, limit=row.limit, share=obstacle.limit)
 
     def settling(self, taken: Sequence[bytes]) -> tuple[Any, ...]:
         """The rows with what was taken of each."""

@@ -46,7 +46,14 @@ class Address(Struct, frozen=True, kw_only=True):
 
     def __repr__(self) -> str:
         """Without the password: whatever is printed ends in a log."""
-        return f"<Address {self.kind} {','.join(map(str, self.servers))}>"
+        return f"<Address {self}>"
+
+    def __str__(self) -> str:
+        """As it is written, without user and password."""
+        scheme = "rediss" if self.tls else "redis"
+        kind = "" if self.kind == "single" else f"+{self.kind}"
+        path = {"single": f"/{self.db}", "cluster": "", "sentinel": f"/{self.name}"}[self.kind]
+        return f"{scheme}{kind}://{','.join(map(str, self.servers))}{path}"
 
 
 def parse(url: str) -> Address:

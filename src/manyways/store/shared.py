@@ -138,7 +138,8 @@ class Shared:
     ) -> Any:
         """What a script returns. All keys carry one tag. Raises `Away` as `ask` does.
 
-        `orphaned` is called with what it returned where the one who asked was cancelled.
+        `orphaned` is called with what it returned, or with `Away`, where the one who asked was
+        cancelled: then nobody else hears whether it has happened.
         """
         rest = (len(keys), *keys, *arguments)
         answer = await self._answer(keys[0], ("EVALSHA", script.digest, *rest), orphaned)
@@ -274,7 +275,7 @@ class Shared:
             self._gone(str(away))
             return
         if self._away:
-            log.info("redis is there", server=repr(self._address))
+            log.info("redis is there", server=str(self._address))
         changed, self._away = changed or bool(self._away), ""
         if changed:
             for callback in self._back:
@@ -410,7 +411,7 @@ class Shared:
 
 
 def _adopt(orphaned: Callable[[Any], None], sent: "asyncio.Future[Any]") -> None:
-    if not sent.cancelled() and not isinstance(sent.result(), Exception):
+    if not sent.cancelled() and not isinstance(sent.result(), ReplyError):
         orphaned(sent.result())
 
 

@@ -5,10 +5,11 @@
 --
 -- `again` is 1 where it may have been done before. Slots and quotas know that. Windows do not, so
 -- they are left as they are: a little too strict, and not for long. It is 2 where nobody knows
--- whether anything was reserved: then what was taken is not said, and is looked for by the id.
+-- whether anything was reserved: then what was taken is not said, and is looked for by the id. It
+-- is 3 where it had to wait: its record may be among those that a quota was begun from.
 
 local id, counted, tokens, cost = ARGV[2], ARGV[3] == '1', tonumber(ARGV[4]), tonumber(ARGV[5])
-local again, doubted = ARGV[6] ~= '0', ARGV[6] == '2'
+local again, doubted, at_once = ARGV[6] == '1' or ARGV[6] == '2', ARGV[6] == '2', ARGV[6] == '0'
 
 local function correct_window(key, limit, length, place, by)
     if again or by == 0 then return end
@@ -29,13 +30,16 @@ local function settle_meter(key, held, per, holding)
     local some, money, start = string.match(holding, '^[^:]*:(%d+):(%d+):(%d+)$')
     local kept = redis.call('ZREM', held, holding) == 1
     local lost = not kept and redis.call('ZREM', held, holding .. ':lost') == 1
-    if not (kept or lost) then return end
+    -- Where neither is there, all was forgotten, and the meter begun anew without this request.
+    local forgotten = not (kept or lost)
+    if forgotten and not at_once then return end
     local m = meter(key, held, per)
     if m.start ~= tonumber(start) then return end
     if kept then
         m.tokens, m.cost = m.tokens - some, m.cost - money
     end
     m.tokens, m.cost = m.tokens + tokens, m.cost + cost
+    if forgotten then m.requests = m.requests + 1 end
     if not counted then m.requests = m.requests - 1 end
     m.changed = true
     record(m)
