@@ -185,12 +185,6 @@ def test_what_is_given_without_effect_is_said(folder: Folder) -> None:
     assert settings.not_yet == ("catalog.refresh: models are not verified yet",)
 
 
-def test_names_of_key_types_may_hold_anything(folder: Folder) -> None:
-    settings = folder.load('[keys.types."a.b"]\nconcurrent = 1')
-
-    assert settings.keys.types["a.b"].concurrent == 1
-
-
 def test_a_limit_that_is_built_in_can_be_lifted(folder: Folder) -> None:
     settings = folder.load('[keys.types.full]\nlifetime = "none"\nrequests = "none"')
 

@@ -1,4 +1,4 @@
-"""Quotas, in all the ways they may be written."""
+"""Key types and quotas, in all the ways they may be written."""
 
 from pathlib import Path
 
@@ -32,3 +32,9 @@ def test_a_quota_may_be_a_number_a_table_or_a_list(folder: Folder) -> None:
 def test_a_quota_of_nothing_is_told(folder: Folder) -> None:
     [problem] = folder.problems('[accounts]\nquota = { per = "day" }')
     assert "says no amount" in problem
+
+
+def test_names_of_key_types_may_hold_anything(folder: Folder) -> None:
+    settings = folder.load('[keys.types."a.b"]\nconcurrent = 1')
+
+    assert settings.keys.types["a.b"].concurrent == 1
