@@ -149,10 +149,13 @@ class Unlimited:
 
 
 UNLIMITED: Final = Unlimited()
+_LEAST: Final = Need(1, 1, fixed=False)
 
 
 def need_of(demand: Demand) -> Need:
     """The demand in the units that are counted, 1 at least of each."""
+    if not (demand.tokens or demand.cost or demand.fixed):
+        return _LEAST
     return Need(min(max(demand.tokens, 1), MOST), max(billionths(demand.cost), 1), demand.fixed)
 
 
@@ -167,7 +170,8 @@ class _Held:
 
     def settle(self, *, counted: bool, tokens: int, cost: float) -> None:
         shares, self._shares = self._shares, []
-        tokens = min(max(tokens, 0), MOST)
+        if not 0 <= tokens <= MOST:
+            tokens = min(max(tokens, 0), MOST)
         amount = billionths(cost)
         for share in shares:
             share.settle(counted, tokens, amount)
