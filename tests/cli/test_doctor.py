@@ -180,9 +180,31 @@ def test_a_wrong_configuration_is_told_whole(tmp_path: Path) -> None:
     assert "manyways.toml:3" in found["configuration"]["detail"]
 
 
+def test_redis_is_looked_at_where_there_is_one(tmp_path: Path, port: int, wall: Wall) -> None:
+    wall.answer = LISTED
+    away = "postgresql://manyways@127.0.0.1:1/manyways"
+    meeting = f'[database]\nurl = "{away}"\n[cluster]\nredis = "redis://127.0.0.1:1"\n'
+    status, found = examine(tmp_path, port, meeting + provider(wall.url))
+
+    assert list(found).index("redis") == list(found).index("database") + 1
+    assert (status, found["redis"]["status"]) == (1, "error")
+    assert found["redis"]["detail"] == "127.0.0.1:1 cannot be reached: connection refused"
+
+
+def test_doubts_about_the_configuration_deserve_a_look(
+    tmp_path: Path, port: int, wall: Wall
+) -> None:
+    wall.answer = LISTED
+    priced = '[[accounts.quota]]\ncost = 20.0\nper = "month"\n'
+    status, found = examine(tmp_path, port, priced + provider(wall.url, "m"))
+
+    assert (status, found["configuration"]["status"]) == (0, "warning")
+    assert "Models without `pricing` cost nothing: Test/m" in found["configuration"]["detail"]
+
+
 def test_settings_without_effect_deserve_a_look(tmp_path: Path, port: int, wall: Wall) -> None:
     wall.answer = LISTED
-    status, found = examine(tmp_path, port, "[catalog]\nprobe = false\n" + provider(wall.url))
+    status, found = examine(tmp_path, port, "[catalog]\nprobe = true\n" + provider(wall.url))
 
     assert (status, found["configuration"]["status"]) == (0, "warning")
     assert "catalog.probe" in found["configuration"]["detail"]

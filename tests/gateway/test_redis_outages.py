@@ -134,16 +134,16 @@ def test_a_start_without_redis_serves_who_needs_none_and_the_rest_when_it_is_bac
             valkey.ask("CONFIG", "SET", "requirepass", "another")
             config = config.replace(str(port), str(valkey.port))
             with running_gateway(tmp_path, config) as gateway:
-                starts_away(gateway)
-                gateway.logged("redis is away", "WRONGPASS")
+                starts_away(gateway, level="error")
+                gateway.logged("redis is away", "WRONGPASS", "cluster.redis")
                 assert "hush-hush" not in "".join(gateway.log)
 
 
-def starts_away(gateway: Gateway) -> str:
+def starts_away(gateway: Gateway, *, level: str = "warning") -> str:
     """A key with a quota."""
     assert is_told(gateway, "away")
     line = json.loads(gateway.logged("redis is away"))
-    assert (line["level"], bool(line["why"])) == ("warning", True)
+    assert (line["level"], bool(line["why"])) == (level, True)
     assert quick(gateway).status == 200
     quota = limited(gateway, {"quota": [{"requests": QUOTA, "per": "day"}]})
     assert quick(gateway, quota).status == 503

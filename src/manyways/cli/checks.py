@@ -1,34 +1,23 @@
 """What `manyways doctor` looks at on this machine: each check is a function that returns
 what it found. Nothing is changed by looking."""
 
-import errno
-import json
 import os
 import platform
 import shutil
-import socket
 import sqlite3
 import time
 from contextlib import closing
-from http.client import HTTPConnection, HTTPException
 from pathlib import Path
-from typing import Final, Literal, NamedTuple
-from urllib.parse import urlsplit
+from typing import Final, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from msgspec import Struct
 
 from manyways import __version__
-from manyways.cli.address import reachable
-from manyways.config import ConfigProblems, Settings, load
+from manyways.config import ConfigProblems, Settings, doubts, load
 from manyways.errors import ConfigError, ManywaysError
-from manyways.store.serving import Serving
 
 Status = Literal["ok", "warning", "error"]
-_Verdict = tuple[Status, str, str]
-
-PROBE_LIMIT: Final = 3.0
-"""Seconds for whoever has our port to say who it is."""
 
 LITTLE_ROOM: Final = 1024**3
 NO_ROOM: Final = 100 * 1024**2
@@ -41,14 +30,6 @@ class Finding(Struct, frozen=True, kw_only=True):
     status: Status
     detail: str
     advice: str = ""
-
-
-class _Answered(NamedTuple):
-    """Who is at our address, in which words; a gateway tells how many models it has."""
-
-    who: Literal["ours", "stranger", "nobody"]
-    words: str = ""
-    models: int | None = None
 
 
 def program() -> Finding:
@@ -75,17 +56,20 @@ def configuration(file: Path | None) -> tuple[Finding, Settings | None]:
         return finding, None
     count = len(settings.providers)
     providers = f"{count} provider{'' if count == 1 else 's'}"
-    where = settings.file or "no file, the built-in defaults apply"
+    lines = [f"{settings.file or 'no file, the built-in defaults apply'}: {providers}"]
+    doubtful = doubts(settings)
+    lines += [f"worth a look: {words}" for words in doubtful]
     if settings.not_yet:
-        finding = Finding(
-            name="configuration",
-            status="warning",
-            detail=f"{where}: {providers}. Without effect in this version:\n"
-            + "\n".join(settings.not_yet),
-            advice="Leave these settings out, or don't rely on them.",
-        )
+        lines += ["without effect in this version:", *settings.not_yet]
+        advice = "Leave these settings out, or don't rely on them."
     else:
-        finding = Finding(name="configuration", status="ok", detail=f"{where}: {providers}")
+        advice = "If it is meant so, leave it so." if doubtful else ""
+    finding = Finding(
+        name="configuration",
+        status="warning" if doubtful or settings.not_yet else "ok",
+        detail="\n".join(lines),
+        advice=advice,
+    )
     return finding, settings
 
 
@@ -236,132 +220,6 @@ def time_zone(settings: Settings) -> Finding:
             advice="Install the system's package tzdata, or: pip install tzdata",
         )
     return Finding(name="time zone", status="ok", detail=name)
-
-
-def server(settings: Settings) -> tuple[Finding, tuple[str, int] | None]:
-    """Whether a gateway runs on this database, and whose the configured port is; and the host
-    and the port at which that gateway answers."""
-    from manyways.store.database_address import is_postgres
-
-    host, port = settings.server.host, settings.server.port
-    shared = is_postgres(settings.database.url)
-    found = None if shared else _serving(settings)
-    pid = None if found is None else found.pid
-    where = urlsplit(found.address) if found else None
-    if where is not None and where.hostname and where.port:
-        host, port = where.hostname, where.port
-    address = f"{f'[{host}]' if ':' in host else host}:{port}"
-    verdict: _Verdict
-    answers = _who_answers(reachable(host), port) if port else _Answered("nobody")
-    if pid is not None or (shared and answers.who == "ours"):
-        verdict = _running(pid, address, answers)
-    elif answers.who == "ours":
-        verdict = (
-            "error",
-            f"another Manyways, with another database, answers at {address}",
-            "Stop it, or choose another port under [server] in the configuration.",
-        )
-    elif answers.who == "stranger":
-        verdict = ("error", f"another program has {address} ({answers.words})", _move(port))
-    else:
-        verdict = _free(address, port, _trouble_listening(host, port))
-    status, detail, advice = verdict
-    finding = Finding(name="server", status=status, detail=detail, advice=advice)
-    ours = (pid is not None or shared) and answers.who == "ours"
-    return finding, (reachable(host), port) if ours else None
-
-
-def _running(pid: str | None, address: str, answers: _Answered) -> _Verdict:
-    who = "" if pid is None else f" (pid {pid})"
-    if answers.who != "ours":
-        return (
-            "warning",
-            f"a gateway{who} serves this database, but does not answer at {address}",
-            "It is only just starting, or it hangs.",
-        )
-    if not answers.models:
-        return (
-            "warning",
-            f"runs at {address}{who}, but has no models",
-            "See below what is wrong with the providers.",
-        )
-    return ("ok", f"runs at {address}{who}, {_models(answers.models)}", "")
-
-
-def _free(address: str, port: int, trouble: int | None) -> _Verdict:
-    """Nobody answers there; `trouble` is the error number of trying to listen."""
-    if trouble is None:
-        return ("ok", f"does not run; {address} is free. Start it: manyways serve", "")
-    if trouble == errno.EADDRINUSE:
-        return ("error", f"another program has {address}", _move(port))
-    if trouble == errno.EACCES:
-        return (
-            "error",
-            f"this user may not listen on {address}",
-            "Ports below 1024 are for root: choose a higher one.",
-        )
-    return (
-        "error",
-        f"{address} is not an address of this machine",
-        "Choose 127.0.0.1 (only this machine) or 0.0.0.0 (everybody) as server.host.",
-    )
-
-
-def _models(count: int) -> str:
-    return f"{count} model{'' if count == 1 else 's'}"
-
-
-def _move(port: int) -> str:
-    return (
-        "Choose another port under [server] in the configuration, or stop that program"
-        f" (who it is: ss -ltnp 'sport = :{port}')."
-    )
-
-
-def _who_answers(host: str, port: int) -> _Answered:
-    """Who is at our address."""
-    with closing(HTTPConnection(host, port, timeout=PROBE_LIMIT)) as connection:
-        try:
-            connection.connect()
-        except OSError:
-            return _Answered("nobody")
-        try:
-            connection.request("GET", "/readyz")
-            response = connection.getresponse()
-            body = response.read(64 * 1024)
-        except TimeoutError:
-            return _Answered("stranger", "it takes connections and says nothing")
-        except (OSError, HTTPException):
-            return _Answered("stranger", "it does not speak HTTP")
-    try:
-        models = json.loads(body)["models"]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        models = None
-    if response.getheader("X-API-Version") and isinstance(models, int):
-        return _Answered("ours", models=models)
-    return _Answered("stranger", f"it answers with HTTP {response.status}")
-
-
-def _trouble_listening(host: str, port: int) -> int | None:
-    """The error number of trying to listen there."""
-    try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        family, kind, protocol, _, where = found[0]
-        with socket.socket(family, kind, protocol) as trial:
-            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            trial.bind(where)
-    except OSError as error:
-        return error.errno or errno.EADDRNOTAVAIL
-    return None
-
-
-def _serving(settings: Settings) -> Serving | None:
-    from manyways.store.database import serving, sqlite_path
-
-    try:
-        return serving(sqlite_path(settings.database.url))
-    except ManywaysError:
-        return None
 
 
 def _schema(path: Path) -> Literal["empty", "older", "other"]:

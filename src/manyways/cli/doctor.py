@@ -37,7 +37,7 @@ def doctor(
 ) -> None:
     """Find what is wrong, and say what to do about it.
 
-    Looks at the configuration, the database, the address, the disk and every
+    Looks at the configuration, the database, Redis, the address, the disk and every
     provider: can it be reached, does it accept the key, which models has it?
     Where the gateway runs, it tells what rests, why, and until when.
     Nothing is changed, and no secret is shown.
@@ -76,8 +76,15 @@ def _this_machine(config: Path | None) -> tuple[list[Finding], Settings | None, 
     findings = [checks.program(), configuration, checks.embedded_model(settings)]
     if settings is None:
         return findings, None, None
-    findings += [checks.database(settings), *checks.disk(settings), checks.time_zone(settings)]
-    server, where = checks.server(settings)
+    findings.append(checks.database(settings))
+    if settings.cluster.redis:
+        from manyways.cli import redis_check
+
+        findings.append(asyncio.run(redis_check.look(settings.cluster.redis)))
+    findings += [*checks.disk(settings), checks.time_zone(settings)]
+    from manyways.cli import server_check
+
+    server, where = server_check.look(settings)
     findings.append(server)
     if where is None:
         return findings, settings, None

@@ -10,6 +10,8 @@ is not held against it.
 """
 
 import asyncio
+import os
+import socket
 import ssl
 from collections import deque
 from collections.abc import Callable
@@ -87,9 +89,9 @@ class Link(asyncio.Protocol):
                 )
                 await _sign_in(link, address)
         except TimeoutError:
-            raise Away(f"{server} does not answer") from None
+            raise Away(f"{server} does not answer within {CONNECT_LIMIT:g} s") from None
         except OSError as error:
-            raise Away(f"{server} cannot be reached: {error.strerror or error}") from None
+            raise Away(f"{server} cannot be reached: {_words(error)}") from None
         else:
             opened, link = link, None
             return opened
@@ -194,6 +196,19 @@ class Link(asyncio.Protocol):
                 future.set_result(Away(why))
         self._waiting.clear()
         self._ended(self)
+
+
+def _words(error: OSError) -> str:
+    """Why a connection was not made; event loops word it differently."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is not accepted ({error.verify_message})"
+    if isinstance(error, ssl.SSLError):
+        return f"no TLS with it ({error.reason or error})"
+    if isinstance(error, socket.gaierror):
+        return "its host name leads nowhere (DNS)"
+    if isinstance(error, ConnectionRefusedError):
+        return "connection refused"
+    return (os.strerror(error.errno) if error.errno else str(error)) or "connection failed"
 
 
 async def _sign_in(link: Link, address: Address) -> None:

@@ -20,6 +20,7 @@ import structlog
 from hiredis import ReplyError
 
 from manyways.store.redis_address import Address, Server, parse
+from manyways.store.redis_cure import cure
 from manyways.store.redis_link import Away, Link, Word
 
 __all__ = ["PREFIX", "Away", "Script", "Shared", "key"]
@@ -86,10 +87,24 @@ class Shared:
         """
         self = cls(parse(url))
         await self._look()
-        if self.away:
+        if self.away and not cure(self.why):
             log.warning("redis is away", why=self.why)
         self._begin()
         return self
+
+    @classmethod
+    async def masters(cls, url: str) -> list[Link]:
+        """A connection to each server that has keys, for a look: whoever asks closes them.
+
+        Raises `Away`, and `ValueError` for an address that cannot be read.
+        """
+        self = cls(parse(url))
+        try:
+            await self._find()
+        except BaseException:
+            await self.aclose()
+            raise
+        return list(self._links.values())
 
     async def aclose(self) -> None:
         """End it. What was posted before has happened then, if Redis answers."""
@@ -387,7 +402,10 @@ class Shared:
             self._look_now.set()
 
     def _gone(self, why: str) -> None:
-        if not self._away:
+        cured = cure(why)
+        if cured and why != self._away:  # it does not pass by itself: somebody has to know
+            log.error("redis is away", why=why, cure=cured)
+        elif not self._away:
             log.warning("redis is away", why=why)
         self._away = why
 
