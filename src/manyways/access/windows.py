@@ -67,8 +67,8 @@ class Window:
         )
 
     def change(self, limit: int, length: float) -> None:
-        """Other numbers from now on; what was counted stays, but for what leaves meanwhile: a length
-        that comes back does not find it again."""
+        """Other numbers from now on; what was counted stays, but for what leaves meanwhile: a
+        length that comes back does not find it again."""
         self.limit = limit
         self.length = length
         self._width = max(length / SLICES, SHORTEST_SLICE)
