@@ -93,11 +93,13 @@ class SharedLimits:
         load: Load,
         *,
         node: str = "",
+        at_least: int = 1,
         wall: Callable[[], float] = time.time,
         clock: Callable[[], float] | None = None,
         lease: float = LEASE,
     ) -> None:
-        """`node` is this process's name, without a colon. `wall` says the day of what is loaded.
+        """`node` is this process's name, without a colon, and `at_least` how many nodes there are
+        surely: its own workers, also while Redis cannot tell of them. `wall` says the day of what is loaded.
         Tests say the time with `clock`, in place of Redis. What is held is renewed after a
         quarter of `lease`, in seconds."""
         self._shared = shared
@@ -116,7 +118,8 @@ class SharedLimits:
         self._unsettled: deque[tuple[Plan, list[Any]]] = deque()
         self._dropped = 0
         self._wake = asyncio.Event()
-        self.nodes = 1
+        self._at_least = at_least
+        self.nodes = at_least
         shared.on_back(self._back)
 
     def __repr__(self) -> str:
@@ -169,7 +172,8 @@ class SharedLimits:
                 self._wake.clear()
                 with contextlib.suppress(Away):
                     if loop.time() >= beat:
-                        self.nodes = await self._shared.run(_BEAT, [_NODES], self._node, ALIVE)
+                        alive = await self._shared.run(_BEAT, [_NODES], self._node, ALIVE)
+                        self.nodes = max(self._at_least, alive)
                         beat = loop.time() + BEAT
                     self._renew(loop.time())
                     await self._settle_waiting()
