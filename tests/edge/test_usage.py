@@ -1,8 +1,11 @@
 """Usage over HTTP: one's own, and everybody's for operators."""
 
+import asyncio
+import contextlib
 import csv
 import io
-from collections.abc import Iterator
+import threading
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +49,17 @@ def desk(database: Database) -> Iterator[Desk]:
 
 
 @pytest.fixture
-def gateway(desk: Desk) -> Edge:
-    pages = UsagePages(desk, authenticate=authenticate, admit=admit, clock=lambda: NOON)
+def callers(database: Database) -> Iterator[Desk]:
+    desk = Desk(database, at_once=1, waiting=3, each=2)
+    yield desk
+    desk.close()
+
+
+@pytest.fixture
+def gateway(desk: Desk, callers: Desk) -> Edge:
+    pages = UsagePages(
+        desk, callers=callers, authenticate=authenticate, admit=admit, clock=lambda: NOON
+    )
     return edge({OWN_PATH: pages.own, REPORT: pages.report, RECORDS: pages.records})
 
 
@@ -94,7 +106,7 @@ async def test_a_caller_sees_what_all_keys_of_its_line_used_and_what_is_left(
     async def replaced(exchange: Exchange) -> Caller:
         return Caller(key_id=new.id, key_type="full", last4=new.last4, line=old.id, scopes=(line,))
 
-    pages = UsagePages(desk, authenticate=replaced, admit=admit, clock=lambda: NOON)
+    pages = UsagePages(desk, callers=desk, authenticate=replaced, admit=admit, clock=lambda: NOON)
     page = await told(edge({OWN_PATH: pages.own}), OWN_PATH)
 
     assert (page["key"]["id"], page["key"]["line"]) == (new.id, old.id)
@@ -268,11 +280,44 @@ async def test_a_report_can_be_had_as_a_sheet(gateway: Edge, database: Database)
     assert page.body.startswith(b"key,last4,note,account,requests,")
 
 
-async def test_a_crowd_is_asked_to_come_back(
-    gateway: Edge, desk: Desk, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(desk, "_waiting", WAITING)
-    page = await ask(gateway, REPORT, key="admin")
+@contextlib.asynccontextmanager
+async def crowd(desk: Desk, *names: str) -> AsyncIterator[None]:
+    """Questions that wait, or are worked on, for as long."""
+    go_on = threading.Event()
+    asked = [asyncio.ensure_future(desk.ask(lambda _: go_on.wait(10), who=one)) for one in names]
+    await asyncio.sleep(0)
+    try:
+        yield
+    finally:
+        go_on.set()
+        await asyncio.gather(*asked)
+
+
+async def test_a_crowd_is_asked_to_come_back(gateway: Edge, desk: Desk) -> None:
+    async with crowd(desk, *[""] * WAITING):
+        page = await ask(gateway, REPORT, key="admin")
 
     assert (page.status, page.headers["retry-after"]) == (503, "5")
     assert "wait already" in page.json()["error"]["message"]
+
+
+async def test_a_key_that_asks_more_at_once_than_it_may_is_told_so(
+    gateway: Edge, callers: Desk
+) -> None:
+    async with crowd(callers, "full", "full"):
+        page = await ask(gateway, OWN_PATH, key="full")
+    after = await ask(gateway, OWN_PATH, key="full")
+
+    assert (page.status, page.code, page.headers["retry-after"]) == (
+        429,
+        "rate_limit_exceeded",
+        "1",
+    )
+    assert after.status == 200
+
+
+async def test_operators_wait_for_no_callers(gateway: Edge, callers: Desk) -> None:
+    async with crowd(callers, "a", "b", "c"):
+        assert (await ask(gateway, OWN_PATH, key="full")).status == 503
+        assert (await ask(gateway, REPORT, key="admin")).status == 200
+        assert (await ask(gateway, RECORDS, key="admin")).status == 200

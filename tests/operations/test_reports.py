@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from manyways.access.keys import Settings as KeySettings
 from manyways.errors import StoreError
 from manyways.operations import create_account, create_key
-from manyways.operations.desk import AT_ONCE, EACH, FOR_CALLERS, WAITING, Desk
+from manyways.operations.desk import AT_ONCE, WAITING, Desk, TooMany
 from manyways.operations.reports import (
     BadQuestion,
     Question,
@@ -315,25 +315,25 @@ class TestDesk:
         go_on.set()
         assert all(await asyncio.gather(*asked))
 
-    async def test_callers_who_ask_of_themselves_leave_room_for_operators(self, desk: Desk) -> None:
+    async def test_where_each_has_so_many_others_find_room(self, database: Database) -> None:
+        desk = Desk(database, at_once=1, waiting=3, each=2)
         go_on = threading.Event()
 
         def work(connection: Any) -> bool:
             return go_on.wait(10)
 
-        asked = []
-        for number in range(FOR_CALLERS // EACH):
-            mine = [asyncio.ensure_future(desk.ask_for(f"{number}", work)) for _ in range(EACH)]
-            await asyncio.sleep(0)
-            with pytest.raises(GivenUp, match="of yours"):
-                await desk.ask_for(f"{number}", work)
-            asked += mine
-        with pytest.raises(GivenUp, match="of others"):
-            await desk.ask_for("another", work)
-        operator = asyncio.ensure_future(desk.ask(work))
+        asked = [asyncio.ensure_future(desk.ask(work, who="one")) for _ in range(2)]
+        await asyncio.sleep(0)
+        with pytest.raises(TooMany, match="2 reports for you"):
+            await desk.ask(work, who="one")
+        asked.append(asyncio.ensure_future(desk.ask(work, who="other")))
+        await asyncio.sleep(0)
+        with pytest.raises(GivenUp, match="3 reports wait already"):
+            await desk.ask(work, who="third")
         go_on.set()
-        assert all(await asyncio.gather(*asked, operator))
-        assert await desk.ask_for("0", work)
+        assert all(await asyncio.gather(*asked))
+        assert await desk.ask(work, who="one")
+        desk.close()
 
     async def test_one_that_takes_too_long_is_given_up_and_ended(self, desk: Desk) -> None:
         ended = threading.Event()

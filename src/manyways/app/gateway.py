@@ -10,6 +10,7 @@ import random
 import threading
 import time
 from collections.abc import AsyncIterator
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 
@@ -47,6 +48,10 @@ served: limits are counted from the records."""
 HAND_OVER = 5.0
 """Seconds at a stop for the last records. What is left is moved at the next start."""
 _HOUR = 3600.0
+_CALLERS = 10
+"""Questions of callers about their own usage that may wait or be worked on, one at a time."""
+_OF_A_KEY = 2
+"""So many of them may be of one key: one that waits for the one that is worked on."""
 _AT_ONCE = 200
 """Answers that are deleted in one go."""
 
@@ -115,8 +120,10 @@ async def gateway(
                 if (value := getattr(settings.defaults, name)) is not None
             },
         )
-        desk = Desk(database)
-        stack.callback(desk.close)
+        desk = stack.enter_context(closing(Desk(database)))
+        callers_desk = stack.enter_context(
+            closing(Desk(database, at_once=1, waiting=_CALLERS, each=_OF_A_KEY))
+        )
         parts = Parts(
             settings=settings,
             database=database,
@@ -130,6 +137,7 @@ async def gateway(
             ledger=ledger,
             claims=claims,
             desk=desk,
+            callers_desk=callers_desk,
             shared=shared,
             leader=leader,
             team=None if worker is None else Team(journal.folder, worker, str(os.getppid())),

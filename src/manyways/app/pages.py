@@ -54,6 +54,7 @@ class Parts(Struct, frozen=True, kw_only=True):
     ledger: Ledger
     claims: Claims
     desk: Desk
+    callers_desk: Desk
     shared: Shared | None
     leader: Leader
     team: Team | None
@@ -83,7 +84,12 @@ def edge_of(parts: Parts) -> tuple[Edge, list[Work]]:
         label=lambda name, credential: parts.providers[name].label(credential),
     )
     clerk = Clerk(parts.database, admit=admin.admit, changed=parts.ring.poll)
-    usage = UsagePages(parts.desk, authenticate=flow.authenticate, admit=admin.admit)
+    usage = UsagePages(
+        parts.desk,
+        callers=parts.callers_desk,
+        authenticate=flow.authenticate,
+        admit=admin.admit,
+    )
     keys = KeyPages(clerk, settings.keys, accounts=settings.accounts)
     accounts = AccountPages(clerk, usual=settings.accounts)
     repeats = Repeats(

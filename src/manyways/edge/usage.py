@@ -13,7 +13,7 @@ from manyways.edge.exchange import JSON, Exchange
 from manyways.edge.query import only_fields, page_of
 from manyways.errors import Refusal
 from manyways.operations import reports
-from manyways.operations.desk import Desk, T
+from manyways.operations.desk import Desk, T, TooMany
 from manyways.operations.remainders import limits_document
 from manyways.operations.reports import BadQuestion
 from manyways.operations.sheets import Cell, as_csv
@@ -35,7 +35,8 @@ Authenticate = Callable[[Exchange], Awaitable[Caller]]
 
 class UsagePages:
     """Usage, added up and single. `authenticate` says whose key came with a request, `admit` the
-    same of those who administer; both raise `Refusal`. `clock` tells Unix seconds.
+    same of those who administer; both raise `Refusal`. `clock` tells Unix seconds. Operators ask
+    at one desk, callers at another: however many these are, those do not wait for them.
 
     An answer is made at the desk, to its last byte: the event loop only sends it.
     """
@@ -44,11 +45,13 @@ class UsagePages:
         self,
         desk: Desk,
         *,
+        callers: Desk,
         authenticate: Authenticate,
         admit: Authenticate,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._desk = desk
+        self._callers = callers
         self._authenticate = authenticate
         self._admit = admit
         self._clock = clock
@@ -76,7 +79,7 @@ class UsagePages:
             limits = limits_document(connection, caller.scopes, question.now)
             return json_text.encode({**report.document(), "key": key, "limits": limits})
 
-        await _answer(exchange, await self._ask(work, caller=line))
+        await _answer(exchange, await _asked(self._callers, work, who=line))
 
     async def report(self, exchange: Exchange) -> None:
         """`GET /admin/v1/usage[?from=&to=&last=&group_by=&key=&user=&model=&provider=&status=]`,
@@ -94,7 +97,7 @@ class UsagePages:
                 return _sheet(report.columns, (row.cells().values() for row in report.rows))
             return json_text.encode(report.document())
 
-        await _answer(exchange, await self._ask(work), as_sheet=as_sheet)
+        await _answer(exchange, await _asked(self._desk, work), as_sheet=as_sheet)
 
     async def records(self, exchange: Exchange) -> None:
         """`GET /admin/v1/usage/records[?cursor=&limit=&order=&from=&to=&last=&key=&user=
@@ -127,7 +130,7 @@ class UsagePages:
             content = {"object": "list", "data": records, "has_more": cursor is not None}
             return json_text.encode({**content, "next_cursor": cursor}), cursor
 
-        body, cursor = await self._ask(work)
+        body, cursor = await _asked(self._desk, work)
         more = [(b"x-next-cursor", cursor.encode())] if as_sheet and cursor is not None else []
         await _answer(exchange, body, as_sheet=as_sheet, more=more)
 
@@ -165,15 +168,16 @@ class UsagePages:
             failed=failed,
         )
 
-    async def _ask(self, work: Callable[[Connection], T], *, caller: str | None = None) -> T:
-        try:
-            if caller is not None:
-                return await self._desk.ask_for(caller, work)
-            return await self._desk.ask(work)
-        except BadQuestion as bad:
-            raise Refusal("invalid_request", str(bad), param=bad.field) from None
-        except GivenUp as late:
-            raise Refusal("server_error", str(late), status=503, retry_after=_SOON) from None
+
+async def _asked(desk: Desk, work: Callable[[Connection], T], *, who: str = "") -> T:
+    try:
+        return await desk.ask(work, who=who)
+    except BadQuestion as bad:
+        raise Refusal("invalid_request", str(bad), param=bad.field) from None
+    except TooMany as many:
+        raise Refusal("rate_limit_exceeded", str(many), retry_after=1) from None
+    except GivenUp as late:
+        raise Refusal("server_error", str(late), status=503, retry_after=_SOON) from None
 
 
 async def _answer(

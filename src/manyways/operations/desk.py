@@ -17,56 +17,57 @@ T = TypeVar("T")
 AT_ONCE: Final = 2
 WAITING: Final = 50
 """Questions that may wait or be worked on; more are turned away at once."""
-FOR_CALLERS: Final = 20
-"""Of these places, so many are for callers who ask of themselves: operators find some free."""
-EACH: Final = 2
-"""Questions that one caller may have there."""
 LIMIT: Final = 30.0
 """Seconds for one, its turn in the queue included."""
 
 
-class Desk:
-    """Answers questions in the order they come, `AT_ONCE` at a time."""
+class TooMany(GivenUp):
+    """Whoever asks has asked before, and waits for that."""
 
-    def __init__(self, database: Database) -> None:
+
+class Desk:
+    """Answers questions in the order they come, `at_once` at a time. `waiting` may wait or be
+    worked on, and no more than `each` of one who asks."""
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        at_once: int = AT_ONCE,
+        waiting: int = WAITING,
+        each: int | None = None,
+    ) -> None:
         self._database = database
-        self._threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="report")
-        self._waiting = 0
-        self._callers: Counter[str] = Counter()
+        self._threads = ThreadPoolExecutor(at_once, thread_name_prefix="report")
+        self._most = waiting
+        self._each = each
+        self._asked: Counter[str] = Counter()  # by whom; who waits for nothing is not in it
         self._closed = False
 
     def __repr__(self) -> str:
-        return f"<Desk {'closed' if self._closed else 'open'}, {self._waiting} waiting>"
+        return f"<Desk {'closed' if self._closed else 'open'}, {self._asked.total()} waiting>"
 
-    async def ask_for(self, caller: str, work: Callable[[Connection], T]) -> T:
-        """The same as `ask`, for a caller who asks of itself, known by some name: `EACH` at a time,
-        and not more than `FOR_CALLERS` for all of them. Raises as `ask` does."""
-        mine = self._callers.get(caller, 0)
-        if mine >= EACH or self._callers.total() >= FOR_CALLERS:
-            whose = "of yours" if mine >= EACH else "of others"
-            raise GivenUp(f"Reports {whose} are being made already. Ask again in some seconds.")
-        self._callers[caller] += 1
-        try:
-            return await self.ask(work)
-        finally:
-            self._callers[caller] -= 1
-            if not self._callers[caller]:
-                del self._callers[caller]
+    async def ask(
+        self, work: Callable[[Connection], T], *, who: str = "", limit: float = LIMIT
+    ) -> T:
+        """What `work` finds in a transaction that only reads, for `who` asks.
 
-    async def ask(self, work: Callable[[Connection], T], *, limit: float = LIMIT) -> T:
-        """What `work` finds in a transaction that only reads. Raises `StoreError`; `GivenUp` where
-        too many wait, or it takes longer than `limit` seconds. What was given up is ended."""
+        Raises `StoreError`; `TooMany` where `who` has asked for enough already; `GivenUp` where too
+        many wait, or it takes longer than `limit` seconds. What was given up is ended.
+        """
         if self._closed:
             raise GivenUp("The gateway is being stopped: no report is made any more.")
-        if self._waiting >= WAITING:
-            raise GivenUp(f"{WAITING} reports wait already. Ask again in a minute.")
+        if self._each is not None and self._asked[who] >= self._each:
+            raise TooMany(f"{self._each} reports for you are being made already. Wait for them.")
+        if self._asked.total() >= self._most:
+            raise GivenUp(f"{self._most} reports wait already. Ask again in a minute.")
         given_up = threading.Event()
 
         def found(connection: Connection) -> T:
             with hurried(connection, limit, given_up.is_set):
                 return work(connection)
 
-        self._waiting += 1
+        self._asked[who] += 1
         future = self._threads.submit(self._database.run, found, limit=limit)
         try:
             # Not asyncio.wait_for: up to Python 3.11 it loses a cancellation that comes together
@@ -80,7 +81,9 @@ class Desk:
             ) from None
         finally:
             given_up.set()
-            self._waiting -= 1
+            self._asked[who] -= 1
+            if not self._asked[who]:
+                del self._asked[who]
 
     def close(self) -> None:
         """Nothing is begun any more; what has begun is waited for. May be called again."""
