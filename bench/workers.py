@@ -5,7 +5,8 @@ python -m bench workers [--seconds 3] [--rounds 3]
 Two workers want two cores, and the load and the servers one each beside them. Where there are
 four, throughput is measured as it is. Where there are fewer, the workers share one core, and what
 is told is how many answers a second of processor time is good for, with one worker and with two:
-twice their ratio is what two free cores would give, if nothing but processor time counts.
+twice their ratio is what two free cores would give, if nothing but processor time counts. It is
+the lower end: workers that take turns on a core push each other out of its caches.
 """
 
 import os
@@ -94,5 +95,5 @@ def _verdict(compared: Comparison, kind: str, work: str, *, ample: bool) -> str:
         return f"{what} ... not measured"
     return (
         f"{what} {1 / cost:.2f} x as many for a second of processor time as one, which would be"
-        f" {2 / cost:.2f} x on two free cores (computed: there are too few cores to measure it)"
+        f" {2 / cost:.2f} x on two free cores, or more: computed, as there are too few here"
     )
