@@ -7,14 +7,15 @@ from typing import Final
 
 Cell = str | int | float | bool | None
 
-_FORMULAS: Final = ("=", "+", "-", "@", "\t", "\r")
+_FORMULAS: Final = ("=", "+", "-", "@")
 
 
 def as_csv(names: Sequence[str], rows: Iterable[Iterable[Cell]]) -> Iterator[str]:
     """The lines, their ends included; the first one has the columns' names.
 
-    What is not known is empty. Text that a spreadsheet would take for a formula, which callers
-    could have put there, gets an apostrophe in front.
+    What is not known is empty. Callers could have put text there: ends of lines and what a terminal
+    would obey become blanks, what a spreadsheet would take for a formula gets an apostrophe in
+    front.
     """
     buffer = io.StringIO()
     writer = csv.writer(buffer)
@@ -26,8 +27,10 @@ def as_csv(names: Sequence[str], rows: Iterable[Iterable[Cell]]) -> Iterator[str
 
 
 def _harmless(cell: Cell) -> Cell:
-    if isinstance(cell, str) and cell.startswith(_FORMULAS):
-        return f"'{cell}"
+    if isinstance(cell, str):
+        if not cell.isprintable():
+            cell = "".join(one if one.isprintable() else " " for one in cell)
+        return f"'{cell}" if cell.lstrip().startswith(_FORMULAS) else cell
     if isinstance(cell, bool):
         return int(cell)
     return cell
