@@ -11,7 +11,7 @@ import pytest
 from manyways.store import redis_link
 from tests.support.chat_wall import Speech, chat_wall
 from tests.support.company import Company, company
-from tests.support.gateway import Answer, Gateway, provider, running_gateway
+from tests.support.gateway import Answer, Gateway, provider, run_command, running_gateway
 from tests.support.postgres import empty_postgres
 from tests.support.valkey import Valkey, free_port, running_valkey
 
@@ -137,6 +137,18 @@ def test_a_start_without_redis_serves_who_needs_none_and_the_rest_when_it_is_bac
                 starts_away(gateway, level="error")
                 gateway.logged("redis is away", "WRONGPASS", "cluster.redis")
                 assert "hush-hush" not in "".join(gateway.log)
+                found = examined(gateway)
+                assert "WRONGPASS" in found["redis"]["detail"]
+                assert "Mend user and password" in found["redis"]["advice"]
+                assert "it says that Redis is away" in found["server"]["detail"]
+
+
+def examined(gateway: Gateway) -> dict[str, dict[str, str]]:
+    """What `manyways doctor` finds, by name."""
+    env = {"MANYWAYS__SERVER__PORT": gateway.root.rpartition(":")[2]}
+    done = run_command(gateway.directory, "doctor", "--json", env=env)
+    assert done.returncode == 1
+    return {check["name"]: check for check in json.loads(done.stdout)["checks"]}
 
 
 def starts_away(gateway: Gateway, *, level: str = "warning") -> str:
