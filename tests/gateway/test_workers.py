@@ -308,7 +308,7 @@ def test_workers_that_cannot_start_say_why(tmp_path: Path, settings: str) -> Non
     ("config", "words"),
     [
         ("", "--workers: several processes share their limits in Redis"),
-        ('[cluster]\nredis = "redis://127.0.0.1:1/0"\n', "share their limits in Redis"),
+        ('[cluster]\nredis = "redis://127.0.0.1:1/0"\n', "database.url names an SQLite file"),
         ('[database]\nurl = "postgresql://a:b@127.0.0.1:1/c"\n', "share their limits in Redis"),
     ],
     ids=["neither", "without PostgreSQL", "without Redis"],

@@ -99,9 +99,9 @@ class SharedLimits:
         lease: float = LEASE,
     ) -> None:
         """`node` is this process's name, without a colon, and `at_least` how many nodes there are
-        surely: its own workers, also while Redis cannot tell of them. `wall` says the day of what is loaded.
-        Tests say the time with `clock`, in place of Redis. What is held is renewed after a
-        quarter of `lease`, in seconds."""
+        surely: its own workers, also while Redis cannot tell of them. `wall` says the day of what
+        is loaded. Tests say the time with `clock`, in place of Redis. What is held is renewed
+        after a quarter of `lease`, in seconds."""
         self._shared = shared
         self._load = load
         self._node = node or secrets.token_hex(8)

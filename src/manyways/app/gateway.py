@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator
 from contextlib import closing
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import structlog
 
@@ -58,11 +59,18 @@ _AT_ONCE = 200
 log = structlog.get_logger("manyways")
 
 
+class Worker(NamedTuple):
+    """One of several processes at one address: its number, from 1, and how many they are."""
+
+    number: int
+    of: int
+
+
 @contextlib.asynccontextmanager
 async def gateway(
-    settings: Settings, database: Database, worker: int | None = None
+    settings: Settings, database: Database, worker: Worker | None = None
 ) -> AsyncIterator[Edge]:
-    """A running gateway, but for its socket. `worker` is its number among several."""
+    """A running gateway, but for its socket."""
     async with contextlib.AsyncExitStack() as stack:
         providers, ask = await stack.enter_async_context(upstreams(settings))
         catalog = Catalog(settings.catalog, settings.providers, ask)
@@ -88,7 +96,9 @@ async def gateway(
 
             shared = await Shared.open(settings.cluster.redis)
             stack.push_async_callback(shared.aclose)
-            counted = SharedLimits(shared, past, node=node)
+            counted = SharedLimits(
+                shared, past, node=node, at_least=1 if worker is None else worker.of
+            )
             limits = counted
             works += [counted.run, SharedHealth(shared, health, node).run]
         else:
@@ -140,7 +150,7 @@ async def gateway(
             callers_desk=callers_desk,
             shared=shared,
             leader=leader,
-            team=None if worker is None else Team(journal.folder, worker, str(os.getppid())),
+            team=None if worker is None else Team(journal.folder, worker.number, str(os.getppid())),
         )
         if any(
             kind.tokens or kind.quota for kind in (*settings.keys.types.values(), settings.accounts)

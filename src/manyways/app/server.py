@@ -19,7 +19,7 @@ from granian.constants import HTTPModes, Interfaces
 from granian.http import HTTP1Settings
 from granian.server.embed import Server
 
-from manyways.app.gateway import gateway
+from manyways.app.gateway import Worker, gateway
 from manyways.config import Settings
 from manyways.edge.http import Edge
 from manyways.errors import ManywaysError
@@ -40,10 +40,10 @@ async def serve(
     database: Database,
     ready: Callable[[str], None],
     listener: socket.socket | None = None,
-    worker: int | None = None,
+    worker: Worker | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT. `ready` is called with the base URL once the socket listens.
-    `listener` is one that others may share, and `worker` this process's number among them.
+    `listener` is one that was made already, for a `worker`.
 
     Raises `CannotListen`. The database stays open: it belongs to the caller.
     """

@@ -63,7 +63,7 @@ def serve(
         try:
             database.lock_for_serving(together=bool(settings.cluster.redis))
             if listener is not None:
-                _work(settings, database, listener, worker)
+                _work(settings, database, listener, (worker, workers))
             elif workers > 1:
                 _lead(settings, database, workers)
             else:
@@ -114,7 +114,7 @@ def _serve(settings: Settings, database: Database) -> None:
     uvloop.run(app.serve(settings, database, ready))
 
 
-def _work(settings: Settings, database: Database, listener: int, worker: int) -> None:
+def _work(settings: Settings, database: Database, listener: int, worker: tuple[int, int]) -> None:
     """Be one of several workers."""
     import uvloop
 
@@ -128,7 +128,7 @@ def _work(settings: Settings, database: Database, listener: int, worker: int) ->
             database,
             lambda _url: output.write(workers.READY.decode()),
             socket.socket(fileno=listener),
-            worker,
+            app.Worker(*worker),
         )
     )
 
