@@ -227,12 +227,19 @@ class Bill:
         now, wall = self._moments
         passed = self._passed
         good = not exchange.left and exchange.error_code is None
-        attempts = tuple([self._attempt(one, now, wall, good=good) for one in made])
+        usage: Usage = NO_USAGE
+        price: float | None = None
+        if len(made) == 1:  # as nearly always
+            only = self._attempt(made[0], now, wall, good=good)
+            attempts: tuple[AttemptRecord, ...] = (only,)
+            usage, price = only.usage, only.cost
+        else:
+            attempts = tuple([self._attempt(one, now, wall, good=good) for one in made])
+            usage, price = _sum(made, attempts, all_of_them=exchange.left)
         first_token: int | None = None
         if request is not None and request.stream:
             spoke = [one.spoke_at for one in made if one.spoke_at is not None]
-            first_token = round((passed - now + min(spoke)) * 1000) if spoke else None
-        usage, price = _sum(made, attempts, all_of_them=exchange.left)
+            first_token = int((passed - now + min(spoke)) * 1000 + 0.5) if spoke else None
         model = exchange.model
         order = None if request is None else request.provider.order
         return UsageRecord(
@@ -242,7 +249,7 @@ class Bill:
             user_id=self._caller.account_id,
             endpoint=self._endpoint,
             status_code=_LEFT if exchange.left else exchange.status,
-            response_time_ms=round(passed * 1000),
+            response_time_ms=int(passed * 1000 + 0.5),
             requested_model=None if request is None else request.model,
             requested_provider=order[0] if order else None,
             model=None if model is None else model.id,
@@ -269,7 +276,7 @@ class Bill:
             upstream_model=model.upstream_id,
             outcome=outcome,
             started_at=wall - (now - one.began),
-            latency_ms=round(((one.ended or now) - one.began) * 1000),
+            latency_ms=int(((one.ended or now) - one.began) * 1000 + 0.5),
             method=one.method,
             status_code=None if failure is None else failure.status,
             error_message=None if failure is None else failure.message[:_WORDS],
@@ -305,8 +312,6 @@ def _sum(
 ) -> tuple[Usage, float | None]:
     """What the caller's answer came to: all attempts that it has a part of. Who has left is the
     reason for whatever was produced."""
-    if len(attempts) == 1:
-        return attempts[0].usage, attempts[0].cost
     parts = [
         record
         for one, record in zip(made, attempts, strict=True)

@@ -253,7 +253,9 @@ def decode_request(body: bytes, defaults: Mapping[str, float] = {}) -> ChatReque
         logprobs=bool(checked.logprobs),
         ends_with_answer=checked.messages[-1].role == "assistant",
         wants_usage=not checked.stream or _asks_for_usage(checked.stream_options),
-        max_output=_max_output(checked, defaults),
+        max_output=_max_output(checked, defaults)
+        if defaults or checked.max_tokens or checked.max_completion_tokens
+        else None,
     )
 
 
