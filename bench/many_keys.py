@@ -15,7 +15,7 @@ from bench import works
 from bench.accounts import MUCH
 from bench.comparison import Comparison
 from bench.failures import Unloaded
-from bench.ours import METRICS, Stand, awake, caller
+from bench.ours import METRICS, Stand, awake, caller, counted, memory
 from bench.run import WORK_FOLDER, Settings
 from bench.stores import Stores, make_keys, opened, sqlite, write_secrets
 from bench.works import Subject
@@ -61,25 +61,26 @@ def main(settings: Settings, console: Console) -> int:
     compared = Comparison([METRICS[name] for name in _MEASURED])
     stand = Stand(settings, console)
     with stand.upstream() as direct, ExitStack() as stack:
-        subjects: dict[Scene, Subject] = {}
+        gateways: dict[int, Subject] = {}
         held: dict[int, Stores] = {}
         for count in (FEW, MANY):
             stores = held[count] = sqlite(stand.folder(f"{count}-keys"))
             _fill(stores, count, stand)
             gateway, seconds = stack.enter_context(stand.gateway(str(count), stores, _TYPES))
-            assert gateway.process is not None
-            cold = {"start": seconds, "idle": gateway.process.memory() / 1e6}
+            gateways[count] = gateway
             for scene in (scene for scene in SCENES if scene.keys == count):
-                subjects[scene] = _known(gateway, scene, stand)
-                compared.keep(scene.title, cold)
-        for number in range(1, settings.rounds + 1):
-            stand.say(f"round {number} of {settings.rounds}")
-            base = works.latency(direct, stand.load).figures
-            for scene, subject in subjects.items():
-                with _changing(held[scene.keys], rate=CHANGES if scene.changing else 0):
-                    figures = stand.read("unary", subject) | stand.latency(subject, base)
-                assert subject.process is not None
-                compared.keep(scene.title, figures | {"memory": subject.process.memory() / 1e6})
+                compared.keep(scene.title, {"start": seconds, "idle": memory(gateway)})
+        # Who asks with most keys comes last: a gateway remembers those that it has heard of.
+        for asked in sorted({scene.asked for scene in SCENES}):
+            scenes = [scene for scene in SCENES if scene.asked == asked]
+            subjects = [_known(gateways[scene.keys], scene, stand) for scene in scenes]
+            for number in range(1, settings.rounds + 1):
+                stand.say(f"{asked:,} keys in turn: round {number} of {settings.rounds}")
+                base = works.latency(direct, stand.load).figures
+                for scene, subject in zip(scenes, subjects, strict=True):
+                    with _changing(held[scene.keys], rate=CHANGES if scene.changing else 0):
+                        figures = stand.read("unary", subject) | stand.latency(subject, base)
+                    compared.keep(scene.title, figures | {"memory": memory(subject)})
     compared.show(
         console,
         title=f"How many keys there are: median of {settings.rounds} rounds, ± half the spread",
@@ -114,6 +115,7 @@ def _known(gateway: Subject, scene: Scene, stand: Stand) -> Subject:
             seconds *= max(1.5, (scene.asked - heard) / max(heard, 1))
         else:
             raise Unloaded(f"{scene.asked:,} keys were not all heard of in {_LONGEST:.0f} s")
+        counted(subject)
         if not scene.changing:
             stand.say(f"{scene.title}: all asked once within {time.monotonic() - began:.0f} s")
     return subject

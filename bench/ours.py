@@ -115,10 +115,10 @@ class Stand:
         gateway takes when nobody asks; and the share of the answers that the busiest worker
         gave. Takes three times as long."""
         with awake(subject):
-            before = _counted(subject)
+            before = counted(subject)
             began, spent = time.monotonic(), subject.processor()
             reading = _WORKS[work](subject, self.load)
-            answers = _counted(subject).since(before).values()
+            answers = counted(subject).since(before).values()
             spent = subject.processor() - spent
         spent -= self._idle[subject.target.port] * (time.monotonic() - began)
         self._complain(work, subject, reading)
@@ -165,7 +165,7 @@ def awake(subject: Subject) -> Iterator[None]:
         _rest(subject)
 
 
-def _counted(subject: Subject) -> Counters:
+def counted(subject: Subject) -> Counters:
     """What all workers have counted, once all records are in the database."""
     deadline = time.monotonic() + _RESTS
     while (found := counters.read(subject.target.port)).backlog and time.monotonic() < deadline:
@@ -181,6 +181,12 @@ def _idle(subject: Subject) -> float:
     before = subject.processor()
     time.sleep(_IDLE)
     return (subject.processor() - before) / _IDLE
+
+
+def memory(subject: Subject) -> float:
+    """Resident megabytes of all its processes."""
+    assert subject.process is not None
+    return subject.process.memory() / 1e6
 
 
 def _rest(subject: Subject) -> None:
