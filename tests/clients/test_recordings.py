@@ -62,9 +62,11 @@ def framed(payloads: list[bytes]) -> bytes:
 
 
 def ask(gateway: Gateway, name: str, *, stream: bool, choices: int = 1) -> Answer:
-    """A request to which the provider answers what stands under `name`."""
+    """A request to which the provider answers what stands under `name`, its usage included."""
     messages = [{"role": "user", "content": name}]
     body = {"model": "gpt-4o", "messages": messages, "stream": stream, "n": choices}
+    if stream:
+        body["stream_options"] = {"include_usage": True}
     return gateway.chat({**body, "provider": {"allow_fallbacks": False}})
 
 

@@ -100,8 +100,9 @@ class Link(asyncio.Protocol):
                 await link.aclose()
 
     async def ask(self, *words: Word) -> Any:
-        """The answer to a command, strings in it as bytes. Raises `Away`, also for an error."""
-        answer = await self.send(words)
+        """The answer to a command about the connection itself, which is sent however many wait;
+        strings in it as bytes. Raises `Away`, also for an error."""
+        answer = await self.send(words, most=math.inf)
         if isinstance(answer, Away):
             raise answer
         if isinstance(answer, Exception):
@@ -113,10 +114,11 @@ class Link(asyncio.Protocol):
         if not self.lost:
             self._write(("SUBSCRIBE", channel))  # which is answered by a push
 
-    def send(self, words: tuple[Word, ...]) -> "asyncio.Future[Any]":
-        """Send a command. An error is a result, too: `hiredis.ReplyError`, or `Away`."""
+    def send(self, words: tuple[Word, ...], most: float | None = None) -> "asyncio.Future[Any]":
+        """Send a command, where no more than `most` wait already. An error is a result, too:
+        `hiredis.ReplyError`, or `Away`."""
         future = self._loop.create_future()
-        if self.lost or len(self._waiting) >= WAITING:
+        if self.lost or len(self._waiting) >= (WAITING if most is None else most):
             future.set_result(Away(self.lost or f"{self.server}: too many wait for answers"))
             return future
         self._write(words)
