@@ -10,6 +10,7 @@ is not held against it.
 """
 
 import asyncio
+import math
 import os
 import socket
 import ssl
