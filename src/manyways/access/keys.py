@@ -22,6 +22,9 @@ from manyways.store.database import Database
 from manyways.types import Allowance, Caller, Scope
 
 if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from manyways.store.changes import Changes
     from manyways.store.keys import Held
 
 # Digests held in memory: of keys, and of secrets that lately turned out to be nobody's.
@@ -207,15 +210,16 @@ class KeyRing:
         self._asked.clear()
 
     async def poll(self) -> bool:
-        """Look once what has changed, and forget that. Says whether anything had.
+        """Look once what has changed, and forget that; keys are read anew at once, so that they
+        go on working though the database may go. Says whether anything had changed.
 
         A database that cannot answer changes nothing; the log is told when that begins and
         when it is over.
         """
         seen = self._counter
         try:
-            changed = await self._database.call(
-                partial(self._changes, seen=seen), limit=LOOK_UP_LIMIT
+            changed, renewed = await self._database.call(
+                partial(self._changed, seen=seen), limit=LOOK_UP_LIMIT
             )
         except StoreError as error:
             if not self._away:
@@ -239,7 +243,23 @@ class KeyRing:
                 del self._known[key]
         for key in changed.digests:
             self._forget_one(key)
+        for key, held in renewed.items():
+            self._remember(key, self._as_known(held))
         return True
+
+    def _changed(
+        self, connection: Connection, seen: int | None
+    ) -> tuple[Changes | None, dict[bytes, Held]]:
+        """What has changed, and how those of it stand now that are in memory or asked for. Runs
+        in the database's thread."""
+        changed = self._changes(connection, seen=seen)
+        renewed: dict[bytes, Held] = {}
+        for key in changed.digests if changed is not None else ():
+            if key in self._known or key in self._asked:
+                held = self._by_digest(connection, key)
+                if held is not None:
+                    renewed[key] = held
+        return changed, renewed
 
     async def follow(self, interval: float = 0.5) -> None:
         """Poll every `interval` seconds until cancelled.

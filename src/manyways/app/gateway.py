@@ -157,6 +157,8 @@ async def gateway(
         ):
             tokens.count(".")  # loads what counting needs, before anybody waits for it
         await ledger.drain(CATCH_UP)
+        # So that keys that are looked up from now on stay in memory, though the database may go.
+        await ring.poll()
         edge, page_works = edge_of(parts)
         async with background(*works, *page_works):
             try:
