@@ -34,6 +34,8 @@ MAX_UNKNOWN = 10_000
 UNKNOWN_LIFE = 5.0
 # Seconds a look-up may take.
 LOOK_UP_LIMIT = 5.0
+# Keys of those that have changed since the last look that are read anew at once.
+RENEWED = 50
 
 ALPHABET = string.ascii_letters + string.digits
 
@@ -235,6 +237,7 @@ class KeyRing:
         if changed.everything:
             self.forget()
             return True
+        wanted = [key for key in renewed if key in self._known or key in self._asked]
         if changed.account_ids:
             # Nobody knows whose the keys are that are being looked up.
             self._asked.clear()
@@ -243,23 +246,19 @@ class KeyRing:
                 del self._known[key]
         for key in changed.digests:
             self._forget_one(key)
-        for key, held in renewed.items():
-            self._remember(key, self._as_known(held))
+        for key in wanted:
+            self._remember(key, self._as_known(renewed[key]))
         return True
 
     def _changed(
         self, connection: Connection, seen: int | None
     ) -> tuple[Changes | None, dict[bytes, Held]]:
-        """What has changed, and how those of it stand now that are in memory or asked for. Runs
-        in the database's thread."""
+        """What has changed, and how the keys stand now, where they are few. Runs in the
+        database's thread."""
         changed = self._changes(connection, seen=seen)
-        renewed: dict[bytes, Held] = {}
-        for key in changed.digests if changed is not None else ():
-            if key in self._known or key in self._asked:
-                held = self._by_digest(connection, key)
-                if held is not None:
-                    renewed[key] = held
-        return changed, renewed
+        keys = () if changed is None else changed.digests
+        found = {key: self._by_digest(connection, key) for key in keys[:RENEWED]}
+        return changed, {key: held for key, held in found.items() if held is not None}
 
     async def follow(self, interval: float = 0.5) -> None:
         """Poll every `interval` seconds until cancelled.
