@@ -25,7 +25,7 @@ __all__ = ["own_postgres"]
 
 pytestmark = pytest.mark.process
 
-KILLS = int(os.environ.get("KILLS", "6"))
+KILLS = int(os.environ.get("KILLS", "4"))
 CALLERS = 200
 LIMIT = 30
 

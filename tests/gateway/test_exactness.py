@@ -25,7 +25,7 @@ from tests.support.wall import Moment, Stall, WaitFor, whole
 
 pytestmark = pytest.mark.process
 
-RUNS = int(os.environ.get("RUNS", "3"))
+RUNS = int(os.environ.get("RUNS", "1"))
 CROWD = 1000
 LIMIT = 30
 CHAT = {"model": "m", "max_tokens": 100, "messages": [{"role": "user", "content": "hi"}]}
