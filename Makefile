@@ -44,7 +44,7 @@ run: install ## install, then serve on 127.0.0.1:8080
 	@$(BIN)/manyways serve
 
 test: install-dev ## install, then run the whole test suite
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-fast: install-dev ## the suite without servers, processes or the model
 	$(BIN)/python -m pytest -m "not process and not model and not node"

@@ -111,9 +111,19 @@ class PostgresProcess:
         self.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
 
     def start(self) -> None:
-        """Start it again where it was, and wait until it answers."""
-        if self._process is not None:
-            return
+        """Start it again where it was, and wait until it answers. One that was killed may have
+        left memory behind that its last process has yet to let go of: that is waited for."""
+        give_up = time.monotonic() + _PATIENCE
+        while self._process is None:
+            self._launch()
+            if not self._answers():
+                told = (self._folder / "log").read_text()
+                self._process = None
+                if "pre-existing shared memory" not in told or time.monotonic() > give_up:
+                    raise AssertionError(f"PostgreSQL does not start:\n{told}")
+                time.sleep(0.1)
+
+    def _launch(self) -> None:
         arguments = {
             "listen_addresses": "127.0.0.1",
             "port": self.port,
@@ -133,17 +143,20 @@ class PostgresProcess:
                 stdout=subprocess.DEVNULL,
                 stderr=log,
             )
+
+    def _answers(self) -> bool:
+        """Whether it does within some time; False also where it has ended."""
         give_up = time.monotonic() + _PATIENCE
-        while True:
+        while self._process is not None and self._process.poll() is None:
             try:
                 self.execute("SELECT 1")
             except psycopg.OperationalError:
-                if time.monotonic() > give_up or self._process.poll() is not None:
-                    told = (self._folder / "log").read_text()
-                    raise AssertionError(f"PostgreSQL does not start:\n{told}") from None
+                if time.monotonic() > give_up:
+                    return False
                 time.sleep(0.02)
             else:
-                return
+                return True
+        return False
 
     def stop(self) -> None:
         """Shut it down in order; its clients are thrown out."""

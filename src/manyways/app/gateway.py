@@ -10,6 +10,7 @@ import random
 import threading
 import time
 from collections.abc import AsyncIterator
+from concurrent.futures import Future
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -179,12 +180,23 @@ def journal_folder(settings: Settings, database: Database) -> Path:
 
 
 async def _retain(database: Database, settings: Settings) -> None:
-    """Records that are kept no longer. The work takes its time in a thread of its own, and ends
-    soon after nobody waits for it any more."""
+    """Records that are kept no longer. The work takes its time in a thread of its own, which
+    nobody waits for at a stop: the database may hang."""
     stop = threading.Event()
-    run = partial(retention.run, going_on=lambda: not stop.is_set())
+    done: Future[None] = Future()
+    done.set_running_or_notify_cancel()
+
+    def work() -> None:
+        try:
+            retention.run(database, settings.usage, time.time(), going_on=lambda: not stop.is_set())
+        except BaseException as error:  # noqa: BLE001 - not swallowed: it is raised below
+            done.set_exception(error)
+        else:
+            done.set_result(None)
+
+    threading.Thread(target=work, name="retention", daemon=True).start()
     try:
-        await asyncio.to_thread(run, database, settings.usage, time.time())
+        await asyncio.wrap_future(done)
     finally:
         stop.set()
 
