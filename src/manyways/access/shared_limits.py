@@ -128,7 +128,7 @@ class SharedLimits:
             f" {len(self._unsettled)} to be settled>"
         )
 
-    def admit(self, caller: Caller, demand: Demand) -> Reservation | None:  # noqa: ARG002
+    def admit(self, caller: Caller, demand: Demand) -> Reservation | None:  # noqa: ARG002  (`Limits`)
         """As in `Limits`: nothing is known without asking, but for who has no limits."""
         return None if caller.scopes else UNLIMITED
 
@@ -395,5 +395,5 @@ def _standing(limit: int, remaining: int, reset: int) -> Standing | None:
     return None if limit < 0 else Standing(limit, remaining, reset)
 
 
-async def _no_past(scope: Scope) -> Past:  # noqa: ARG001
+async def _no_past(scope: Scope) -> Past:  # noqa: ARG001  (a `Load`)
     return Past()

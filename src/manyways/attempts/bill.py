@@ -167,7 +167,9 @@ class Bill:
         first = candidates.first[0]
         output = None if self.request is None else self.request.max_output
         bound = output or first.max_output_tokens or self._books.output_tokens
-        some = itertools.chain(candidates.first, *candidates.behind(first))
+        # No further than is needed: behind the first may stand the whole catalog.
+        behind = itertools.chain.from_iterable(candidates.behind(first))
+        some = itertools.chain(candidates.first, behind)
         most = Usage(prompt_tokens=self._prompt_tokens, completion_tokens=bound)
         prices = [cost(model.pricing, most) or 0.0 for model in itertools.islice(some, at_most)]
         return Demand(tokens=most.total_tokens, cost=max(prices), fixed=output is not None)

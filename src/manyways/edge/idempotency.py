@@ -125,7 +125,7 @@ class Repeats:
             found = await self._claims.claim(request, deadline)
             try:
                 await patient.settle()
-            except BaseException:
+            except BaseException:  # also the caller's leaving: others wait for the claim
                 if isinstance(found, Claim):
                     await self._claims.free(found)
                 raise
