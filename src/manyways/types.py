@@ -38,6 +38,9 @@ class Provider(Struct, frozen=True, kw_only=True):
     whole list. `base_url` has no trailing slash, and is empty for `protocol = "local"`,
     whose address is known only once its child process listens. With `drain`, an answer that
     its caller has left is read to its end: the provider bills it anyway, and tells its usage.
+    `models_url` is where its list of models is, where that is not below `base_url`. Without
+    `probe`, its models are asked nothing unasked; `probe_pause` seconds lie between two
+    requests that verify them, where it is not to be as everywhere.
     """
 
     name: str
@@ -46,7 +49,10 @@ class Provider(Struct, frozen=True, kw_only=True):
     api_keys: tuple[str, ...] = ()
     headers: dict[str, str] = {}
     models: tuple[ModelEntry, ...] | None = None
+    models_url: str = ""
     drain: bool = False
+    probe: bool = True
+    probe_pause: float | None = None
 
     def __repr__(self) -> str:
         """Without keys and headers: whatever is printed ends in a log."""
@@ -58,7 +64,9 @@ class Model(Struct, frozen=True, kw_only=True):
 
     `id` is what callers say, `upstream_id` what the provider is asked for. `created` is Unix
     seconds. Measured values (`latency_ms`, `quality_score`, `last_verified`, `uptime_24h`)
-    are `None` until they have been measured.
+    are `None` until they have been measured. `status` is what callers see of it now.
+    `asked_last`: it failed its last verification, or its provider lists it no more, and nobody
+    has had an answer of it since; so it is asked when nobody else is left.
     """
 
     id: str
@@ -76,6 +84,7 @@ class Model(Struct, frozen=True, kw_only=True):
     quality_score: float | None = None
     last_verified: str | None = None
     uptime_24h: float | None = None
+    asked_last: bool = False
 
 
 class Needs(Struct, frozen=True, kw_only=True):

@@ -7,7 +7,8 @@ import pytest
 import structlog
 from structlog.testing import capture_logs
 
-from manyways.catalog.catalog import AT_ONCE, FIRST_RETRY, Catalog, Settings
+from manyways.catalog.catalog import AT_ONCE, FIRST_RETRY, Catalog
+from manyways.catalog.settings import Settings
 from manyways.catalog.trouble import Trouble
 from manyways.errors import AttemptFailed, Refusal
 from manyways.types import Model, ModelEntry, Provider

@@ -180,9 +180,9 @@ def test_every_name_scripts_rely_on_is_accepted(folder: Folder) -> None:
 
 
 def test_what_is_given_without_effect_is_said(folder: Folder) -> None:
-    settings = folder.load("[catalog]\nprobe = false\nrefresh = '03:00'\n[routing]\nhedge = true\n")
+    settings = folder.load("[server]\npublic_url = 'http://here'\n[routing]\nhedge = true\n")
 
-    assert settings.not_yet == ("catalog.refresh: models are not verified yet",)
+    assert settings.not_yet == ("server.public_url: no answer names it yet",)
 
 
 def test_a_limit_that_is_built_in_can_be_lifted(folder: Folder) -> None:

@@ -1,7 +1,7 @@
 """A gateway's memory of its providers, as attempts in virtual time leave it."""
 
 from manyways.catalog.catalog import Catalog
-from manyways.catalog.catalog import Settings as CatalogSettings
+from manyways.catalog.settings import Settings as CatalogSettings
 from manyways.errors import AttemptFailed
 from manyways.routing.health import Health, Ticket
 from manyways.routing.settings import Settings

@@ -9,7 +9,7 @@ import pytest
 import structlog
 
 from manyways.catalog.catalog import Catalog
-from manyways.catalog.catalog import Settings as CatalogSettings
+from manyways.catalog.settings import Settings as CatalogSettings
 from manyways.edge.readiness import ReadinessPage
 from manyways.store.database import Database, open_database
 from manyways.store.database import Settings as DatabaseSettings

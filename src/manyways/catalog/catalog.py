@@ -5,18 +5,17 @@ the network, and tests run in no time.
 """
 
 import asyncio
-import re
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from random import SystemRandom
 from typing import Final
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 import structlog
 from msgspec import Struct
 
 from manyways.catalog.discovery import Discovered, merge, parse
 from manyways.catalog.selection import unknown_provider
+from manyways.catalog.settings import Settings
 from manyways.catalog.snapshot import Snapshot
 from manyways.catalog.trouble import Trouble, reason
 from manyways.errors import ManywaysError
@@ -36,37 +35,6 @@ up to the interval of discovery."""
 _NAMED: Final = 20  # so many models are named in one line of the log
 _uniform = SystemRandom().uniform
 _log = structlog.get_logger(__name__)
-
-
-class Settings(Struct, frozen=True, kw_only=True):
-    """The `[catalog]` section.
-
-    `refresh` is the time of day in `timezone` at which models are verified. `probe` says
-    whether they are asked anything unasked. Every `discovery_interval` seconds, providers are
-    asked for their lists of models.
-    """
-
-    title: str = "Manyways"
-    refresh: str = "02:00"
-    timezone: str = "Europe/Moscow"
-    probe: bool = True
-    discovery_interval: float = 900.0
-
-    def __post_init__(self) -> None:
-        if not re.fullmatch(r"([01]\d|2[0-3]):[0-5]\d", self.refresh):
-            raise ValueError(f"refresh {self.refresh!r} is no time of day such as 02:00")
-        if not _is_timezone(self.timezone):
-            raise ValueError(f"timezone {self.timezone!r} is not known; try Europe/Moscow")
-        if not self.discovery_interval > 0:
-            raise ValueError("discovery_interval must be more than 0 s")
-
-
-def _is_timezone(name: str) -> bool:
-    try:
-        ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError, OSError):
-        return not available_timezones()  # a machine without the database knows none at all
-    return True
 
 
 class Outcome(Struct, frozen=True, kw_only=True):

@@ -7,13 +7,8 @@ from manyways.config.document import dotted
 from manyways.config.positions import Path
 from manyways.config.settings import Settings
 
-_NEVER_IDLE: Final = object()
-
 _SETTINGS: Final[tuple[tuple[str, str, object, str], ...]] = (
     ("server", "public_url", None, "no answer names it yet"),
-    ("catalog", "refresh", _NEVER_IDLE, "models are not verified yet"),
-    ("catalog", "timezone", _NEVER_IDLE, "models are not verified yet"),
-    ("catalog", "probe", False, "models are not verified yet"),
 )
 """Section, key, the value that asks for what is done anyway, and what is to be said."""
 

@@ -108,6 +108,10 @@ def _base_url(value: str) -> str:
     return _web_address(value) if value else value
 
 
+def _models_url(value: str) -> str:
+    return _web_address(value) if value else value
+
+
 def _protocol(value: str) -> str:
     if value in PLANNED:
         raise Wrong(f'is "{value}", which is not served yet; served are {_listed(SERVED)}')
@@ -266,6 +270,11 @@ SECONDS: Final = frozenset(
         "routing.answer_timeout",
         "routing.deadline",
         "catalog.discovery_interval",
+        "catalog.forget_after",
+        "catalog.probe_pause",
+        "catalog.probe_timeout",
+        "catalog.quality_interval",
+        "providers.*.probe_pause",
         "keys.types.*.window",
         "keys.types.*.lifetime",
         "keys.types.*.tokens_window",
@@ -332,6 +341,12 @@ CHECKS: Final[dict[str, Check]] = {
     "catalog.refresh": _clock,
     "catalog.timezone": _timezone,
     "catalog.discovery_interval": _seconds(1, 30 * _DAY),
+    "catalog.forget_after": _seconds(0, 365 * _DAY),
+    "catalog.probe_concurrency": between(1, 1000),
+    "catalog.probe_pause": _seconds(0, 3600.0),
+    "catalog.probe_timeout": _seconds(1, 3600.0),
+    "catalog.probe_budget": between(0, 1_000_000),
+    "catalog.quality_interval": _seconds(0, 365 * _DAY),
     "keys.prefix": _prefix,
     "keys.length": between(_SECRET_LETTERS, 256),
     **{
@@ -362,6 +377,8 @@ CHECKS: Final[dict[str, Check]] = {
     "providers.*.name": _provider_name,
     "providers.*.protocol": _protocol,
     "providers.*.base_url": _base_url,
+    "providers.*.models_url": _models_url,
+    "providers.*.probe_pause": _seconds(0, 3600.0),
     "providers.*.api_key": _not_empty,
     "providers.*.api_key.*": _api_key,
     "providers.*.headers.*": _header_value,

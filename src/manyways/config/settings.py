@@ -4,7 +4,7 @@ from msgspec import Struct
 
 from manyways.access.keys import Settings as KeySettings
 from manyways.access.settings import Settings as LimitSettings
-from manyways.catalog.catalog import Settings as CatalogSettings
+from manyways.catalog.settings import Settings as CatalogSettings
 from manyways.edge.settings import Settings as ServerSettings
 from manyways.logs import Settings as LogSettings
 from manyways.routing.settings import Settings as RoutingSettings

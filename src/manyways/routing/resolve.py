@@ -229,7 +229,7 @@ def _in_order(models: Sequence[Model], wish: Wish) -> list[tuple[Model, ...]]:
     What failed its verification comes last."""
     tiers: list[tuple[Model, ...]] = []
     for up in (True, False):
-        rows = [m for m in models if (m.status != "down") is up]
+        rows = [m for m in models if m.asked_last is not up]
         tiers.extend(tuple(m for m in rows if m.provider == name) for name in wish.begin)
         if wish.fallbacks or not wish.begin:
             tiers.append(tuple(m for m in rows if m.provider not in wish.begin))

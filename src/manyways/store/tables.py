@@ -15,6 +15,7 @@ from sqlalchemy import (
     MetaData,
     Table,
     Text,
+    text,
 )
 
 # Constraints have names from the first table on, so that later migrations can change them.
@@ -217,4 +218,129 @@ idempotent_answers = Table(
     Column("created_at", BigInteger, nullable=False),
     Column("expires_at", BigInteger, nullable=False),
     Index("ix_idempotent_answers_expires_at", "expires_at"),
+)
+
+# What providers have told of their models, and what it was when they told it last.
+catalog_models = Table(
+    "catalog_models",
+    metadata,
+    Column("provider", Text, primary_key=True),
+    Column("id", Text, primary_key=True),
+    Column("first_seen", BigInteger, nullable=False),
+    Column("gone_since", BigInteger),  # null: it is there
+    Column("document", Text, nullable=False),  # JSON, a `Model` as it is claimed to be
+    sqlite_with_rowid=False,
+)
+
+# Every change to these, and to what verifications found out.
+catalog_changes = Table(
+    "catalog_changes",
+    metadata,
+    Column("id", Text, primary_key=True),  # a UUID of version 7
+    Column("at", BigInteger, nullable=False),
+    Column("provider", Text, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("field", Text),
+    Column("before", Text),  # JSON
+    Column("after", Text),  # JSON
+    Index("ix_catalog_changes_at", "at"),
+    sqlite_with_rowid=False,
+)
+
+# A verification of many models: asked for, or due. One a day is due.
+catalog_runs = Table(
+    "catalog_runs",
+    metadata,
+    Column("id", Text, primary_key=True),  # a UUID of version 7
+    Column("due", Text, unique=True),  # the day, for those that are due; null for others
+    Column("reason", Text, nullable=False),
+    Column("scope", Text, nullable=False),  # JSON, a `Scope`
+    Column("status", Text, nullable=False),  # "running", "done", "failed"
+    Column("created_at", BigInteger, nullable=False),
+    Column("began_at", BigInteger),
+    Column("ended_at", BigInteger),
+    Column("models", Integer),  # how many; null until it has begun
+    Column("cost", Double, nullable=False, server_default="0"),  # USD so far
+    Column("problem", Text),  # why it failed
+    Index("ix_catalog_runs_status", "status"),
+)
+
+# What each check of a verification found: kept at once, so that none is made twice.
+catalog_checks = Table(
+    "catalog_checks",
+    metadata,
+    Column("run_id", Text, primary_key=True),
+    Column("provider", Text, primary_key=True),
+    Column("model", Text, primary_key=True),
+    Column("name", Text, primary_key=True),
+    Column("document", Text, nullable=False),  # JSON, a `Check`
+    sqlite_with_rowid=False,
+)
+
+# What each verification found out about a model: what lists, tables and histories show.
+catalog_verifications = Table(
+    "catalog_verifications",
+    metadata,
+    Column("run_id", Text, primary_key=True),
+    Column("provider", Text, primary_key=True),
+    Column("model", Text, primary_key=True),
+    Column("at", BigInteger, nullable=False),
+    Column("verdict", Text, nullable=False),
+    Column("latency_ms", Integer),
+    Column("quality", Double),
+    Column("document", Text, nullable=False),  # JSON, a `Verified`
+    Index("ix_catalog_verifications_model", "provider", "model", "at"),
+    sqlite_with_rowid=False,
+)
+
+# The latest of them.
+catalog_verified = Table(
+    "catalog_verified",
+    metadata,
+    Column("provider", Text, primary_key=True),
+    Column("model", Text, primary_key=True),
+    Column("document", Text, nullable=False),  # JSON, a `Verified`
+    Column("change", BigInteger, nullable=False),
+    Index("ix_catalog_verified_change", "change"),
+    sqlite_with_rowid=False,
+)
+
+# How each process has lately seen models do.
+catalog_figures = Table(
+    "catalog_figures",
+    metadata,
+    Column("node", Text, primary_key=True),
+    Column("provider", Text, primary_key=True),
+    Column("model", Text, primary_key=True),
+    Column("at", BigInteger, nullable=False),  # the end of the latest slice in it
+    Column("document", Text, nullable=False),  # JSON
+    Index("ix_catalog_figures_at", "at"),
+    sqlite_with_rowid=False,
+)
+
+# When models, or whole providers, were not to be had.
+catalog_incidents = Table(
+    "catalog_incidents",
+    metadata,
+    Column("id", Text, primary_key=True),  # a UUID of version 7
+    Column("provider", Text, nullable=False),
+    Column("model", Text, nullable=False),  # empty: the whole provider
+    Column("credential", Integer, nullable=False),  # from 0; -1: all of them
+    Column("source", Text, nullable=False),  # "traffic", "verification", "list"
+    Column("began_at", BigInteger, nullable=False),
+    Column("seen_at", BigInteger, nullable=False),  # when it was last known to go on
+    Column("ended_at", BigInteger),
+    Column("why", Text, nullable=False),
+    Index("ix_catalog_incidents_began_at", "began_at"),
+    Index(
+        "uq_catalog_incidents_open",
+        "provider",
+        "model",
+        "credential",
+        "source",
+        unique=True,
+        sqlite_where=text("ended_at IS NULL"),
+        postgresql_where=text("ended_at IS NULL"),
+    ),
 )

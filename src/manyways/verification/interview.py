@@ -1,0 +1,405 @@
+"""One model, asked one thing after the other, for as little as possible.
+
+Models differ in what they take: what one refuses (`temperature`, `max_tokens`) is left out or
+put otherwise from then on, and one that thinks before it speaks gets room for its thoughts. All
+of it is paced, bounded in time and money, and counted.
+"""
+
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from random import Random
+from typing import Any, Final, TypeVar
+
+import msgspec
+from msgspec import Raw, Struct
+
+from manyways.catalog.verified import SHOWN
+from manyways.dialects.openai_chat import usage as chat_usage
+from manyways.dialects.sse import DONE, EventReader, EventTooLong
+from manyways.errors import AttemptFailed, ManywaysError, Refusal
+from manyways.types import NO_USAGE, Model, Usage
+from manyways.usage.pricing import cost
+from manyways.verification.asking import JSON, Answer, Asker
+from manyways.verification.pacing import Pace, Places, Purse
+
+CHAT: Final = "/chat/completions"
+LETTERS_A_TOKEN: Final = 3
+"""Fewer than in any ordinary text: an estimate of a prompt that is rather too high."""
+ROOM_TO_THINK: Final = 2048
+"""Tokens beside the answer's own for a model that thinks first."""
+TRIES: Final = 4
+"""Of a request that the provider wants later."""
+PATIENCE: Final = 120.0
+"""The longest wait that a provider may ask for; who wants more is asked another day."""
+FIRST_WAIT: Final = 5.0
+"""Seconds where it does not say how long; twice that the next time, and so on."""
+
+_LOST_CAUSES: Final = frozenset({"credentials", "model_gone"})
+"""Failures that asking again does not help."""
+_OPTIONAL: Final = ("temperature", "seed")
+
+T = TypeVar("T")
+
+
+class Postponed(ManywaysError):
+    """Nothing was found out this time: the provider wants fewer requests, or it would cost more
+    than it may. `asked` tells whether it was asked at all."""
+
+    def __init__(self, words: str, *, asked: bool) -> None:
+        super().__init__(words)
+        self.asked = asked
+
+
+class BadAnswer(ManywaysError):
+    """What came back is not what such an answer looks like; the message says how."""
+
+
+class Said(Struct, frozen=True, kw_only=True):
+    """What a chat model has answered. `pieces` counts the events with content of a stream."""
+
+    text: str = ""
+    reasoning: str = ""
+    tool_calls: tuple[dict[str, Any], ...] = ()
+    finish_reason: str | None = None
+    annotations: tuple[Any, ...] = ()
+    fields: dict[str, Any] = {}
+    """The whole answer, decoded; of a stream its last event's fields."""
+    usage: Usage = NO_USAGE
+    pieces: int = 0
+
+
+class Spent(Struct, kw_only=True):
+    """What one step of an interview came to. Times are those of its last request."""
+
+    requests: int = 0
+    usage: Usage = NO_USAGE
+    cost: float = 0.0
+    ms: int | None = None
+    first_token_ms: int | None = None
+    tokens_per_second: float | None = None
+    reported: str = ""
+
+
+class Interview:
+    """Asks `model` through `asker`. `chance` makes what cannot be known beforehand.
+
+    Everything raises `Postponed`, `AttemptFailed`, `BadAnswer`, and `Refusal` where the provider
+    says that the request is wrong.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        asker: Asker,
+        *,
+        pace: Pace,
+        places: Places,
+        purse: Purse,
+        timeout: float,
+        chance: Random,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self.model = model
+        self.chance = chance
+        self.spent = Spent()
+        self._asker = asker
+        self._pace = pace
+        self._places = places
+        self._purse = purse
+        self._timeout = timeout
+        self._clock = clock
+        self._left_out: set[str] = set()
+        self._counts_completion = False  # it wants `max_completion_tokens`
+        self._thinks = "reasoning" in model.capabilities
+
+    def __repr__(self) -> str:
+        return (
+            f"<Interview with {self.model.provider}/{self.model.id}, {self.spent.requests} asked>"
+        )
+
+    def begin(self) -> None:
+        """A new step: what is spent is counted from here on."""
+        self.spent = Spent()
+
+    async def say(
+        self,
+        prompt: str | Sequence[Mapping[str, Any]],
+        *,
+        limit: int = 64,
+        stream: bool = False,
+        **fields: Any,
+    ) -> Said:
+        """What it answers in at most `limit` tokens. `fields` are sent as they are."""
+        messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+        for _ in range(4):
+            body = self._body(messages, limit, stream, fields)
+            room = limit + ROOM_TO_THINK if self._thinks else limit
+            try:
+                said = await self._sent(body, room, stream=stream)
+            except Refusal as refusal:
+                if not self._adapt(refusal, body):
+                    raise
+                continue
+            lost_in_thought = (
+                not said.text and not said.tool_calls and said.finish_reason == "length"
+            )
+            if lost_in_thought and not self._thinks:
+                self._thinks = True
+                continue
+            return said
+        raise BadAnswer("it takes none of the ways in which models are asked")
+
+    async def post(
+        self, path: str, body: Mapping[str, Any] | bytes, *, content_type: str = JSON, price: float
+    ) -> Answer:
+        """What it answers at another path. `price` is what that costs at most, in USD."""
+        if not isinstance(body, bytes):
+            body = msgspec.json.encode({"model": self.model.upstream_id, **body})
+        sent = body
+
+        async def ask() -> Answer:
+            return await self._asker.whole(
+                self.model, path, sent, content_type=content_type, limit=self._timeout
+            )
+
+        answer = await self._paid(ask, price)
+        self.spent.cost += price
+        self._purse.pay(price)
+        return answer
+
+    async def fetch(self, url: str) -> Answer:
+        """What lies at an address that the model has named."""
+        return await self._asker.fetch(self.model, url, limit=self._timeout)
+
+    def _body(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        limit: int,
+        stream: bool,
+        fields: Mapping[str, Any],
+    ) -> dict[str, Any]:
+        count = "max_completion_tokens" if self._counts_completion else "max_tokens"
+        body: dict[str, Any] = {
+            "model": self.model.upstream_id,
+            "messages": list(messages),
+            count: limit + ROOM_TO_THINK if self._thinks else limit,
+            "temperature": 0,
+            "seed": 1,
+            **fields,
+        }
+        if stream:
+            body |= {"stream": True, "stream_options": {"include_usage": True}}
+        return {name: value for name, value in body.items() if name not in self._left_out}
+
+    def _adapt(self, refusal: Refusal, body: Mapping[str, Any]) -> bool:
+        """Whether it may be asked in another way, which is then remembered."""
+        words = f"{refusal.param or ''} {refusal.message}"
+        if "max_completion_tokens" in words and not self._counts_completion:
+            self._counts_completion = True
+            return True
+        named = [name for name in ("stream_options", *_OPTIONAL) if name in words and name in body]
+        # Who does not say what is wrong is asked with nothing that could be.
+        offending = named or [name for name in _OPTIONAL if name in body]
+        self._left_out.update(offending)
+        return bool(offending)
+
+    async def _sent(self, body: Mapping[str, Any], room: int, *, stream: bool) -> Said:
+        data = msgspec.json.encode(body)
+        most = Usage(prompt_tokens=len(data) // LETTERS_A_TOKEN, completion_tokens=room)
+        bound = cost(self.model.pricing, most) or 0.0
+
+        async def ask() -> Said:
+            if stream:
+                return await self._listen(
+                    self._asker.stream(self.model, CHAT, data, limit=self._timeout)
+                )
+            answer = await self._asker.whole(self.model, CHAT, data, limit=self._timeout)
+            return _said(answer.body)
+
+        said = await self._paid(ask, bound)
+        price = cost(self.model.pricing, said.usage) or 0.0
+        self._purse.pay(price)
+        spent = self.spent
+        spent.cost += price
+        spent.usage = Usage(
+            prompt_tokens=spent.usage.prompt_tokens + said.usage.prompt_tokens,
+            completion_tokens=spent.usage.completion_tokens + said.usage.completion_tokens,
+            source=said.usage.source,
+        )
+        spent.reported = str(said.fields.get("model") or "")[:256]
+        return said
+
+    async def _paid(self, ask: Callable[[], Awaitable[T]], bound: float) -> T:
+        """One request, as often as it has to be asked again."""
+        with self._purse.hold(bound) as fits:
+            if not fits:
+                raise Postponed(
+                    f"it may cost {bound:.4f} USD, more than is left of the budget", asked=False
+                )
+            wait = FIRST_WAIT
+            again = True
+            for left in reversed(range(TRIES)):
+                try:
+                    async with self._places.place(self.model.provider):
+                        await self._pace.turn()
+                        self.spent.requests += 1
+                        began = self._clock()
+                        answer = await ask()
+                        self.spent.ms = round((self._clock() - began) * 1000)
+                except AttemptFailed as failure:
+                    if failure.code == "rate_limited":
+                        wait = failure.retry_after or wait
+                        self._pace.limited(min(wait, PATIENCE))
+                        if not left or wait > PATIENCE:
+                            raise Postponed(
+                                f"it wants fewer requests: {failure.message}", asked=True
+                            ) from failure
+                        wait *= 2
+                        continue
+                    if failure.code in _LOST_CAUSES or not again:
+                        raise
+                    again = False  # once may have been an accident
+                    continue
+                self._pace.went_well()
+                return answer
+            raise Postponed("it wants fewer requests", asked=True)
+
+    async def _listen(self, chunks: AsyncIterator[bytes]) -> Said:
+        reader = EventReader(limit=4 * 1024 * 1024)
+        heard = _Heard()
+        began = self._clock()
+        first: float | None = None
+        last = began
+        over = False
+        async for chunk in chunks:
+            try:
+                events = reader.feed(chunk)
+            except EventTooLong as error:
+                raise BadAnswer(f"its stream cannot be read: {error}") from error
+            for event in events:
+                if event.data == DONE:
+                    over = True
+                elif heard.take(event.data):
+                    last = self._clock()
+                    first = first or last
+        for event in reader.end():
+            over = over or event.data == DONE
+            if event.data != DONE:
+                heard.take(event.data)
+        said = heard.said()
+        if not over and said.finish_reason is None:
+            raise BadAnswer("its stream ends without a finish")
+        if first is not None:
+            self.spent.first_token_ms = round((first - began) * 1000)
+            produced = said.usage.completion_tokens or heard.pieces
+            if last > first and produced > 1:
+                self.spent.tokens_per_second = round((produced - 1) / (last - first), 1)
+        return said
+
+
+class _Heard:
+    """A stream, as it is put together."""
+
+    def __init__(self) -> None:
+        self.pieces = 0
+        self._text: list[str] = []
+        self._reasoning: list[str] = []
+        self._calls: dict[int, dict[str, Any]] = {}
+        self._finish: str | None = None
+        self._annotations: list[Any] = []
+        self._fields: dict[str, Any] = {}
+        self._usage = NO_USAGE
+
+    def take(self, data: bytes) -> bool:
+        """Whether the event brought something of the answer."""
+        fields = _object(data)
+        if fields.get("error"):
+            raise BadAnswer(f"its stream ends with an error: {_shown(fields['error'])}")
+        self._fields |= fields
+        usage = fields.get("usage")
+        if usage:
+            self._usage = chat_usage.told(Raw(msgspec.json.encode(usage))) or self._usage
+        told = False
+        for choice in _list(fields.get("choices")):
+            delta = _dict(choice.get("delta"))
+            for name, pieces in (
+                ("content", self._text),
+                ("reasoning_content", self._reasoning),
+                ("reasoning", self._reasoning),
+            ):
+                text = delta.get(name)
+                if isinstance(text, str) and text:
+                    pieces.append(text)
+                    told = True
+            for call in _list(delta.get("tool_calls")):
+                index = call.get("index") or 0
+                known = self._calls.setdefault(index, {"function": {"name": "", "arguments": ""}})
+                function = _dict(call.get("function"))
+                for name in ("name", "arguments"):
+                    if isinstance(function.get(name), str):
+                        known["function"][name] += function[name]
+                        told = True
+            self._annotations += delta.get("annotations") or ()
+            self._finish = choice.get("finish_reason") or self._finish
+        self.pieces += told
+        return told
+
+    def said(self) -> Said:
+        return Said(
+            text="".join(self._text),
+            reasoning="".join(self._reasoning),
+            tool_calls=tuple(self._calls.values()),
+            finish_reason=self._finish,
+            annotations=tuple(self._annotations),
+            fields=self._fields,
+            usage=self._usage,
+            pieces=self.pieces,
+        )
+
+
+def _said(body: bytes) -> Said:
+    fields = _object(body)
+    if fields.get("error"):
+        raise BadAnswer(f"it answers 200 with an error: {_shown(fields['error'])}")
+    choices = _list(fields.get("choices"))
+    if not choices:
+        raise BadAnswer("its answer has no choices")
+    message = _dict(choices[0].get("message"))
+    text = message.get("content")
+    if isinstance(text, list):
+        text = "".join(str(part.get("text") or "") for part in _list(text))
+    usage = fields.get("usage")
+    reasoning = message.get("reasoning_content") or message.get("reasoning") or ""
+    return Said(
+        text=text if isinstance(text, str) else "",
+        reasoning=reasoning if isinstance(reasoning, str) else "",
+        tool_calls=tuple(_list(message.get("tool_calls"))),
+        finish_reason=choices[0].get("finish_reason"),
+        annotations=tuple(message.get("annotations") or ()),
+        fields=fields,
+        usage=(chat_usage.told(Raw(msgspec.json.encode(usage))) or NO_USAGE) if usage else NO_USAGE,
+        pieces=1,
+    )
+
+
+def _object(data: bytes) -> dict[str, Any]:
+    try:
+        return msgspec.json.decode(data, type=dict[str, Any])
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise BadAnswer(f"its answer is not JSON of that kind: {_shown(data)}") from error
+
+
+def _list(value: object) -> list[dict[str, Any]]:
+    return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
+
+
+def _dict(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _shown(value: object) -> str:
+    """Something foreign, on one line and not too long."""
+    if isinstance(value, dict):
+        value = value.get("message") or value
+    text = value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+    return " ".join(text.split())[: SHOWN // 10]
