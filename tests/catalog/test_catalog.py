@@ -7,9 +7,10 @@ import pytest
 import structlog
 from structlog.testing import capture_logs
 
-from manyways.catalog.catalog import AT_ONCE, FIRST_RETRY, Catalog
+from manyways.catalog.catalog import AT_ONCE, FIRST_RETRY, Catalog, Claim
 from manyways.catalog.settings import Settings
 from manyways.catalog.trouble import Trouble
+from manyways.catalog.verified import Verified
 from manyways.errors import AttemptFailed, Refusal
 from manyways.types import Model, ModelEntry, Provider
 
@@ -104,19 +105,22 @@ class World:
         *,
         interval: float = 900.0,
         jitter: Callable[[float, float], float] = middle,
-        known: tuple[Model, ...] = (),
+        remembered: tuple[Claim, ...] = (),
+        forget_after: float = 0.0,
         **scripts: list[bytes | Exception],
     ) -> None:
         self.clock = Clock()
         self.providers = Providers(**scripts)
+        self.heard: list[str] = []
         self.catalog = Catalog(
-            Settings(discovery_interval=interval),
+            Settings(discovery_interval=interval, forget_after=forget_after),
             providers,
             self.providers.ask,
             clock=self.clock,
             sleep=self.clock.sleep,
             jitter=jitter,
-            known=known,
+            remembered=remembered,
+            heard=self.heard.append,
         )
 
     def ids(self, name: str) -> list[str]:
@@ -148,19 +152,97 @@ def test_what_the_configuration_lists_is_there_at_once() -> None:
     assert world.catalog.snapshot.made_at == 1_000_000.0
 
 
+def claim(provider: str, model_id: str, gone_since: float | None = None) -> Claim:
+    row = Model(id=model_id, provider=provider, upstream_id=model_id, created=5)
+    return Claim(model=row, gone_since=gone_since)
+
+
 def test_rows_of_an_earlier_life_keep_their_date() -> None:
-    old = Model(id="one", provider="Listed", upstream_id="one", created=5, latency_ms=7)
-    first, second = World([LISTED], known=(old,)).catalog.snapshot.models
-    assert (first.created, first.latency_ms) == (5, 7)
-    assert second.created == 1_000_000
+    first, second = World([LISTED], remembered=(claim("Listed", "one"),)).catalog.snapshot.models
+    assert (first.created, second.created) == (5, 1_000_000)
 
 
-async def test_an_earlier_life_is_remembered_when_the_provider_answers() -> None:
-    old = Model(id="a", provider="Capi", upstream_id="a", created=5)
-    world = World([CAPI], known=(old,), Capi=[listing("a", "b")])
-    assert world.ids("Capi") == []
+async def test_what_is_remembered_is_served_until_the_provider_answers() -> None:
+    remembered = (claim("Capi", "a"), claim("Capi", "z"))
+    world = World([CAPI], remembered=remembered, forget_after=60.0, Capi=[listing("a", "b")])
+    assert world.ids("Capi") == ["a", "z"]
+    assert world.catalog.snapshot.untold == (), "it has told them, in an earlier life"
     await world.catalog.refresh()
-    assert [m.created for m in world.catalog.snapshot.models] == [5, 1_000_000]
+    assert [(m.id, m.created, m.status) for m in world.catalog.snapshot.models] == [
+        ("a", 5, "active"),
+        ("b", 1_000_000, "active"),
+        ("z", 5, "down"),
+    ]
+
+
+# What is not listed any more
+
+
+async def test_a_model_that_is_not_listed_any_more_is_down_for_a_while_and_then_leaves() -> None:
+    lists: list[bytes | Exception] = [listing("a", "b"), *[listing("a")] * 3]
+    world = World([CAPI], forget_after=600.0, Capi=lists)
+    await world.catalog.refresh()
+    await world.catalog.refresh()
+    gone = world.catalog.snapshot.by_id("b")[0]
+    assert (gone.status, gone.asked_last) == ("down", True)
+    world.clock.now += 599
+    await world.catalog.refresh()
+    assert world.ids("Capi") == ["a", "b"]
+    world.clock.now += 1
+    await world.catalog.refresh()
+    assert world.ids("Capi") == ["a"]
+    assert world.heard == ["Capi"] * 3, "the third time, nothing had changed"
+
+
+async def test_a_model_that_is_listed_again_is_what_it_was() -> None:
+    lists: list[bytes | Exception] = [listing("a", "b"), listing("a"), listing("a", "b")]
+    world = World([CAPI], forget_after=60.0, Capi=lists)
+    for _ in range(3):
+        await world.catalog.refresh()
+    back = world.catalog.snapshot.by_id("b")[0]
+    assert (back.status, back.asked_last, back.created) == ("active", False, 1_000_000)
+
+
+async def test_a_model_that_the_configuration_lists_never_leaves() -> None:
+    world = World([LISTED], Listed=[listing("one")])
+    await world.catalog.refresh()
+    assert [m.status for m in world.catalog.snapshot.models] == ["active", "active"]
+
+
+# What was found out
+
+
+def test_what_was_verified_is_told_and_what_nobody_has_is_not() -> None:
+    world = World([LISTED])
+    found = [
+        Verified(provider="Listed", model="one", at=1_000_000.0, verdict="passed", latency_ms=120),
+        Verified(provider="Listed", model="left", at=1_000_000.0, verdict="passed"),
+        Verified(provider="Nobody", model="one", at=1_000_000.0, verdict="passed"),
+    ]
+    world.catalog.learn(found)
+    one, two = world.catalog.snapshot.models
+    assert (one.latency_ms, one.last_verified) == (120, "1970-01-12 13:46:40")
+    assert (two.latency_ms, two.last_verified) == (None, None)
+    before = world.catalog.snapshot
+    world.catalog.learn(found)
+    assert world.catalog.snapshot is before, "nothing new is no new snapshot"
+
+
+async def test_what_was_verified_outlives_the_next_list() -> None:
+    world = World([CAPI], Capi=[listing("a"), listing("a", "b")])
+    await world.catalog.refresh()
+    world.catalog.learn([Verified(provider="Capi", model="a", at=1.0, verdict="failed")])
+    await world.catalog.refresh()
+    assert [m.status for m in world.catalog.snapshot.models] == ["down", "active"]
+
+
+def test_what_is_left_alone_is_down_and_yet_asked_like_others() -> None:
+    world = World([LISTED])
+    world.catalog.see({}, {("Listed", "one")})
+    one, two = world.catalog.snapshot.models
+    assert (one.status, one.asked_last, two.status) == ("down", False, "active")
+    world.catalog.see({}, ())
+    assert world.catalog.snapshot.models[0].status == "active"
 
 
 # Who has not told its models

@@ -85,7 +85,7 @@ class World:
                 category=pick(("text", "text", "text", "image")),
                 context_window=pick(WINDOWS),
                 capabilities=pick(ABILITIES),
-                status=pick(("active", "active", "down")),
+                asked_last=pick((False, False, True)),
                 quality_score=pick((None, 3.0, 9.0)),
             )
             for provider in PROVIDERS[: pick((1, 2, 3, 4))]

@@ -112,7 +112,7 @@ def test_auto_begins_with_those_nearly_as_good_as_the_best() -> None:
 
 
 def test_who_failed_its_verification_comes_last() -> None:
-    offers = shop(model("Capi/m", status="down"), "Other/m")
+    offers = shop(model("Capi/m", asked_last=True), "Other/m")
     candidates = resolve(offers, wish("m"), NO_NEEDS, "same-model-first")
     assert names(candidates.first) == ["Other/m"]
     assert [names(tier) for tier in candidates.rest] == [["Capi/m"]]

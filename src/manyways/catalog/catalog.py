@@ -6,7 +6,7 @@ the network, and tests run in no time.
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Container, Iterable, Mapping
 from random import SystemRandom
 from typing import Final
 
@@ -18,6 +18,8 @@ from manyways.catalog.selection import unknown_provider
 from manyways.catalog.settings import Settings
 from manyways.catalog.snapshot import Snapshot
 from manyways.catalog.trouble import Trouble, reason
+from manyways.catalog.truth import told
+from manyways.catalog.verified import Live, Verified
 from manyways.errors import ManywaysError
 from manyways.types import Model, Provider
 
@@ -66,13 +68,31 @@ class _Source:
             self.settled.set()
 
 
+Name = tuple[str, str]
+"""A model: its provider's name, and its id."""
+
+
+class Claim(Struct, frozen=True, kw_only=True):
+    """A model as its provider and the configuration claim it to be. `gone_since`: when its
+    provider listed it no more (Unix seconds)."""
+
+    model: Model
+    gone_since: float | None = None
+
+    @property
+    def name(self) -> Name:
+        """Whose model it is, and its id."""
+        return self.model.provider, self.model.id
+
+
 class Catalog:
     """Holds the `snapshot` that everybody reads, and swaps it whole.
 
     A provider whose models the configuration lists is served from the first moment; others
-    once they have been asked. A provider that fails keeps the models it had. Providers with
-    protocol `local` are not asked: their models are those in `Provider.models`. `known` are
-    rows of an earlier life, from which `created` and what was measured are kept.
+    from what an earlier life remembered (`remembered`), or once they have been asked. A provider
+    that fails keeps the models it had, and a model that is not listed any more stays as down for
+    `forget_after`. Providers with protocol `local` are not asked: their models are those in
+    `Provider.models`. `heard` is called with a provider's name whenever its claims have changed.
     """
 
     def __init__(
@@ -81,33 +101,48 @@ class Catalog:
         providers: Iterable[Provider],
         ask: Ask,
         *,
-        known: Iterable[Model] = (),
+        remembered: Iterable[Claim] = (),
+        heard: Callable[[str], None] = lambda _: None,
         clock: Callable[[], float] = time.time,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         jitter: Callable[[float, float], float] = _uniform,
     ) -> None:
         self._settings = settings
         self._ask = ask
+        self._heard = heard
         self._clock = clock
         self._sleep = sleep
         self._jitter = jitter
         self._places = asyncio.Semaphore(AT_ONCE)
-        self._known = tuple(known)
         providers = tuple(providers)
         self._sources = {p.name: _Source(p) for p in providers if p.protocol != "local"}
+        self._names = tuple(provider.name for provider in providers)
+        self._verified: dict[Name, Verified] = {}
+        self._lives: Mapping[Name, Live] = {}
+        self._resting: Container[Name] = ()
+        known = _by_provider(remembered)
         now = clock()
-        self.snapshot = Snapshot(
-            models=tuple(
-                model
-                for provider in providers
-                if provider.models is not None
-                for model in merge(provider, (), now=now, known=self._known)
-            ),
-            provider_names=tuple(provider.name for provider in providers),
-            made_at=now,
+        self._claims = {
+            provider.name: known.get(provider.name, ())
+            if provider.models is None
+            else tuple(
+                Claim(model=model)
+                for model in merge(
+                    provider,
+                    (),
+                    now=now,
+                    known=[claim.model for claim in known.get(provider.name, ())],
+                )
+            )
+            for provider in providers
+        }
+        self._rows = {name: self._told(name) for name in self._names}
+        self.snapshot = self._made(
             untold=tuple(
-                name for name, source in self._sources.items() if source.provider.models is None
-            ),
+                name
+                for name, source in self._sources.items()
+                if source.provider.models is None and not self._claims[name]
+            )
         )
 
     def __repr__(self) -> str:
@@ -221,19 +256,24 @@ class Catalog:
 
     def _succeeded(self, source: _Source, discovered: Iterable[Discovered]) -> None:
         name = source.provider.name
-        before = self.snapshot.of_provider(name)
-        now = self._clock()
-        after = merge(source.provider, discovered, now=now, known=(*self._known, *before))
+        before = self._claims[name]
+        after = self._merged(source.provider, discovered)
         if source.failures:
             _log.info(f"{name} tells its models again", provider=name, failures=source.failures)
             source.failures = 0
             source.trouble = None
         if after == before and name not in self.snapshot.untold:
             return
-        self.snapshot = self.snapshot.with_provider(name, after, now)
+        self._claims[name] = after
+        self._rows[name] = self._told(name)
+        self.snapshot = self.snapshot.with_provider(name, self._rows[name], self._clock())
         if after == before:
             return
-        old, new = {model.id for model in before}, {model.id for model in after}
+        self._heard(name)
+        old, new = (
+            {claim.model.id for claim in claims if claim.gone_since is None}
+            for claims in (before, after)
+        )
         _log.info(
             f"The models of {name} have changed",
             provider=name,
@@ -241,3 +281,85 @@ class Catalog:
             added=sorted(new - old)[:_NAMED],
             removed=sorted(old - new)[:_NAMED],
         )
+
+    def _merged(self, provider: Provider, discovered: Iterable[Discovered]) -> tuple[Claim, ...]:
+        """What is listed now, and behind it what was listed until lately."""
+        now = self._clock()
+        before = self._claims[provider.name]
+        known = [claim.model for claim in before]
+        listed = merge(provider, discovered, now=now, known=known)
+        ids = {model.id for model in listed}
+        missed = [
+            Claim(model=claim.model, gone_since=claim.gone_since or now)
+            for claim in before
+            if claim.model.id not in ids and provider.models is None
+        ]
+        kept = [
+            claim
+            for claim in missed
+            if now - (claim.gone_since or now) < self._settings.forget_after
+        ]
+        return (*(Claim(model=model) for model in listed), *kept)
+
+    # What is told of them
+
+    @property
+    def claims(self) -> Mapping[str, tuple[Claim, ...]]:
+        """What is claimed of each provider's models."""
+        return self._claims
+
+    @property
+    def verified(self) -> Mapping[Name, Verified]:
+        """The latest word of verification on each model."""
+        return self._verified
+
+    def learn(self, found: Iterable[Verified]) -> None:
+        """What verification has found out; it is told of from now on."""
+        names = set()
+        for one in found:
+            self._verified[one.provider, one.model] = one
+            names.add(one.provider)
+        self._tell(names)
+
+    def see(self, lives: Mapping[Name, Live], resting: Container[Name]) -> None:
+        """How all models do with callers, and which of them are left alone now."""
+        self._lives = lives
+        self._resting = resting
+        self._tell(self._names)
+
+    def _tell(self, names: Iterable[str]) -> None:
+        """A new snapshot, where it differs."""
+        changed = False
+        for name in names:
+            if name in self._claims and (rows := self._told(name)) != self._rows[name]:
+                self._rows[name] = rows
+                changed = True
+        if changed:
+            self.snapshot = self._made(untold=self.snapshot.untold)
+
+    def _told(self, provider: str) -> tuple[Model, ...]:
+        return tuple(
+            told(
+                claim.model,
+                self._verified.get(claim.name),
+                self._lives.get(claim.name),
+                gone=claim.gone_since is not None,
+                resting=claim.name in self._resting,
+            )
+            for claim in self._claims[provider]
+        )
+
+    def _made(self, untold: tuple[str, ...]) -> Snapshot:
+        return Snapshot(
+            models=tuple(model for name in self._names for model in self._rows[name]),
+            provider_names=self._names,
+            made_at=self._clock(),
+            untold=untold,
+        )
+
+
+def _by_provider(claims: Iterable[Claim]) -> dict[str, tuple[Claim, ...]]:
+    found: dict[str, list[Claim]] = {}
+    for claim in claims:
+        found.setdefault(claim.model.provider, []).append(claim)
+    return {name: tuple(some) for name, some in found.items()}

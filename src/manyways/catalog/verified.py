@@ -80,7 +80,7 @@ class Verified(Struct, frozen=True, kw_only=True, omit_defaults=True):
     `verdict` is whether it answers at all, `reason` why not. `proven` capabilities were shown;
     `withdrawn` ones were claimed and are not there, each with the reason. `quality` and
     `fingerprint` are the latest there are, and may be older. `flags` name what is suspicious
-    (`drift`, `impostor`), each with the reason.
+    (`drift`, `impostor`), each with the reason; `drift_since` is when it was first seen.
     """
 
     provider: str
@@ -96,6 +96,7 @@ class Verified(Struct, frozen=True, kw_only=True, omit_defaults=True):
     quality: Quality | None = None
     fingerprint: Fingerprint | None = None
     flags: dict[str, str] = {}
+    drift_since: float | None = None
     requests: int = 0
     tokens: int = 0
     cost: float = 0.0

@@ -73,6 +73,8 @@ SMOOTHING: Final = 0.2
 """The weight of each new measurement."""
 FAILURE_COST: Final = 10.0
 """Seconds a failure is taken to cost, when candidates are compared."""
+ASKED_LAST: Final = 1000.0
+"""Seconds that make whoever is to be asked last dearer than anybody else."""
 DISBELIEF: Final = 60.0
 """Seconds others are not believed about what was found well here against their word."""
 HEARSAY: Final = 10_000
@@ -181,6 +183,8 @@ class Candidate:
         risk = bad / (self.good + bad + DOUBT)
         quality = self.model.quality_score
         worth = 1.0 if quality is None else max(0.1, quality / 7.0)
+        if self.model.asked_last:
+            latency += ASKED_LAST
         return (latency + risk * FAILURE_COST) * (1 + self.running) / worth
 
 
