@@ -10,7 +10,7 @@ from manyways.types import Provider
 from manyways.upstream.aiohttp_transport import AiohttpTransport
 from manyways.upstream.openai import OpenAIProvider
 from manyways.upstream.transport import Limits, Transport
-from tests.support.wall import Wall, whole
+from tests.support.wall import Script, Wall, whole
 
 LIMITS = Limits(connect=5, headers=5, idle=5)
 FIRST, SECOND = "sk-first-key-0001", "sk-second-key-0002"
@@ -136,6 +136,67 @@ async def test_a_key_that_the_provider_repeats_does_not_reach_the_caller(
     two = provider(wall, transport, FIRST, SECOND)
     with pytest.raises(Refusal, match=r"^with \*\*\* you may not$"):
         await asked(two, credential=0)
+
+
+def page(number: int, *, more: bool) -> Script:
+    listed = {"data": [{"id": f"m{number}"}], "has_more": more, "last_id": f"m{number}"}
+    return whole(json.dumps(listed).encode())
+
+
+async def test_a_list_in_pages_is_asked_for_to_its_end_with_one_credential(
+    wall: Wall, transport: Transport
+) -> None:
+    wall.then(REFUSED, page(1, more=True), page(2, more=True), page(3, more=False))
+    found = await provider(wall, transport, FIRST, SECOND).list_models(LIMITS)
+    assert [one["id"] for one in json.loads(found)["data"]] == ["m1", "m2", "m3"]
+    asked = [(request.path, request.headers["authorization"]) for request in wall.requests[1:]]
+    assert asked == [
+        ("/models", f"Bearer {SECOND}"),
+        ("/models?after_id=m1", f"Bearer {SECOND}"),
+        ("/models?after_id=m2", f"Bearer {SECOND}"),
+    ]
+
+
+async def test_half_a_list_is_none(wall: Wall, transport: Transport) -> None:
+    wall.then(page(1, more=True), whole(b"", 500))
+    with pytest.raises(AttemptFailed) as caught:
+        await provider(wall, transport).list_models(LIMITS)
+    assert caught.value.code == "provider_error"
+
+
+async def test_a_list_beside_the_base_url_gets_the_key_of_its_host(
+    wall: Wall, transport: Transport
+) -> None:
+    row = Provider(
+        name="p",
+        protocol="openai",
+        base_url=wall.url + "/openai",
+        models_url=wall.url + "/models",
+        api_keys=(FIRST,),
+    )
+    await OpenAIProvider(row, transport).list_models(LIMITS)
+    (request,) = wall.requests
+    assert (request.path, request.headers["authorization"]) == ("/models", f"Bearer {FIRST}")
+
+
+async def test_a_list_elsewhere_gets_neither_keys_nor_headers(
+    wall: Wall, transport: Transport
+) -> None:
+    async with Wall(REFUSED) as base:
+        row = Provider(
+            name="p",
+            protocol="openai",
+            base_url=base.url,
+            models_url=wall.url + "/list",
+            api_keys=(FIRST, SECOND),
+            headers={"X-Api-Key": "secret"},
+        )
+        await OpenAIProvider(row, transport).list_models(LIMITS)
+        assert base.requests == []
+    (request,) = wall.requests
+    assert request.path == "/list"
+    assert "authorization" not in request.headers
+    assert "x-api-key" not in request.headers
 
 
 async def test_whether_an_answer_is_drained_is_the_providers_to_say(

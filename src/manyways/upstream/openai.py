@@ -7,6 +7,7 @@ from typing import Protocol
 from manyways.errors import AttemptFailed, Refusal, TransportError
 from manyways.types import Provider
 from manyways.upstream import failures
+from manyways.upstream.pages import Pages, same_origin
 from manyways.upstream.transport import Limits, Response, Transport
 from manyways.watch import TimeLimit
 
@@ -21,9 +22,8 @@ _ASK_AGAIN = 3600.0
 _JSON = ("Accept", "application/json")
 _EVENTS = ("Accept", "text/event-stream")
 _JSON_BODY = ("Content-Type", "application/json")
-_LIST_BODY = 32 * 1024 * 1024
 _LIST_LIMIT = 60.0
-"""Seconds for a whole list of models, however lively it trickles."""
+"""Seconds for a whole list of models, however lively it trickles, and in however many pages."""
 
 
 class Address(Protocol):
@@ -68,6 +68,13 @@ class OpenAIProvider:
         self._address = address or FixedAddress(provider.base_url)
         self._keys = provider.api_keys if api_keys is None else api_keys
         self._headers = [_Headers(provider, key) for key in self._keys or (None,)]
+        self._list_base = provider.models_url
+        self._list_path = "" if self._list_base else "/models"
+        # What proves who we are goes to whom it was given for, and nowhere else.
+        elsewhere = self._list_base and not same_origin(self._list_base, provider.base_url)
+        self._listing: list[Sequence[tuple[str, str]]] = (
+            [(_JSON,)] if elsewhere else [one.listing for one in self._headers]
+        )
 
     def __repr__(self) -> str:
         return f"<OpenAIProvider {self.name}>"
@@ -127,32 +134,41 @@ class OpenAIProvider:
         return text
 
     async def list_models(self, limits: Limits) -> bytes:
-        """The provider's own list, `/models`, with the first credential that is accepted.
+        """The provider's own list, with the first credential that is accepted.
+
+        It is at `/models` below the base URL, or at `Provider.models_url`. A list that comes in
+        pages is asked for to its end, and its pages put together into one body. Keys and headers
+        of the configuration are sent only to the base URL's own origin.
 
         Raises `AttemptFailed`, `Refusal`.
         """
+        *others, last = self._listing
         try:
             with TimeLimit(_LIST_LIMIT, "the list of models"):
-                for headers in self._headers[:-1]:
+                for headers in others:
                     try:
                         return await self._list_models(headers, limits)
                     except AttemptFailed as failure:
                         if failure.code != "credentials":
                             raise
-                return await self._list_models(self._headers[-1], limits)
+                return await self._list_models(last, limits)
         except TimeoutError as error:
             raise AttemptFailed("timeout", str(error)) from error
 
-    async def _list_models(self, headers: "_Headers", limits: Limits) -> bytes:
-        response = await self._send("GET", "/models", headers.listing, b"", limits)
-        try:
-            async with response:
-                found = await response.body(_LIST_BODY)
-        except TransportError as error:
-            raise failures.from_transport(error) from error
-        if response.status != 200:
-            raise self._failure(response, found)
-        return found
+    async def _list_models(self, headers: Sequence[tuple[str, str]], limits: Limits) -> bytes:
+        pages = Pages()
+        while pages.query is not None:
+            path = self._list_path + pages.query
+            response = await self._send("GET", path, headers, b"", limits, base=self._list_base)
+            try:
+                async with response:
+                    found = await response.body(pages.room)
+            except TransportError as error:
+                raise failures.from_transport(error) from error
+            if response.status != 200:
+                raise self._failure(response, found)
+            pages.add(found)
+        return pages.joined()
 
     def _failure(self, response: Response, body: bytes) -> Refusal | AttemptFailed:
         failure = failures.from_status(response.status, response.headers, body, time.time())
@@ -172,9 +188,11 @@ class OpenAIProvider:
         headers: Sequence[tuple[str, str]],
         body: bytes,
         limits: Limits,
+        *,
+        base: str = "",
     ) -> Response:
         try:
-            base = self._fixed or await self._address.address(limits.connect)
+            base = base or self._fixed or await self._address.address(limits.connect)
             return await self._transport.send(method, base + path, headers, body, limits)
         except TransportError as error:
             raise failures.from_transport(error) from error
