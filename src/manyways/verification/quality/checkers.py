@@ -4,7 +4,7 @@ An answer comes in many dresses: "391", "**391**", "The answer is $391$.", "\\bo
 thoughts in <think> tags before it. Dress is taken off where the task is about the value. Where
 the form is the task, only what surrounds the answer is: blanks and thoughts.
 
-Every rule takes any text whatever, in time linear in its length, and raises nothing.
+Every rule takes any text whatever, searches no more than `LONGEST` letters, and raises nothing.
 """
 
 import re
@@ -167,7 +167,8 @@ _MARKED: Final = re.compile(
     re.IGNORECASE,
 )
 _TAIL: Final = re.compile(
-    r"[^\n]*(?:\b(?:is|are|prints|outputs|это|будет|выведет|напечатает)\b|[:=—–])[ \t]+([^\n]+)",
+    r"[^\n.,;!?]*(?:\b(?:is|are|prints|outputs|это|будет|выведет|напечатает)\b|[:=—–])"
+    r"[ \t]+([^\n]+)",
     re.IGNORECASE,
 )
 _FENCED: Final = re.compile(r"```\w*\n(.*?)\n?```", re.DOTALL)
@@ -181,7 +182,9 @@ _SEPARATORS: Final = re.compile(r"[\s,;>→—–-]+")
 _ASIDE: Final = re.compile(r"\([^()]*\)")
 
 _DIGITS: Final = r"(?:\d{1,3}(?:(?P<by>[ ,'])\d{3}(?!\d))(?:(?P=by)\d{3}(?!\d))*|\d+)"
-_NUMBER: Final = re.compile(rf"(?<![\w.])-?{_DIGITS}(?:[.,]\d+)?(?:[eE][+-]?\d{{1,3}}\b)?")
+_NUMBER: Final = re.compile(
+    rf"(?<![\w.])-?{_DIGITS}(?:[.,]\d+)?(?:[eE][+-]?\d{{1,3}})?(?!\d|[.,]\d|[eE][+-]?\d)"
+)
 _OPERATOR: Final = re.compile(r"\s*(?:[-+*/×·÷=<>^%]\s*\d|\\times|\\cdot|\\frac|[*/×·÷=])")
 _HEDGE: Final = re.compile(
     r"(?:\d\s*(?:or|или)\s*-?\d)|(?:(?:\bnot|n't|\bне)\s+-?\d)", re.IGNORECASE
