@@ -2,6 +2,8 @@
 
 import contextlib
 import json
+import re
+from pathlib import Path
 from typing import Any, get_args
 
 import pytest
@@ -17,6 +19,7 @@ from tests.support.asked import Asked, chat, chunks, interview, model
 from tests.support.honest import honest_chat
 from tests.verification.checks.asking import always, asked, honest, told
 
+PAGE = (Path(__file__).parents[3] / "docs" / "verification.md").read_text(encoding="utf-8")
 STEPS = [ANSWERS, *CAPABILITIES.values()]
 every_step = pytest.mark.parametrize("step", STEPS, ids=lambda step: step.name)
 
@@ -24,6 +27,13 @@ every_step = pytest.mark.parametrize("step", STEPS, ids=lambda step: step.name)
 def test_each_capability_of_the_catalog_has_a_check_of_its_name() -> None:
     assert set(CAPABILITIES) == set(get_args(Capability))
     assert all(step.name == name for name, step in CAPABILITIES.items())
+
+
+def test_each_check_has_its_row_on_the_page() -> None:
+    section = PAGE.partition("## What is asked of a text model\n")[2].partition("\n## ")[0]
+    table = section.partition("| check | what is asked |")[2].partition("\n\n")[0]
+
+    assert re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE) == [step.name for step in STEPS]
 
 
 @every_step
