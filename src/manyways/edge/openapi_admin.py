@@ -1,7 +1,8 @@
-"""The part of the OpenAPI document about keys, accounts and usage."""
+"""The part of the OpenAPI document for operators: keys, accounts, usage, and the catalog."""
 
 from typing import TYPE_CHECKING, Any, Final
 
+from manyways.edge import openapi_catalog
 from manyways.edge.described import (
     COUNT,
     JSON,
@@ -90,7 +91,7 @@ def mounted() -> dict[str, Any]:
 
 def rooted() -> dict[str, Any]:
     """Paths at the root."""
-    return {**_keys(), **_accounts(), **_usage()}
+    return {**_keys(), **_accounts(), **_usage(), **openapi_catalog.rooted()}
 
 
 def schemas() -> dict[str, Schema]:
@@ -103,6 +104,7 @@ def schemas() -> dict[str, Schema]:
         "Account": _account(),
         "UsageReport": _usage_report(),
         "UsageRecord": _usage_record(),
+        **openapi_catalog.schemas(),
     }
 
 
