@@ -34,8 +34,8 @@ from tests.support.asked import model
 def test_what_an_audio_model_is_for_is_told_by_its_id(name: str, kind: str | None) -> None:
     one = model(name, category="audio")
     assert audio.kind(one) == kind
-    assert speech.applies(one) is (kind == "speech")
-    assert transcription.applies(one) is (kind == "transcription")
+    steps = {"speech": speech.STEP, "transcription": transcription.STEP}
+    assert audio.step(one) is (steps[kind] if kind else None)
 
 
 def test_what_its_provider_says_wins() -> None:
@@ -50,3 +50,4 @@ def test_modalities_that_say_nothing_leave_it_to_the_id() -> None:
 
 def test_models_of_other_categories_are_for_neither() -> None:
     assert audio.kind(model("tts-1", category="text")) is None
+    assert audio.step(model("tts-1", category="text")) is None

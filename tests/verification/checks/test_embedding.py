@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from manyways.errors import Refusal
 from manyways.verification.check import Finding
-from manyways.verification.checks.embedding import SENTENCES, STEP, applies
+from manyways.verification.checks.embedding import SENTENCES, STEP
 from manyways.verification.interview import Interview
 from tests.support.asked import Asked, Reply, interview, model
 from tests.support.media import vectors
@@ -166,8 +166,3 @@ async def test_any_vectors_are_judged(data: list[dict[str, Any]]) -> None:
 @given(st.binary(max_size=60))
 async def test_any_answer_is_judged(body: bytes) -> None:
     assert (await judged(body)).verdict == "failed"
-
-
-def test_only_embedding_models_are_asked() -> None:
-    assert applies(model("e", category="embedding"))
-    assert not applies(model("e", category="text"))

@@ -4,6 +4,8 @@ import re
 from typing import Final, Literal
 
 from manyways.types import Model
+from manyways.verification.check import Step
+from manyways.verification.checks import speech, transcription
 
 Kind = Literal["speech", "transcription"]
 
@@ -33,6 +35,16 @@ _VOICES: Final = frozenset(
     | {"marin", "nova", "onyx", "sage", "shimmer", "verse"}
 )
 """Voices that are offered as if they were models."""
+
+
+def step(model: Model) -> Step | None:
+    """The check of what it is for; `None` where there is none."""
+    match kind(model):
+        case "speech":
+            return speech.STEP
+        case "transcription":
+            return transcription.STEP
+    return None
 
 
 def kind(model: Model) -> Kind | None:

@@ -10,7 +10,7 @@ from typing import Any, Final
 from msgspec import Struct
 
 from manyways.errors import Refusal
-from manyways.types import Model, Usage
+from manyways.types import Usage
 from manyways.usage.pricing import cost
 from manyways.verification.asking import Answer
 from manyways.verification.check import Finding, Step, failed, passed
@@ -40,11 +40,6 @@ class _Item(Struct):
 
 class _Items(Struct):
     data: list[_Item]
-
-
-def applies(model: Model) -> bool:
-    """Whether it turns text into vectors."""
-    return model.category == "embedding"
 
 
 async def embedding(interview: Interview) -> Finding:

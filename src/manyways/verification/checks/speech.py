@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from typing import Final
 
 from manyways.errors import Refusal
-from manyways.types import Model, Usage
+from manyways.types import Usage
 from manyways.usage.pricing import cost
 from manyways.verification.asking import Answer
 from manyways.verification.check import Finding, Step, failed, passed
-from manyways.verification.checks import audio
 from manyways.verification.checks.body import described
 from manyways.verification.checks.sound import Sound, heard
 from manyways.verification.interview import BadAnswer, Interview
@@ -35,11 +34,6 @@ _FORMAT = re.compile(r"(?<![a-z])(?:response_)?format|mp3")
 _QUOTED = re.compile(r"""(?<!\w)['"`‘“](\w[\w.:-]{0,60}(?: \w+)?)['"`’”]""")
 _LISTED = re.compile(r"(?:\[|\bone of:?|\bvoices?(?: are)?:)\s*[\[(]?\s*(\w[\w-]{1,60})")
 _NO_VOICES: Final = frozenset({"alloy", "voice", "voices", "input", "string", "one", "body"})
-
-
-def applies(model: Model) -> bool:
-    """Whether it turns text into speech."""
-    return audio.kind(model) == "speech"
 
 
 async def speech(interview: Interview) -> Finding:

@@ -9,11 +9,10 @@ from typing import Final
 from msgspec import Struct
 
 from manyways.errors import Refusal
-from manyways.types import Model, Usage
+from manyways.types import Usage
 from manyways.usage.pricing import cost
 from manyways.verification.asking import Answer
 from manyways.verification.check import Finding, Step, failed, passed
-from manyways.verification.checks import audio
 from manyways.verification.checks.body import decoded, described
 from manyways.verification.checks.words import quoted
 from manyways.verification.interview import BadAnswer, Interview
@@ -34,11 +33,6 @@ _WORD: Final = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
 
 class _Text(Struct):
     text: str
-
-
-def applies(model: Model) -> bool:
-    """Whether it turns speech into text."""
-    return audio.kind(model) == "transcription"
 
 
 async def transcription(interview: Interview) -> Finding:
