@@ -6,15 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from manyways.catalog.discovery import (
-    MAX_MODELS,
-    PRICES,
-    BadModelList,
-    Discovered,
-    merge,
-    parse,
-)
-from manyways.types import CATEGORIES, Capability, Model, ModelEntry, Provider
+from manyways.catalog.discovery import MAX_MODELS, PRICES, BadModelList, Discovered, parse
+from manyways.types import CATEGORIES, Capability
 
 from .answers import SHAPES, answer
 
@@ -119,6 +112,173 @@ def test_g4f_lists_providers_among_its_models_which_they_are_not() -> None:
     assert list(models) == ["gpt-4o", "midjourney-x"]
     assert models["gpt-4o"] == Discovered(id="gpt-4o", capabilities=("vision",))
     assert models["midjourney-x"].category == "image"
+
+
+def test_anthropic_tells_dates_and_lately_sizes_and_abilities() -> None:
+    models = found("anthropic")
+    assert models["claude-sonnet-4-20250514"] == Discovered(
+        id="claude-sonnet-4-20250514", created=1747180800
+    )
+    assert models["claude-future-9"] == Discovered(
+        id="claude-future-9",
+        created=1772361000,
+        context_window=1000000,
+        max_output_tokens=128000,
+        capabilities=("vision", "reasoning"),
+        lacks=("json_schema",),
+    )
+
+
+def test_gemini_is_asked_by_what_it_says_and_known_without_the_folder() -> None:
+    models = found("gemini")
+    assert models["gemini-2.5-flash"] == Discovered(
+        id="gemini-2.5-flash",
+        upstream_id="models/gemini-2.5-flash",
+        context_window=1048576,
+        max_output_tokens=65536,
+        capabilities=("reasoning",),
+    )
+    assert {model.id: model.category for model in models.values()} == {
+        "gemini-2.5-flash": "text",
+        "gemini-embedding-001": "embedding",
+        "imagen-4.0-generate-001": "image",
+        "veo-9-future": "video",
+    }
+    lookalike = found("gemini as openai")
+    assert lookalike["gemini-2.5-pro"].upstream_id == "models/gemini-2.5-pro"
+    assert lookalike["text-embedding-004"].category == "embedding"
+
+
+def test_cohere_tells_endpoints_and_what_only_sorts_is_left_out() -> None:
+    models = found("cohere")
+    assert [(m.id, m.category, m.context_window) for m in models.values()] == [
+        ("command-r-plus-08-2024", "text", 132096),
+        ("embed-v9.0", "embedding", 8192),
+    ]
+
+
+def test_deepinfra_tells_prices_for_a_million_tokens_beside_its_facts() -> None:
+    models = found("deepinfra")
+    assert models["Qwen/Qwen3-235B-A22B-Instruct-2507"] == Discovered(
+        id="Qwen/Qwen3-235B-A22B-Instruct-2507",
+        created=1753142400,
+        context_window=262144,
+        max_output_tokens=16384,
+        capabilities=("reasoning",),
+        pricing={"prompt": 1.3e-07, "completion": 6e-07, "input_cache_read": 5e-08},
+    )
+    assert models["BAAI/bge-m3"].category == "embedding"
+
+
+def test_github_tells_limits_and_formerly_hid_the_name_behind_an_address() -> None:
+    models = found("github")
+    assert models["openai/gpt-4.1"] == Discovered(
+        id="openai/gpt-4.1",
+        context_window=1048576,
+        max_output_tokens=32768,
+        capabilities=("tools", "vision", "streaming"),
+        modalities=("text", "image"),
+    )
+    assert models["openai/text-embedding-3-large"].category == "embedding"
+    assert list(found("github, formerly")) == ["gpt-4o"]
+
+
+def test_cloudflare_tells_properties_and_tasks_that_we_cannot_ask_are_left_out() -> None:
+    models = found("cloudflare")
+    assert list(models) == ["@cf/meta/llama-3.1-8b-instruct-fp8", "@cf/lykon/dreamshaper-8-lcm"]
+    assert models["@cf/meta/llama-3.1-8b-instruct-fp8"] == Discovered(
+        id="@cf/meta/llama-3.1-8b-instruct-fp8",
+        context_window=32000,
+        capabilities=("tools",),
+        pricing={"prompt": 1.5e-07, "completion": 2.9e-07},
+    )
+    assert models["@cf/lykon/dreamshaper-8-lcm"].category == "image"
+
+
+def test_pollinations_tells_flags_and_what_goes_in_and_comes_out() -> None:
+    models = found("pollinations")
+    assert models["openai-fast"] == Discovered(
+        id="openai-fast",
+        aliases=("gpt-5-nano",),
+        capabilities=("tools", "vision"),
+        modalities=("text", "image"),
+    )
+    assert models["listener"].category == "text"
+    assert (models["speaker"].category, models["speaker"].aliases) == (
+        "audio",
+        ("gpt-4o-mini-audio-preview",),
+    )
+    assert models["thinker"].capabilities == ("reasoning",)
+    assert models["thinker"].lacks == ("tools", "vision")
+
+
+def test_bare_names_of_picture_models_are_of_picture_models_all_of_them() -> None:
+    pictures = parse(answer("pollinations, pictures"))
+    assert [(m.id, m.category) for m in pictures] == [
+        ("flux", "image"),
+        ("turbo", "image"),
+        ("gptimage", "image"),
+    ]
+    mixed = parse(b'["gpt-4o", "flux", "turbo"]')
+    assert [m.category for m in mixed] == ["text", "image", "text"]
+    assert [m.category for m in parse(b'["alpha", "beta"]')] == ["text", "text"]
+
+
+def test_prices_in_a_money_of_their_own_are_no_prices() -> None:
+    (model,) = parse(answer("pollinations, pictures with prices"))
+    assert (model.category, model.pricing, model.aliases) == ("image", None, ("z-image",))
+
+
+def test_ollamas_own_list_tells_families() -> None:
+    models = found("ollama's own")
+    assert models["llama3.1:8b"] == Discovered(id="llama3.1:8b", created=1756973472)
+    assert models["snowflake-arctic:latest"].category == "embedding"
+    assert models["looker:7b"].capabilities == ("vision",)
+
+
+def test_lm_studio_has_room_for_what_it_has_loaded() -> None:
+    models = found("lm studio")
+    assert models["somebody-7b"] == Discovered(
+        id="somebody-7b", context_window=4096, capabilities=("tools", "vision")
+    )
+    assert models["another"].category == "embedding"
+
+
+def test_new_api_tells_what_each_model_can_be_asked() -> None:
+    assert {model.id: model.category for model in parse(answer("new api"))} == {
+        "painter-2": "image",
+        "vectors-2": "embedding",
+        "talker-2": "text",
+        "director-2": "video",
+    }
+
+
+def test_a_parameter_that_is_not_named_among_the_others_is_lacking() -> None:
+    model = one(supported_parameters=["max_tokens", "reasoning"])
+    assert (model.capabilities, model.lacks) == (("reasoning",), ("tools", "json_schema"))
+    assert one(supported_parameters=[]).lacks == ()
+
+
+def test_a_category_that_nobody_tells_is_that_of_the_well_known_model() -> None:
+    assert one(id="somebody/nano-banana").category == "image"
+    assert one(id="suno/bark").category == "audio"
+
+
+@pytest.mark.parametrize(
+    ("written", "seconds"),
+    [
+        ("2025-05-14T00:00:00Z", 1747180800),
+        ("2025-05-14T02:00:00.123456789+02:00", 1747180800),
+        ("1970-01-01T00:00:00Z", None),  # how some say that they do not know
+        ("2025-05-14", None),
+        ("2025-13-14T00:00:00Z", None),
+        ("0001-01-01T00:00:00+23:59", None),
+        ("9999-12-31T23:59:59-23:59", None),
+        ("soon", None),
+    ],
+)
+def test_dates_are_moments_where_they_are_exact(written: str, seconds: int | None) -> None:
+    assert one(created_at=written).created == seconds
 
 
 def test_our_own_list_is_understood() -> None:
@@ -266,13 +426,21 @@ json_values = st.recursive(
 listed = [
     entry
     for shape in SHAPES.values()
-    for entry in (shape["data"] if isinstance(shape, dict) else shape)
+    for entry in (
+        next(shape[key] for key in ("data", "models", "result") if key in shape)
+        if isinstance(shape, dict)
+        else shape
+    )
 ]
-fields = st.sampled_from(sorted({name for entry in listed for name in entry}))
+fields = st.sampled_from(
+    sorted({name for entry in listed if isinstance(entry, dict) for name in entry})
+)
 entries = st.dictionaries(fields, json_values) | json_values
 answers = (
     st.lists(entries, max_size=6)
-    | st.fixed_dictionaries({"data": st.lists(entries, max_size=6)})
+    | st.sampled_from(["data", "models", "result"]).flatmap(
+        lambda key: st.fixed_dictionaries({key: st.lists(entries, max_size=6)})
+    )
     | json_values
 )
 
@@ -285,6 +453,9 @@ def check(models: tuple[Discovered, ...]) -> None:
         assert model.category in CATEGORIES
         assert model.created is None or model.created > 0
         assert set(model.capabilities or ()) <= set(get_args(Capability))
+        assert not set(model.capabilities or ()) & set(model.lacks)
+        assert model.upstream_id != model.id
+        assert len(set(model.names)) == len(model.names)
         assert set(model.pricing or {}) <= set(PRICES)
         assert all(price >= 0 and math.isfinite(price) for price in (model.pricing or {}).values())
         for size in (model.context_window, model.max_output_tokens):
@@ -347,106 +518,3 @@ def test_any_bytes_in_an_answer_give_sense_or_the_one_error(
             check(parse(body))
         except BadModelList:
             continue
-
-
-# Merging
-
-
-def provider(*models: ModelEntry, discovered: bool = False) -> Provider:
-    return Provider(name="Capi", protocol="openai", models=None if discovered else models)
-
-
-def test_without_a_configured_list_the_discovered_one_is_it() -> None:
-    rows = merge(provider(discovered=True), parse(answer("groq")), now=1000.9)
-    assert rows[0] == Model(
-        id="llama-3.3-70b-versatile",
-        provider="Capi",
-        upstream_id="llama-3.3-70b-versatile",
-        created=1733447754,
-        context_window=131072,
-        max_output_tokens=32768,
-    )
-
-
-def test_a_configured_list_is_the_whole_list_and_its_values_win() -> None:
-    entry = ModelEntry(
-        id="claude",
-        upstream_id="anthropic/claude-sonnet-4",
-        context_window=200000,
-        capabilities=("streaming", "tools"),
-    )
-    (row,) = merge(provider(entry), parse(answer("openrouter")), now=1000)
-    assert (row.id, row.upstream_id) == ("claude", "anthropic/claude-sonnet-4")
-    assert row.context_window == 200000
-    assert row.capabilities == ("tools", "streaming")
-    assert row.max_output_tokens == 64000
-    assert row.created == 1747930371
-
-
-def test_a_configured_model_that_was_not_discovered_is_there_all_the_same() -> None:
-    (row,) = merge(provider(ModelEntry(id="my", upstream_id="whisper-1")), (), now=1000)
-    assert row == Model(
-        id="my", provider="Capi", upstream_id="whisper-1", created=1000, category="audio"
-    )
-
-
-def test_created_is_the_providers_word_or_else_when_it_first_appeared() -> None:
-    capi = provider(discovered=True)
-    first = merge(capi, [Discovered(id="a"), Discovered(id="b", created=5)], now=1000)
-    again = merge(
-        capi, [Discovered(id="a"), Discovered(id="b"), Discovered(id="c")], now=2000, known=first
-    )
-    assert [(row.id, row.created) for row in again] == [("a", 1000), ("b", 5), ("c", 2000)]
-    later = merge(capi, [Discovered(id="a", created=900)], now=3000, known=again)
-    assert [row.created for row in later] == [900]
-
-
-def test_what_was_measured_is_kept_and_only_of_the_same_provider() -> None:
-    measured = Model(
-        id="a",
-        provider="Capi",
-        upstream_id="a",
-        created=1,
-        status="down",
-        latency_ms=1500,
-        quality_score=8.5,
-        last_verified="2025-11-15 08:23:28",
-        uptime_24h=99.5,
-    )
-    stranger = msgspec.structs.replace(measured, id="b", provider="Other")
-    rows = merge(
-        provider(discovered=True),
-        [Discovered(id="a", context_window=8192), Discovered(id="b")],
-        now=2,
-        known=[measured, stranger],
-    )
-    assert rows[0] == msgspec.structs.replace(measured, context_window=8192)
-    assert (rows[1].status, rows[1].latency_ms, rows[1].created) == ("active", None, 2)
-
-
-ids = st.sampled_from(["a", "b", "c", "d"])
-windows = st.none() | st.integers(1, 10)
-
-
-@given(
-    st.lists(st.builds(ModelEntry, id=ids, upstream_id=st.none() | ids, context_window=windows)),
-    st.lists(st.builds(Discovered, id=ids, context_window=windows), unique_by=lambda m: m.id),
-)
-def test_merging_keeps_the_configs_order_its_values_and_unique_ids(
-    given_models: list[ModelEntry], discovered: list[Discovered]
-) -> None:
-    rows = merge(provider(*given_models), discovered, now=1)
-    assert [row.id for row in rows] == list(dict.fromkeys(entry.id for entry in given_models))
-    known = {model.id: model.context_window for model in discovered}
-    first = {entry.id: entry for entry in reversed(given_models)}
-    for row in rows:
-        entry = first[row.id]
-        assert row.upstream_id == (entry.upstream_id or entry.id)
-        assert row.context_window == (entry.context_window or known.get(row.upstream_id))
-
-
-@given(st.lists(st.builds(Discovered, id=ids), unique_by=lambda m: m.id))
-def test_merging_what_was_discovered_keeps_its_order(discovered: list[Discovered]) -> None:
-    rows = merge(provider(discovered=True), discovered, now=1)
-    assert [row.id for row in rows] == [model.id for model in discovered]
-    assert {row.upstream_id for row in rows} == {model.id for model in discovered}

@@ -7,7 +7,21 @@ from manyways.types import Category
 
 TYPES: Final[dict[str, Category | None]] = {
     **dict.fromkeys(
-        ("text", "chat", "language", "code", "completion", "llm", "vlm", "moderation"), "text"
+        (
+            "text",
+            "chat",
+            "chat-completion",
+            "language",
+            "code",
+            "completion",
+            "llm",
+            "vlm",
+            "moderation",
+            "text-generation",
+            "image-to-text",
+            "image-text-to-text",
+        ),
+        "text",
     ),
     **dict.fromkeys(("image", "image-generation", "text-to-image"), "image"),
     **dict.fromkeys(
@@ -26,9 +40,25 @@ TYPES: Final[dict[str, Category | None]] = {
     ),
     **dict.fromkeys(("video", "text-to-video", "image-to-video"), "video"),
     **dict.fromkeys(
-        ("embedding", "embeddings", "text-embedding", "feature-extraction"), "embedding"
+        ("embedding", "embeddings", "text-embedding", "text-embeddings", "feature-extraction"),
+        "embedding",
     ),
-    **dict.fromkeys(("rerank", "reranker", "reranking"), None),
+    **dict.fromkeys(
+        (
+            "rerank",
+            "reranker",
+            "reranking",
+            "classification",
+            "image-classification",
+            "object-detection",
+            "summarization",
+            "text-classification",
+            "translation",
+            "voice-activity-detection",
+            "dumb-pipe",
+        ),
+        None,
+    ),
 }
 """What providers write into `type`, `category` or `task`; `None`: it fits no category of ours.
 Words that are not here (`model`, `base`) say nothing about it."""
