@@ -3,15 +3,21 @@
 import asyncio
 import contextlib
 import os
+import random
 import signal
 import sys
 from collections.abc import AsyncIterator
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from manyways.schedule import Leader, Schedule
+from manyways.errors import StoreError
+from manyways.schedule import Due, Leader, Schedule, latest_due, next_due
 from manyways.store.shared import Shared
 from tests.support.valkey import eventually, running_valkey
 from tests.support.virtual_time import virtual_time
@@ -171,3 +177,158 @@ async def test_when_redis_forgets_the_lease_there_are_never_two_leaders(tmp_path
                 for _ in range(50):
                     assert not (one.leads and other.leads)
                     await asyncio.sleep(0.01)
+
+
+# What is due every day
+
+YEAR = 2026
+PLACES = [
+    ("Europe/Moscow", "02:00"),  # its clocks are never set
+    ("America/New_York", "02:30"),  # left out in March
+    ("America/New_York", "01:30"),  # comes twice in November
+    ("Australia/Lord_Howe", "02:15"),  # half an hour is left out
+    ("America/Santiago", "00:00"),  # a midnight is left out
+]
+
+
+def moments_of_the_year(zone: ZoneInfo) -> tuple[float, float]:
+    first, last = (datetime(year, 1, 1, tzinfo=zone).timestamp() for year in (YEAR, YEAR + 1))
+    return first, last
+
+
+def days_of_the_year() -> list[str]:
+    return [(date(YEAR, 1, 1) + timedelta(days=n)).isoformat() for n in range(365)]
+
+
+@pytest.mark.parametrize(("name", "at"), PLACES)
+def test_every_day_of_a_year_is_due_once(name: str, at: str) -> None:
+    zone = ZoneInfo(name)
+    now, end = moments_of_the_year(zone)
+    now -= 1
+    found: list[Due] = []
+    while (due := next_due(at, zone, now)).at < end:
+        assert latest_due(at, zone, due.at) == due
+        assert latest_due(at, zone, due.at - 0.001) != due
+        found.append(due)
+        now = due.at
+    assert [due.day for due in found] == days_of_the_year()
+
+
+def test_where_the_clock_leaves_the_time_out_it_is_as_long_after_midnight() -> None:
+    due = next_due(
+        "02:30", ZoneInfo("America/New_York"), datetime(2026, 3, 8, 5, tzinfo=UTC).timestamp()
+    )
+    assert datetime.fromtimestamp(due.at, UTC) == datetime(2026, 3, 8, 7, 30, tzinfo=UTC)
+
+
+@given(st.sampled_from(PLACES), st.integers(0, 4_000_000_000))
+def test_now_lies_between_what_was_due_and_what_will_be(place: tuple[str, str], now: int) -> None:
+    name, at = place
+    before, behind = latest_due(at, ZoneInfo(name), now), next_due(at, ZoneInfo(name), now)
+    assert before.at <= now < behind.at
+    assert before.day < behind.day
+    assert behind.at - before.at <= 26 * 3600
+
+
+class Calendar:
+    """What two nodes have done of what was due, as their database would know."""
+
+    def __init__(self, start: float, loop: asyncio.AbstractEventLoop) -> None:
+        self.runs: list[str] = []
+        self._start = start - loop.time()
+        self._loop = loop
+
+    def now(self) -> float:
+        return self._start + self._loop.time()
+
+    async def work(self, due: Due) -> None:
+        if due.day not in self.runs:
+            self.runs.append(due.day)
+
+
+@pytest.mark.parametrize(("name", "at"), PLACES[:4])
+def test_over_a_year_with_restarts_and_two_nodes_each_day_has_one_run(name: str, at: str) -> None:
+    """Nodes come and go at random, at times none is there; some days are missed that way."""
+    zone, chance = ZoneInfo(name), random.Random(name)
+    start, end = moments_of_the_year(zone)
+
+    async def play() -> tuple[list[str], list[str]]:
+        calendar = Calendar(start, asyncio.get_running_loop())
+        hit: list[str] = []
+
+        async def node() -> None:
+            while calendar.now() < end:
+                schedule = Schedule(Leader(None, "n"), clock=calendar.now)
+                schedule.daily(at, zone, "verification", calendar.work)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(chance.uniform(60, 9 * 86400)):
+                        await schedule.run()
+                await asyncio.sleep(chance.uniform(1, 2 * 86400))
+
+        async def watch() -> None:
+            while calendar.now() < end:
+                await asyncio.sleep(600)
+                hit.append(latest_due(at, zone, calendar.now()).day)
+
+        nodes = [asyncio.create_task(node()) for _ in range(2)]
+        await watch()
+        for task in nodes:
+            task.cancel()
+        await asyncio.wait(nodes)
+        return calendar.runs, sorted(set(hit))
+
+    with virtual_time() as run:
+        runs, all_days = run(play())
+    assert len(runs) == len(set(runs)), "never twice"
+    assert runs == sorted(runs)
+    assert set(runs) <= {*all_days, "2025-12-31"}
+    assert len(runs) > 350, "a day is only missed where nobody was there for all of it"
+
+
+def test_what_was_missed_is_made_up_for_once_and_only_the_latest() -> None:
+    zone = ZoneInfo("Europe/Moscow")
+    start = datetime(2026, 5, 1, 12, tzinfo=UTC).timestamp()
+
+    async def play() -> list[tuple[str, float]]:
+        calendar = Calendar(start, asyncio.get_running_loop())
+        done: list[tuple[str, float]] = []
+
+        async def work(due: Due) -> None:
+            done.append((due.day, calendar.now() - start))
+
+        async def live(seconds: float) -> None:
+            schedule = Schedule(Leader(None, "n"), clock=calendar.now)
+            schedule.daily("02:00", zone, "verification", work)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await schedule.run()
+
+        await live(3600)
+        await asyncio.sleep(3 * 86400)
+        await live(3600)
+        return done
+
+    with virtual_time() as run:
+        assert run(play()) == [("2026-05-01", 0.0), ("2026-05-04", 3 * 86400.0 + 3600)]
+
+
+def test_what_fails_is_tried_again_within_a_minute_or_two() -> None:
+    tried: list[float] = []
+
+    async def play() -> None:
+        loop = asyncio.get_running_loop()
+
+        async def fails_twice(due: Due) -> None:
+            tried.append(loop.time())
+            if len(tried) < 3:
+                raise StoreError("away")
+
+        schedule = Schedule(Leader(None, "n"), clock=loop.time)
+        schedule.daily("02:00", ZoneInfo("UTC"), "verification", fails_twice)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(1000):
+                await schedule.run()
+
+    with virtual_time() as run:
+        run(play())
+    assert [moment - tried[0] for moment in tried] == [0.0, 60.0, 120.0]

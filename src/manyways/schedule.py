@@ -3,6 +3,7 @@
     leader = Leader(shared, node)
     schedule = Schedule(leader)
     schedule.every(3600.0, "retention", forget_old_records)
+    schedule.daily("02:00", ZoneInfo("Europe/Moscow"), "verification", verify)
 
 Of all nodes one leads, and only there the work runs. It holds a lease in Redis, which it renews.
 When it dies, the lease runs out and another node takes over. When it cannot renew the lease, it
@@ -10,8 +11,13 @@ stops before another can have it. Without Redis there is one process, and it lea
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Final, NamedTuple, NoReturn
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from datetime import date, datetime, timedelta
+from datetime import time as time_of_day
+from functools import partial
+from typing import Any, Final, NamedTuple, NoReturn
+from zoneinfo import ZoneInfo
 
 import structlog
 
@@ -22,6 +28,13 @@ LEASE: Final = 10.0
 """Seconds a node leads without renewing."""
 MARGIN: Final = 0.1
 """The share of a lease that is left when its holder stops."""
+
+SOON: Final = 0.01
+"""Seconds that are not worth measuring."""
+LOOK: Final = 3600.0
+"""Seconds between two looks at the calendar: whoever sets the clock is noticed."""
+AGAIN: Final = 60.0
+"""Seconds until daily work that failed is tried again."""
 
 Work = Callable[[], Awaitable[None]]
 
@@ -128,21 +141,55 @@ class Leader:
         self._patient_until = asyncio.get_running_loop().time() + self._lease
 
 
-class _Entry(NamedTuple):
-    seconds: float
-    name: str
-    work: Work
+class Due(NamedTuple):
+    """What is due on a day: `day` is its date where the clock stands, like `2026-11-23`, and
+    `at` the moment in Unix seconds."""
+
+    day: str
+    at: float
+
+
+DueWork = Callable[[Due], Awaitable[None]]
+
+
+def latest_due(at: str, zone: ZoneInfo, now: float) -> Due:
+    """What was due last, at a time of day (`"02:00"`) in a time zone; `now` is Unix seconds.
+
+    Each day has one: where clocks are set forward over that time, as long after midnight as on
+    other days; where it comes twice, the first.
+    """
+    return _nearest(at, zone, now, back=True)
+
+
+def next_due(at: str, zone: ZoneInfo, now: float) -> Due:
+    """What is due next."""
+    return _nearest(at, zone, now, back=False)
+
+
+def _nearest(at: str, zone: ZoneInfo, now: float, *, back: bool) -> Due:
+    today = datetime.fromtimestamp(now, zone).date()
+    around = [_due(at, zone, today + timedelta(days=days)) for days in (-1, 0, 1, 2)]
+    if back:
+        return max((due for due in around if due.at <= now), key=lambda due: due.at)
+    return min((due for due in around if due.at > now), key=lambda due: due.at)
+
+
+def _due(at: str, zone: ZoneInfo, day: date) -> Due:
+    moment = datetime.combine(day, time_of_day.fromisoformat(at), zone).timestamp()
+    # Where a whole day is left out, the clock says the next one.
+    return Due(datetime.fromtimestamp(moment, zone).date().isoformat(), moment)
 
 
 class Schedule:
-    """Work that runs again and again on the node that leads."""
+    """Work that runs again and again on the node that leads. `clock` tells Unix seconds."""
 
-    def __init__(self, leader: Leader) -> None:
+    def __init__(self, leader: Leader, *, clock: Callable[[], float] = time.time) -> None:
         self._leader = leader
-        self._entries: list[_Entry] = []
+        self._clock = clock
+        self._entries: list[tuple[str, Callable[[], Coroutine[Any, Any, None]]]] = []
 
     def __repr__(self) -> str:
-        return f"<Schedule of {', '.join(entry.name for entry in self._entries)}>"
+        return f"<Schedule of {', '.join(name for name, _ in self._entries)}>"
 
     def every(self, seconds: float, name: str, work: Work) -> None:
         """Run `work` when this node begins to lead, and so many seconds after each end of it.
@@ -150,13 +197,40 @@ class Schedule:
         Never twice at a time here. It is cancelled when the node leads no more, so it may have
         been done in part. What fails is told in the log, and tried again the next time.
         """
-        self._entries.append(_Entry(seconds, name, work))
+
+        async def again_and_again() -> None:
+            while True:
+                await _carried_out(name, work)
+                await asyncio.sleep(seconds)
+
+        self._entries.append((name, again_and_again))
+
+    def daily(self, at: str, zone: ZoneInfo, name: str, work: DueWork) -> None:
+        """Run `work` every day at a time of day, and when this node begins to lead with what was
+        due last. So what nobody was there for is made up for, and `work` has to know whether a
+        day has had its due. What fails is told in the log, and tried again in a minute.
+        """
+
+        async def day_by_day() -> None:
+            done = ""
+            while True:
+                due = latest_due(at, zone, self._clock())
+                wait = LOOK
+                if due.day > done:
+                    if await _carried_out(name, partial(work, due)):
+                        done = due.day
+                    else:
+                        wait = AGAIN
+                coming = next_due(at, zone, self._clock()).at - self._clock()
+                await asyncio.sleep(max(SOON, min(wait, coming)))
+
+        self._entries.append((name, day_by_day))
 
     async def run(self) -> None:
         """Until cancelled."""
         while True:
             await self._leader.until(leads=True)
-            tasks = [asyncio.create_task(_again_and_again(entry)) for entry in self._entries]
+            tasks = [asyncio.create_task(entry()) for _, entry in self._entries]
             try:
                 await self._leader.until(leads=False)
             finally:
@@ -165,21 +239,23 @@ class Schedule:
                 await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _again_and_again(entry: _Entry) -> None:
-    while True:
-        task = asyncio.ensure_future(entry.work())
-        try:
+async def _carried_out(name: str, work: Work) -> bool:
+    """Whether it went well. Where it is cancelled, this ends behind it."""
+    task = asyncio.ensure_future(work())
+    try:
+        await asyncio.wait([task])
+    finally:
+        if not task.done():
+            task.cancel()
             await asyncio.wait([task])
-        finally:
-            if not task.done():  # we are cancelled, and do not end before the work has
-                task.cancel()
-                await asyncio.wait([task])
-        if not task.cancelled() and (error := task.exception()) is not None:
-            if isinstance(error, StoreError):  # no fault of ours: it is away
-                log.warning("scheduled work failed", work=entry.name, reason=str(error))
-            else:
-                log.error("scheduled work failed", work=entry.name, exc_info=error)
-        await asyncio.sleep(entry.seconds)
+    if task.cancelled():
+        return False
+    error = task.exception()
+    if isinstance(error, StoreError):  # no fault of ours: it is away
+        log.warning("scheduled work failed", work=name, reason=str(error))
+    elif error is not None:
+        log.error("scheduled work failed", work=name, exc_info=error)
+    return error is None
 
 
 async def _for_ever() -> NoReturn:

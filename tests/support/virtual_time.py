@@ -33,6 +33,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def __init__(self) -> None:
         self._jump = _Jump()
         super().__init__(self._jump)
+        self._clock_resolution = 1e-6  # sums of years of seconds are no more exact than that
 
     def time(self) -> float:
         return self._jump.now
