@@ -174,7 +174,7 @@ def test_folders_dates_terms_and_case_change_nothing(
 
 ENDS = re.compile(
     r"(?:[-_.:](?:i?q[2-8](?:_[0-9klmsx]{1,3}){0,3}|fp8|fp16|bf16|f16|int[48]|[48]bit|awq|gptq|gguf"
-    r"|mlx|nvfp4|mxfp4)|:(?:free|beta|nitro|floor|online|exacto|thinking)|[-@]20[23]\d{5})+$"
+    r"|mlx|nvfp4|mxfp4)|:(?:free|beta|nitro|floor|online|exacto|thinking)|[-@]20[23]\d(?:\d{4}|-\d\d-\d\d))+$"
 )
 
 

@@ -84,11 +84,12 @@ def tables(entry: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
         for one in (listed if isinstance(listed, list) else ())
         if isinstance(one, dict) and isinstance(key := one.get("property_id"), str)
     }
-    meta = table(entry, "meta")
-    # What a server has room for bounds a request sooner than what the model learnt with.
-    room = {"context_length": count(meta.get("n_ctx")) or count(meta.get("n_ctx_train"))}
-    inner = (table(entry, key) for key in ("limits", "metadata"))
-    return (entry, *inner, properties, room, table(entry, "top_provider"))
+    room: dict[str, Any] = {}
+    if meta := table(entry, "meta"):
+        # What a server has room for bounds a request sooner than what the model learnt with.
+        room["context_length"] = count(meta.get("n_ctx")) or count(meta.get("n_ctx_train"))
+    limits, metadata, top = (table(entry, k) for k in ("limits", "metadata", "top_provider"))
+    return (entry, *(one for one in (limits, metadata, properties, room, top) if one))
 
 
 def modalities(entry: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -194,12 +195,12 @@ def capabilities(
         _ABILITIES[one] for one in words(table(entry, "metadata").get("tags")) if one in _ABILITIES
     }
     for flags in (table(entry, "capabilities"), *facts):
-        for one, capability in _ABILITIES.items():
-            match flag(flags.get(one)):
+        for one in flags.keys() & _ABILITIES.keys():
+            match flag(flags[one]):
                 case True:
-                    has.add(capability)
+                    has.add(_ABILITIES[one])
                 case False:
-                    lacks.add(capability)
+                    lacks.add(_ABILITIES[one])
     if {"clip", "mllama"} & {*words(table(entry, "details").get("families"))}:
         has.add("vision")
     if category == "text" and ("image" in inputs or word(entry.get("type")) == "vlm"):

@@ -124,7 +124,7 @@ _DECODER: Final = msgspec.json.Decoder(float_hook=_decimal)
 
 
 def _number(value: object) -> Decimal | None:
-    if isinstance(value, bool) or not isinstance(value, int | str | Decimal):
+    if value is None or isinstance(value, bool) or not isinstance(value, int | str | Decimal):
         return None
     if isinstance(value, str) and len(value) > _WRITTEN:
         return None
