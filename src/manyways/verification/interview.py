@@ -36,6 +36,8 @@ FIRST_WAIT: Final = 5.0
 
 _LOST_CAUSES: Final = frozenset({"credentials", "model_gone"})
 """Failures that asking again does not help."""
+_NOT_THERE: Final = frozenset({400, 403, 404, 410})
+"""What a server answers that has nothing at an address."""
 _OPTIONAL: Final = ("temperature", "seed")
 
 T = TypeVar("T")
@@ -102,6 +104,8 @@ class Interview:
         self.model = model
         self.chance = chance
         self.spent = Spent()
+        self.asked = ""
+        """What was said to it last."""
         self._asker = asker
         self._pace = pace
         self._places = places
@@ -120,6 +124,7 @@ class Interview:
     def begin(self) -> None:
         """A new step: what is spent is counted from here on."""
         self.spent = Spent()
+        self.asked = ""
 
     async def say(
         self,
@@ -131,19 +136,22 @@ class Interview:
     ) -> Said:
         """What it answers in at most `limit` tokens. `fields` are sent as they are."""
         messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+        self.asked = _in_words(messages)
+        on_trial: set[str] = set()
         for _ in range(4):
             body = self._body(messages, limit, stream, fields)
             room = limit + ROOM_TO_THINK if self._thinks else limit
             try:
                 said = await self._sent(body, room, stream=stream)
             except Refusal as refusal:
-                if not self._adapt(refusal, body):
+                # What was left out to no avail was not what the provider minded.
+                self._left_out -= on_trial
+                if on_trial or (wrong := self._minded(refusal, body)) is None:
                     raise
+                on_trial = wrong
+                self._left_out |= wrong
                 continue
-            lost_in_thought = (
-                not said.text and not said.tool_calls and said.finish_reason == "length"
-            )
-            if lost_in_thought and not self._thinks:
+            if _is_lost_in_thought(said) and not self._thinks:
                 self._thinks = True
                 continue
             return said
@@ -168,8 +176,14 @@ class Interview:
         return answer
 
     async def fetch(self, url: str) -> Answer:
-        """What lies at an address that the model has named."""
-        return await self._asker.fetch(self.model, url, limit=self._timeout)
+        """What lies at an address that the model has named. It is somebody else's server: that
+        nothing can be had from it says nothing about the model."""
+        try:
+            return await self._asker.fetch(self.model, url, limit=self._timeout)
+        except AttemptFailed as failure:
+            if failure.status in _NOT_THERE:
+                raise
+            raise Postponed(f"nothing can be fetched: {failure.message}", asked=True) from failure
 
     def _body(
         self,
@@ -191,17 +205,21 @@ class Interview:
             body |= {"stream": True, "stream_options": {"include_usage": True}}
         return {name: value for name, value in body.items() if name not in self._left_out}
 
-    def _adapt(self, refusal: Refusal, body: Mapping[str, Any]) -> bool:
-        """Whether it may be asked in another way, which is then remembered."""
+    def _minded(self, refusal: Refusal, body: Mapping[str, Any]) -> set[str] | None:
+        """Fields that the provider may take amiss, to be left out for a try; `None` where no
+        other way of asking is left."""
+        if refusal.code == "content_filter":
+            return None
         words = f"{refusal.param or ''} {refusal.message}"
         if "max_completion_tokens" in words and not self._counts_completion:
             self._counts_completion = True
-            return True
-        named = [name for name in ("stream_options", *_OPTIONAL) if name in words and name in body]
+            return set()
+        named = {name for name in ("stream_options", *_OPTIONAL) if name in words and name in body}
+        if named:
+            self._left_out |= named  # for good: it was told
+            return set()
         # Who does not say what is wrong is asked with nothing that could be.
-        offending = named or [name for name in _OPTIONAL if name in body]
-        self._left_out.update(offending)
-        return bool(offending)
+        return {name for name in _OPTIONAL if name in body} or None
 
     async def _sent(self, body: Mapping[str, Any], room: int, *, stream: bool) -> Said:
         data = msgspec.json.encode(body)
@@ -240,12 +258,13 @@ class Interview:
             again = True
             for left in reversed(range(TRIES)):
                 try:
-                    async with self._places.place(self.model.provider):
+                    async with self._places.of(self.model.provider):
                         await self._pace.turn()
-                        self.spent.requests += 1
-                        began = self._clock()
-                        answer = await ask()
-                        self.spent.ms = round((self._clock() - began) * 1000)
+                        async with self._places.all:
+                            self.spent.requests += 1
+                            began = self._clock()
+                            answer = await ask()
+                            self.spent.ms = round((self._clock() - began) * 1000)
                 except AttemptFailed as failure:
                     if failure.code == "rate_limited":
                         wait = failure.retry_after or wait
@@ -319,7 +338,7 @@ class _Heard:
         usage = fields.get("usage")
         if usage:
             self._usage = chat_usage.told(Raw(msgspec.json.encode(usage))) or self._usage
-        told = False
+        told = spoken = False
         for choice in _list(fields.get("choices")):
             delta = _dict(choice.get("delta"))
             for name, pieces in (
@@ -331,17 +350,20 @@ class _Heard:
                 if isinstance(text, str) and text:
                     pieces.append(text)
                     told = True
+                    spoken = spoken or name == "content"
             for call in _list(delta.get("tool_calls")):
-                index = call.get("index") or 0
+                index = call.get("index")
+                index = index if isinstance(index, int) else 0
                 known = self._calls.setdefault(index, {"function": {"name": "", "arguments": ""}})
                 function = _dict(call.get("function"))
                 for name in ("name", "arguments"):
                     if isinstance(function.get(name), str):
                         known["function"][name] += function[name]
                         told = True
-            self._annotations += delta.get("annotations") or ()
-            self._finish = choice.get("finish_reason") or self._finish
-        self.pieces += told
+            self._annotations += _list(delta.get("annotations"))
+            finish = choice.get("finish_reason")
+            self._finish = finish if isinstance(finish, str) else self._finish
+        self.pieces += spoken
         return told
 
     def said(self) -> Said:
@@ -369,13 +391,14 @@ def _said(body: bytes) -> Said:
     if isinstance(text, list):
         text = "".join(str(part.get("text") or "") for part in _list(text))
     usage = fields.get("usage")
+    finish = choices[0].get("finish_reason")
     reasoning = message.get("reasoning_content") or message.get("reasoning") or ""
     return Said(
         text=text if isinstance(text, str) else "",
         reasoning=reasoning if isinstance(reasoning, str) else "",
         tool_calls=tuple(_list(message.get("tool_calls"))),
-        finish_reason=choices[0].get("finish_reason"),
-        annotations=tuple(message.get("annotations") or ()),
+        finish_reason=finish if isinstance(finish, str) else None,
+        annotations=tuple(_list(message.get("annotations"))),
         fields=fields,
         usage=(chat_usage.told(Raw(msgspec.json.encode(usage))) or NO_USAGE) if usage else NO_USAGE,
         pieces=1,
@@ -385,7 +408,7 @@ def _said(body: bytes) -> Said:
 def _object(data: bytes) -> dict[str, Any]:
     try:
         return msgspec.json.decode(data, type=dict[str, Any])
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
         raise BadAnswer(f"its answer is not JSON of that kind: {_shown(data)}") from error
 
 
@@ -402,4 +425,19 @@ def _shown(value: object) -> str:
     if isinstance(value, dict):
         value = value.get("message") or value
     text = value.decode(errors="replace") if isinstance(value, bytes) else str(value)
-    return " ".join(text.split())[: SHOWN // 10]
+    return "".join(filter(str.isprintable, " ".join(text[:SHOWN].split())))[: SHOWN // 10]
+
+
+def _is_lost_in_thought(said: Said) -> bool:
+    """Whether the limit came before it said anything but thoughts."""
+    if said.finish_reason != "length" or said.tool_calls:
+        return False
+    return not said.text or ("<think>" in said.text and "</think>" not in said.text)
+
+
+def _in_words(messages: Sequence[Mapping[str, Any]]) -> str:
+    """The last thing that is said to it, as far as it is text."""
+    content = messages[-1].get("content") if messages else ""
+    if isinstance(content, list):
+        content = " ".join(str(part["text"]) for part in _list(content) if part.get("text"))
+    return str(content)

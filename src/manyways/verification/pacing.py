@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Final
 
 SLOWEST: Final = 64.0
@@ -84,13 +84,11 @@ class Places:
     """Requests under way: so many at most, over all providers, and so many at each."""
 
     def __init__(self, count: int, each: int) -> None:
-        self._all = asyncio.Semaphore(count)
+        self.all = asyncio.Semaphore(count)
         self._each = each
         self._of: dict[str, asyncio.Semaphore] = {}
 
-    @contextlib.asynccontextmanager
-    async def place(self, provider: str) -> AsyncIterator[None]:
-        """Waits for a place."""
-        own = self._of.setdefault(provider, asyncio.Semaphore(self._each))
-        async with own, self._all:
-            yield
+    def of(self, provider: str) -> asyncio.Semaphore:
+        """A provider's own. Take one of them first, and of `all` last, when nothing else is to
+        be waited for."""
+        return self._of.setdefault(provider, asyncio.Semaphore(self._each))

@@ -1,0 +1,289 @@
+"""One model, examined: which checks, in which order, and what follows from them.
+
+    answers ─passed─▶ capabilities ─▶ anchors ─▶ the other tasks, where a score is due
+        │                                │
+        └─failed─▶ it is down            └─▶ fingerprint ─▶ drift? then a score is due
+
+Each check is kept as soon as it is made. One that was made before, by a run that broke off, is
+not made again.
+"""
+
+import random
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+
+from manyways.catalog.verified import SHOWN, Check, Quality, Verdict, Verified
+from manyways.errors import AttemptFailed, Refusal
+from manyways.types import Model
+from manyways.verification import quality
+from manyways.verification.check import Finding, Step
+from manyways.verification.checks import audio, embedding, image, text
+from manyways.verification.checks.words import quoted
+from manyways.verification.fingerprint import drifted, fingerprint
+from manyways.verification.interview import BadAnswer, Interview, Postponed
+
+UNCLAIMED: Final = ("streaming", "tools", "json_schema", "vision", "prefill")
+"""Capabilities that are looked for where a model claims none; and of these, `ALWAYS` are looked
+for in every model."""
+ALWAYS: Final = ("streaming", "prefill")
+DRIFT_KEPT: Final = 7 * 86400.0
+"""Seconds behind which a model that has become another one is taken for what it is."""
+_TASK: Final = "task:"
+
+Save = Callable[[Check], Awaitable[None]]
+"""Keeps a check; returns once it is kept."""
+
+
+class Brief(Struct, frozen=True, kw_only=True):
+    """What is known of a model beforehand, and what is to be found out.
+
+    `model` is as it is claimed to be, `before` what the verification before this one found.
+    `made` are the checks that this run has made already, by name. `scores` says whether quality
+    is to be scored though the last score is not old; `score_every` is in seconds.
+    """
+
+    model: Model
+    before: Verified | None = None
+    made: Mapping[str, Check] = {}
+    scores: bool = False
+    score_every: float = 0.0
+    only: frozenset[str] | None = None
+    """Names of the only checks to be made; `None`: all there are."""
+
+
+async def examine(
+    brief: Brief, interview: Interview, save: Save, *, seed: str, now: Callable[[], float]
+) -> Verified:
+    """Examine one model. `seed` makes what is left to chance the same again for one run; `now`
+    tells Unix seconds. Raises what `save` raises."""
+    return await _Examination(brief, interview, save, seed, now).run()
+
+
+class _Examination:
+    def __init__(
+        self,
+        brief: Brief,
+        interview: Interview,
+        save: Save,
+        seed: str,
+        now: Callable[[], float],
+    ) -> None:
+        self._brief = brief
+        self._interview = interview
+        self._save = save
+        self._seed = seed
+        self._now = now
+        self._checks: dict[str, Check] = {}
+
+    async def run(self) -> Verified:
+        model = self._brief.model
+        first = _first_step(model)
+        if first is None:
+            return self._found("skipped", f"{model.category} models of this kind are not asked")
+        alive = await self._make(first)
+        if alive.verdict != "passed":
+            return self._found(alive.verdict, alive.reason)
+        if model.category != "text":
+            return self._found("passed")
+        claimed = model.capabilities or UNCLAIMED
+        for name, step in text.CAPABILITIES.items():
+            if name in claimed or name in ALWAYS:
+                await self._make(step)
+        return await self._judged()
+
+    async def _judged(self) -> Verified:
+        """Whether it is still the same model, and how good it is."""
+        brief, found = self._brief, self._found("passed")
+        before = brief.before
+        anchors = [await self._make(_task_step(task)) for task in quality.ANCHORS]
+        if any(check.verdict in ("unsure", "skipped") for check in anchors):
+            return found  # half a fingerprint proves nothing
+        # Samples go by the task's id.
+        named = [
+            msgspec.structs.replace(check, name=check.name.removeprefix(_TASK)) for check in anchors
+        ]
+        now = fingerprint(named, quality.VERSION, self._now())
+        known = None if before is None else before.fingerprint
+        drift = None if known is None else drifted(known, now)
+        since = before.drift_since if before is not None and drift else None
+        if drift:
+            since = since or self._now()
+        accepted = known is None or not drift or self._now() - (since or 0.0) > DRIFT_KEPT
+        scored = self._score(before) if not self._is_due(drift) else await self._scored(before)
+        return msgspec.structs.replace(
+            found,
+            fingerprint=now if accepted else known,
+            flags={"drift": drift} if drift and not (accepted and known) else {},
+            drift_since=None if accepted else since,
+            quality=scored,
+        )
+
+    def _is_due(self, drift: str | None) -> bool:
+        """A score is due where there is none of this set of tasks, where it is old, and where the
+        model seems to be another one."""
+        brief = self._brief
+        known = None if brief.before is None else brief.before.quality
+        if brief.scores or known is None or known.version != quality.VERSION:
+            return True
+        newly = drift is not None and brief.before is not None and not brief.before.drift_since
+        return newly or self._now() - known.at >= brief.score_every
+
+    async def _scored(self, before: Verified | None) -> Quality | None:
+        for task in quality.TASKS:
+            await self._make(_task_step(task))
+        points = {
+            check.name.removeprefix(_TASK): check.points
+            for check in self._checks.values()
+            if check.points is not None and check.verdict in ("passed", "failed")
+        }
+        new = quality.score(points, quality.VERSION, self._now())
+        return new if new is not None else self._score(before)
+
+    def _score(self, before: Verified | None) -> Quality | None:
+        return None if before is None else before.quality
+
+    async def _make(self, step: Step) -> Check:
+        """One check, as often as it may be tried; what has been made is not made again."""
+        known = self._checks.get(step.name) or self._brief.made.get(step.name)
+        if known is None and not self._is_wanted(step.name):
+            return Check(name=step.name, verdict="skipped", reason="it was not asked for")
+        if known is None:
+            # A string's hash differs between processes; `Random` takes the string itself.
+            self._interview.chance = random.Random(f"{self._seed} {step.name}")  # noqa: S311
+            known = await self._tried(step)
+            await self._save(known)
+        self._checks[step.name] = known
+        return known
+
+    def _is_wanted(self, name: str) -> bool:
+        only = self._brief.only
+        return only is None or name in only
+
+    async def _tried(self, step: Step) -> Check:
+        self._interview.begin()
+        check = Check(name=step.name, verdict="skipped")
+        for _ in range(max(1, step.tries)):
+            check = await self._asked(step)
+            if check.verdict != "failed":
+                break
+        return check
+
+    async def _asked(self, step: Step) -> Check:
+        interview = self._interview
+        try:
+            finding = await step.ask(interview)
+        except Refusal as refusal:
+            finding = _not_told("failed", f"the provider refuses it: {quoted(refusal.message)}")
+        except BadAnswer as bad:
+            finding = _not_told("failed", str(bad))
+        except Postponed as postponed:
+            finding = _not_told("unsure" if postponed.asked else "skipped", str(postponed))
+        except AttemptFailed as failure:
+            # Of a model that has just answered, it says nothing about what it can do.
+            alive = any(one.verdict == "passed" for one in self._checks.values())
+            finding = _not_told("unsure" if alive else "failed", quoted(failure.message))
+        spent = interview.spent
+        return Check(
+            name=step.name,
+            verdict=finding.verdict,
+            reason=finding.reason[:SHOWN],
+            prompt=(finding.prompt or interview.asked)[:SHOWN],
+            answer=finding.answer[:SHOWN],
+            at=self._now(),
+            ms=spent.ms,
+            first_token_ms=spent.first_token_ms,
+            tokens_per_second=spent.tokens_per_second,
+            points=finding.points,
+            reported=spent.reported,
+            requests=spent.requests,
+            usage=spent.usage,
+            cost=spent.cost,
+        )
+
+    def _found(self, verdict: Verdict, reason: str = "") -> Verified:
+        """What all checks so far come to. What is not looked at is as it was before."""
+        brief = self._brief
+        model, before = brief.model, brief.before
+        checks = self._checks
+        streamed = checks.get("streaming")
+        first = next(iter(checks.values()), None)
+        told = streamed if streamed is not None and streamed.first_token_ms is not None else first
+        capabilities = {name: checks[name] for name in text.CAPABILITIES if name in checks}
+        latency = None
+        if told is not None and verdict == "passed":
+            latency = told.ms if told.first_token_ms is None else told.first_token_ms
+        return Verified(
+            provider=model.provider,
+            model=model.id,
+            at=self._now(),
+            verdict=verdict,
+            reason=reason,
+            latency_ms=latency,
+            first_token_ms=None if streamed is None else streamed.first_token_ms,
+            tokens_per_second=None if streamed is None else streamed.tokens_per_second,
+            proven=_proven(capabilities, before),
+            withdrawn=_withdrawn(capabilities, before, model),
+            quality=self._score(before),
+            fingerprint=None if before is None else before.fingerprint,
+            flags={} if before is None else before.flags,
+            drift_since=None if before is None else before.drift_since,
+            requests=sum(check.requests for check in checks.values()),
+            tokens=sum(check.usage.total_tokens for check in checks.values()),
+            cost=sum(check.cost for check in checks.values()),
+        )
+
+
+def _first_step(model: Model) -> Step | None:
+    """Whether it does what it is for; `None` for kinds of models that are not asked."""
+    match model.category:
+        case "text":
+            return text.ANSWERS
+        case "image":
+            return image.STEP if image.applies(model) else None
+        case "audio":
+            return audio.step(model)
+        case "embedding":
+            return embedding.STEP
+    return None
+
+
+def _task_step(task: quality.Task) -> Step:
+    step = quality.step(task)
+    return msgspec.structs.replace(step, name=f"{_TASK}{task.id}")
+
+
+def _not_told(verdict: Verdict, reason: str) -> Finding:
+    return Finding(verdict=verdict, prompt="", reason=reason)
+
+
+def _proven(checks: Mapping[str, Check], before: Verified | None) -> tuple[str, ...]:
+    """What was shown now, and what was shown before and could not be looked at now."""
+    earlier = () if before is None else before.proven
+    return tuple(
+        name
+        for name in text.CAPABILITIES
+        if (name in checks and checks[name].verdict == "passed")
+        or (name in earlier and _says_nothing(checks.get(name)))
+    )
+
+
+def _withdrawn(
+    checks: Mapping[str, Check], before: Verified | None, model: Model
+) -> dict[str, str]:
+    """The same for what is claimed and not there."""
+    earlier = {} if before is None else before.withdrawn
+    found = {}
+    for name in model.capabilities:
+        check = checks.get(name)
+        if check is not None and check.verdict == "failed":
+            found[name] = check.reason
+        elif name in earlier and _says_nothing(check):
+            found[name] = earlier[name]
+    return found
+
+
+def _says_nothing(check: Check | None) -> bool:
+    return check is None or check.verdict in ("unsure", "skipped")
