@@ -5,12 +5,13 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 import typer
 from typer.testing import CliRunner, Result
 
-from manyways.catalog.verified import Verified
+from manyways.catalog.verified import Check, Verified
 from manyways.cli import models_refresh
 from manyways.cli.models import app
 from manyways.cli.models_refresh import Abandoned, follow, refresh
@@ -18,7 +19,8 @@ from manyways.operations.catalog import Progress
 from manyways.store import verifications
 from manyways.store.database import Database, Settings, open_database
 from tests.cli.listing import Gateway, configured, on_terminal
-from tests.support.verifications import found, save
+from tests.support.terminal import INTERRUPT, Terminal
+from tests.support.verifications import found, save, save_checks
 
 pytestmark = pytest.mark.usefixtures("empty_folder")
 
@@ -43,6 +45,15 @@ class Server:
         """The scopes of what was asked for, the newest first."""
         found = self.database.run(lambda one: verifications.runs(one, 9))
         return [json.loads(row.scope) for row in found]
+
+    def begin(self, *, models: int, at_work: str) -> None:
+        """It has begun what it was asked for, and asks one of Capi's models."""
+        (run,) = self.database.run(verifications.unfinished)
+        save_checks(self.database, run.id, found(at_work), Check(name="answers", verdict="passed"))
+        self.database.run(
+            lambda one: verifications.begin_run(one, run.id, models=models, now=int(time.time())),
+            write=True,
+        )
 
     @contextmanager
     def verifying(self, *rows: Verified, problem: str | None = None) -> Iterator[None]:
@@ -210,6 +221,39 @@ def test_a_gateway_that_does_not_listen_yet_is_no_gateway_to_work_beside(
 
     assert done.exit_code == 1
     assert "does not answer (yet)" in done.stderr
+
+
+@pytest.mark.process
+def test_interrupted_it_leaves_the_work_to_the_gateway(
+    server: Server, gateway: Gateway, empty_folder: Path
+) -> None:
+    server.serve(gateway)
+    with Terminal(empty_folder, "models", "refresh", "--provider", "Capi") as terminal:
+        terminal.expect("waiting for its turn")
+        terminal.keys(INTERRUPT)
+        terminal.expect("The gateway goes on with it.")
+        terminal.expect("manyways models refresh --provider Capi")
+        assert terminal.wait() == 1
+
+    assert "Traceback" not in terminal.text
+    (run,) = server.database.run(verifications.unfinished)
+    assert run.status == "running"
+
+
+@pytest.mark.process
+def test_on_a_terminal_a_bar_shows_what_is_going_on(
+    server: Server, gateway: Gateway, empty_folder: Path
+) -> None:
+    server.serve(gateway)
+    with Terminal(empty_folder, "models", "refresh") as terminal:
+        terminal.expect("waiting for its turn")
+        server.begin(models=40, at_work="gpt-4o")
+        terminal.expect("0 of 40 models")
+        terminal.expect("asking Capi/gpt-4o")
+        with server.verifying(*FOUND):
+            terminal.expect("3 models: 2 passed, 1 failed; $0.2500.")
+        terminal.expect("no vision")
+        assert terminal.wait() == 0
 
 
 # Following

@@ -24,6 +24,13 @@ ADMIN = {
     "/admin/v1/usage",
     "/admin/v1/usage/records",
 }
+CATALOG = {
+    "/admin/v1/catalog/refresh",
+    "/admin/v1/catalog/refresh/{id}",
+    "/admin/v1/catalog/changes",
+    "/admin/v1/catalog/incidents",
+    "/admin/v1/catalog/verifications",
+}
 
 
 def described() -> dict[str, Any]:
@@ -53,7 +60,7 @@ def test_it_tells_of_each_route_under_each_mount() -> None:
     for mount in ("/v1", "/webhook/v1"):
         for path in mounted:
             assert mount + path in paths
-    assert {"/healthz", "/readyz", "/metrics", "/openapi.json", *ADMIN} <= set(paths)
+    assert {"/healthz", "/readyz", "/metrics", "/openapi.json", *ADMIN, *CATALOG} <= set(paths)
 
 
 def test_what_wants_a_key_says_so() -> None:
@@ -70,6 +77,7 @@ def test_what_wants_a_key_says_so() -> None:
         "/v1/usage",
         "/webhook/v1/usage",
         *ADMIN,
+        *CATALOG,
     }
 
 

@@ -1,12 +1,15 @@
-"""What verifications have found, put into a database as they put it there."""
+"""What verifications have found and what has become of models, put into a database."""
 
 from typing import Any
 
 import msgspec
+from sqlalchemy import insert
 
 from manyways.catalog.verified import Check, Verified
 from manyways.store import verifications
 from manyways.store.database import Database
+from manyways.store.ids import new_id
+from manyways.store.tables import catalog_changes, catalog_incidents
 from manyways.store.verifications import CheckRow, VerificationRow
 
 NOON = 1_800_000_000
@@ -47,6 +50,57 @@ def save_checks(database: Database, run_id: str, model: Verified, *checks: Check
         for one in checks
     ]
     database.run(lambda one: verifications.save_checks(one, run_id, rows), write=True)
+
+
+def change(
+    database: Database,
+    model: str,
+    *,
+    provider: str = "Capi",
+    at: int = NOON,
+    kind: str = "changed",
+    field: str | None = "context_window",
+    before: object = None,
+    after: object = None,
+) -> None:
+    """A change of a model."""
+    row = {
+        "id": new_id(at * 10**9),
+        "at": at,
+        "provider": provider,
+        "model": model,
+        "kind": kind,
+        "field": field,
+        "before": msgspec.json.encode(before).decode(),
+        "after": msgspec.json.encode(after).decode(),
+    }
+    database.run(lambda one: one.execute(insert(catalog_changes).values(row)), write=True)
+
+
+def incident(
+    database: Database,
+    model: str,
+    *,
+    provider: str = "Capi",
+    credential: int = -1,
+    source: str = "traffic",
+    began: int,
+    ended: int | None = None,
+    why: str = "HTTP 500",
+) -> None:
+    """An incident of a model; without a name, of the whole provider."""
+    row = {
+        "id": new_id(began * 10**9),
+        "provider": provider,
+        "model": model,
+        "credential": credential,
+        "source": source,
+        "began_at": began,
+        "seen_at": began if ended is None else ended,
+        "ended_at": ended,
+        "why": why,
+    }
+    database.run(lambda one: one.execute(insert(catalog_incidents).values(row)), write=True)
 
 
 def _plain(what: dict[str, Any]) -> dict[str, Any]:

@@ -89,13 +89,12 @@ def incidents(
     def listed(connection: Connection, **wanted: Any) -> list[dict[str, Any]]:
         return listed_incidents(connection, open_only=still_open, **wanted)
 
-    rows = _found(config, listed, since=since, provider=provider, model=model)
+    start = since or (None if still_open else SINCE)
+    rows = _found(config, listed, since=start, provider=provider, model=model)
     if json:
         output.document(rows)
     elif not rows:
-        _say_nothing(
-            "There is no incident that is not over" if still_open else "No incident", since
-        )
+        _say_nothing("There is no incident that goes on" if still_open else "No incident", start)
     elif records.on_terminal():
         _print_incidents(rows, time.time())
     else:

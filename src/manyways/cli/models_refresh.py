@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from manyways.config import Settings
     from manyways.operations.catalog import Progress, Scope
     from manyways.store.database import Database
+    from manyways.verification.run import Progress as RunProgress
 
 LOOK: Final = 0.5
 """Seconds between two looks at how far it is."""
@@ -131,30 +132,27 @@ async def _here(database: Database, settings: Settings, scope: Scope, tell: Tell
     from manyways.app.verifying import verify_here
     from manyways.operations import catalog
 
-    work: asyncio.Task[str] = asyncio.create_task(
-        verify_here(
-            settings,
-            database,
-            provider=scope.provider,
-            model=scope.model,
-            reason=catalog.ASKED,
-            progress=lambda _: None,
+    def told(so_far: RunProgress) -> None:
+        tell(
+            catalog.Progress(
+                status="running",
+                models=so_far.models,
+                done=so_far.done,
+                failed=so_far.counts.get("failed", 0),
+                current=so_far.current,
+                cost=so_far.cost,
+            )
         )
+
+    run_id: str = await verify_here(
+        settings,
+        database,
+        provider=scope.provider,
+        model=scope.model,
+        reason=catalog.ASKED,
+        progress=told,
     )
-
-    def look(connection: Any) -> Progress | None:
-        run = catalog.under_way(connection, scope)
-        return None if run is None else catalog.progress(connection, run.id)
-
-    try:
-        while not (await asyncio.wait({work}, timeout=LOOK))[0]:
-            found = await database.call(look, limit=LIMIT)
-            if found is not None:
-                tell(found)
-        return await work
-    finally:
-        work.cancel()
-        await asyncio.wait({work})
+    return run_id
 
 
 def _beside(settings: Settings, database: Database) -> frozenset[tuple[str, str]] | None:
