@@ -117,6 +117,17 @@ def test_a_slice_counts_once_it_is_over() -> None:
     assert traffic.finished(NOON + SLICE + 1) == []  # told already
 
 
+def test_many_models_are_told_of_in_parts() -> None:
+    traffic = Traffic()
+    for number in range(7):
+        saw(traffic, NOON, model=f"m{number}")
+
+    parts = [traffic.finished(NOON + SLICE, 3) for _ in range(4)]
+
+    assert [len(part) for part in parts] == [3, 3, 1, 0]
+    assert len({model for part in parts for _, model, _, _ in part}) == 7
+
+
 def test_a_model_that_is_not_asked_any_more_is_told_of_once_and_forgotten_in_an_hour() -> None:
     traffic = Traffic()
     saw(traffic, NOON)

@@ -22,6 +22,7 @@ from manyways.store.figures import Row
 SLICE: Final = 300
 """Seconds, from a whole multiple of them on: the same slices everywhere."""
 SLICES: Final = 12
+AT_ONCE: Final = 500
 MODELS: Final = 20_000
 """So many models are counted at once; for one more, the least used go."""
 HALF_LIFE: Final = 1200.0
@@ -159,13 +160,18 @@ class Traffic:
                 counts.speed = Sketch()
             counts.speed.add((completion_tokens - 1) * 1000 / took)
 
-    def finished(self, now: float) -> list[tuple[str, str, int, str]]:
+    def finished(self, now: float, most: int = AT_ONCE) -> list[tuple[str, str, int, str]]:
         """What is to be stored: of each model with a slice that is over by `now` and was not
         told of yet, its provider, its id, the end of its latest such slice (Unix seconds), and
-        the JSON of all those of the last hour. What was not asked for an hour is forgotten."""
+        the JSON of all those of the last hour. What was not asked for an hour is forgotten.
+
+        `most` models at once, some 10 µs each: to be called until there are none left.
+        """
         current = int(now) // SLICE
-        rows = []
+        rows: list[tuple[str, str, int, str]] = []
         for (provider, model), seen in list(self._models.items()):
+            if len(rows) >= most:
+                break
             if seen.number < current:
                 seen.turn(current)
             latest = max(seen.past, default=0)
