@@ -43,14 +43,22 @@ def test_what_is_no_time_is_a_mistake(text: str) -> None:
 
 def test_changes_are_told_from_the_newest_on_with_their_values(database: Database) -> None:
     change(database, "a", at=NOON - 2, field="pricing", before={"prompt": 0.1}, after=None)
-    change(database, "b", at=NOON - 1, field="quality", before=5.5, after=7)
+    change(database, "b", at=NOON - 1, kind="score", field=None, before=5.5, after=7)
     newest, oldest = database.run(lambda one: changes(one, limit=9))
 
     assert (newest["model"], newest["before"], newest["after"]) == ("b", 5.5, 7)
+    assert newest["text"] == "Capi/b: quality 5.5 -> 7"
     assert (oldest["before"], oldest["after"]) == ({"prompt": 0.1}, None)
     behind = database.run(lambda one: changes(one, before=newest["id"], limit=9))
     assert behind == [oldest]
     assert database.run(lambda one: changes(one, since=NOON - 1, limit=9)) == [newest]
+
+
+def test_a_change_that_a_later_version_has_noted_is_told_as_it_is(database: Database) -> None:
+    change(database, "a", kind="sold", field="owner", after="Space")
+    (told,) = database.run(lambda one: changes(one, limit=9))
+
+    assert (told["text"], told["after"]) == ("Capi/a: sold", "Space")
 
 
 def test_incidents_are_told_from_the_newest_on(database: Database) -> None:

@@ -4,6 +4,7 @@ from typing import Any, Final, get_args
 
 from msgspec import Struct, structs
 
+from manyways.catalog.history import Kind
 from manyways.catalog.verified import Live, Verdict
 from manyways.edge.described import (
     COUNT,
@@ -203,7 +204,7 @@ def _change() -> Schema:
             "at": MOMENT,
             "provider": TEXT,
             "model": TEXT,
-            "kind": TEXT,
+            "kind": {"enum": list(get_args(Kind))},
             "field": MAYBE_TEXT,
             "before": described({}, "Whatever it was."),
             "after": described({}, "Whatever it is."),

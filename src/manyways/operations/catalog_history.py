@@ -10,13 +10,13 @@ from typing import Any, Final
 import msgspec
 from sqlalchemy import Connection
 
-from manyways.catalog.history import sentence
+from manyways.catalog.history import restored, sentence
 from manyways.catalog.verified import Check
 from manyways.operations.catalog import verified_document
 from manyways.operations.reports import iso
 from manyways.operations.wording import Mistake
 from manyways.store import catalog, incidents, verifications
-from manyways.store.catalog import ChangeRow
+from manyways.store.catalog import Entry
 from manyways.store.incidents import Incident
 
 _UNITS: Final = {"m": 60, "h": 3600, "d": 86400, "w": 604800}
@@ -111,7 +111,7 @@ def checks(connection: Connection, provider: str, model: str) -> list[dict[str, 
     return [check_document(one) for one in sorted(made, key=lambda one: one.at)]
 
 
-def change_document(row: ChangeRow) -> dict[str, Any]:
+def change_document(row: Entry) -> dict[str, Any]:
     """A change as JSON has it, and in a sentence."""
     return {
         "id": row.id,
@@ -123,7 +123,7 @@ def change_document(row: ChangeRow) -> dict[str, Any]:
         "field": row.field,
         "before": _value(row.before),
         "after": _value(row.after),
-        "text": sentence(row),
+        "text": _sentence(row),
     }
 
 
@@ -162,6 +162,13 @@ def check_document(check: Check) -> dict[str, Any]:
         "completion_tokens": check.usage.completion_tokens,
         "cost_usd": check.cost,
     }
+
+
+def _sentence(row: Entry) -> str:
+    try:
+        return sentence(restored(*row[2:]))
+    except msgspec.MsgspecError:  # a later version knows what it is
+        return f"{row.provider}/{row.model}: {row.kind}"
 
 
 def _value(text: str | None) -> Any:
