@@ -72,6 +72,7 @@ def test_every_line_of_it_makes_sense(model: Known) -> None:
     assert model.quality_floor is None or (
         model.category == "text" and 3 <= model.quality_floor <= 8
     )
+    assert "prefill" not in model.capabilities  # that is the provider's to say
     if "vision" in model.capabilities:
         assert "image" in (model.modalities or ())
     if model.category in {"embedding", "image", "video"}:
