@@ -8,6 +8,10 @@
     │   └── Mistake         (operations) an operator asks for what cannot be: `field` says where
     ├── CannotListen        (app) the address is taken, or not ours
     ├── WorkerFailed        (cli) one of several processes did not start
+    ├── NoList              (cli) there is no list of models to be had
+    ├── Abandoned           (cli) nobody carries out a verification any more
+    ├── Postponed           (verification) nothing could be found out this time
+    ├── BadAnswer           (verification) an answer is not what such an answer looks like
     ├── OutputFailed        (cli) what was to be shown could not be written
     ├── BadModelList        (catalog) a provider's list of models cannot be read
     ├── BadQuestion         (operations) a report cannot be made as asked: `field` says where

@@ -120,8 +120,8 @@ class World:
             sleep=self.clock.sleep,
             jitter=jitter,
             remembered=remembered,
-            heard=self.heard.append,
         )
+        self.catalog.on_change(self.heard.append)
 
     def ids(self, name: str) -> list[str]:
         return [model.id for model in self.catalog.snapshot.of_provider(name)]

@@ -25,11 +25,15 @@ from manyways.access.limits import Limits, LocalLimits
 from manyways.access.past import Records
 from manyways.app.background import background
 from manyways.app.pages import Parts, edge_of
+from manyways.app.upkeep import Upkeep
 from manyways.app.upstreams import upstreams
+from manyways.app.verifying import Verifier, asker_of
+from manyways.app.yielding import yielding_to
 from manyways.attempts import Means
 from manyways.attempts.bill import Books
 from manyways.attempts.tally import Tally
 from manyways.catalog.catalog import Catalog
+from manyways.catalog.remembering import remembered
 from manyways.config import Settings
 from manyways.edge.http import Edge
 from manyways.edge.team import Team
@@ -73,8 +77,9 @@ async def gateway(
 ) -> AsyncIterator[Edge]:
     """A running gateway, but for its socket."""
     async with contextlib.AsyncExitStack() as stack:
-        providers, ask = await stack.enter_async_context(upstreams(settings))
-        catalog = Catalog(settings.catalog, settings.providers, ask)
+        reached = await stack.enter_async_context(upstreams(settings))
+        providers = reached.providers
+        node = new_id()
         ring = KeyRing(database, settings.keys, accounts=settings.accounts)
         health = Health(
             settings.routing,
@@ -82,15 +87,24 @@ async def gateway(
             chance=random.random,
             tell=_tell_of_health,
         )
+        known = await database.call(remembered, limit=CATCH_UP)
+        catalog = Catalog(settings.catalog, settings.providers, reached.ask, remembered=known)
+        upkeep = Upkeep(catalog, database, health, settings.catalog, node)
         journal = Journal(journal_folder(settings, database), settings.usage)
         journal.open()
         stack.callback(journal.close)
         ledger = Ledger(journal, database)
-        node = new_id()
         shared: Shared | None = None
         past = Records(database).past
         limits: Limits
-        works = [catalog.run, ring.follow, ledger.run]
+        works = [
+            catalog.run,
+            upkeep.follow,
+            upkeep.watch,
+            upkeep.count,
+            ring.follow,
+            ledger.run,
+        ]
         if settings.cluster.redis:
             from manyways.access.shared_limits import SharedLimits
             from manyways.attempts.shared_health import SharedHealth
@@ -105,11 +119,15 @@ async def gateway(
         else:
             limits = LocalLimits(past, evictable=lambda: ledger.caught_up)
         tally = Tally()
-        books = Books(journal, limits, settings.limits.output_tokens, tally)
+        books = Books(journal, limits, settings.limits.output_tokens, tally, upkeep.saw)
         leader = Leader(shared, node)
         schedule = Schedule(leader)
         claims = Claims(database)
         schedule.every(_HOUR, "retention", partial(_retain, database, settings))
+        verifier = Verifier(
+            database, settings, catalog, asker_of(settings, reached, yielding_to(health, settings))
+        )
+        upkeep.plan(schedule, verifier)
         schedule.every(_HOUR, "answers kept for repeats", partial(_expire, database))
         works += [
             partial(books.refusals.follow, journal.write),
@@ -151,6 +169,8 @@ async def gateway(
             callers_desk=callers_desk,
             shared=shared,
             leader=leader,
+            upkeep=upkeep,
+            verifier=verifier,
             team=None if worker is None else Team(journal.folder, worker.number, str(os.getppid())),
         )
         if any(
@@ -168,6 +188,7 @@ async def gateway(
                 await books.drains.aclose()
                 books.refusals.flush(journal.write)
                 await ledger.drain(HAND_OVER)
+                await upkeep.close()
 
 
 def journal_folder(settings: Settings, database: Database) -> Path:

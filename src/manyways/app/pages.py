@@ -9,12 +9,15 @@ from msgspec import Struct
 from manyways import logs
 from manyways.access.idempotency import Claims
 from manyways.access.keys import KeyRing
+from manyways.app.upkeep import Upkeep
+from manyways.app.verifying import Verifier
 from manyways.attempts.bill import Books
 from manyways.attempts.tally import Tally
 from manyways.catalog.catalog import Catalog
 from manyways.config import Settings
 from manyways.edge.admin import AdminPages
 from manyways.edge.admin_accounts import AccountPages
+from manyways.edge.admin_catalog import CatalogAdminPages
 from manyways.edge.admin_keys import KeyPages
 from manyways.edge.catalog import CatalogPages
 from manyways.edge.clerk import Clerk
@@ -57,6 +60,8 @@ class Parts(Struct, frozen=True, kw_only=True):
     callers_desk: Desk
     shared: Shared | None
     leader: Leader
+    upkeep: Upkeep
+    verifier: Verifier
     team: Team | None
 
 
@@ -91,6 +96,7 @@ def edge_of(parts: Parts) -> tuple[Edge, list[Work]]:
         admit=admin.admit,
     )
     keys = KeyPages(clerk, settings.keys, accounts=settings.accounts)
+    verified = CatalogAdminPages(clerk, catalog, nudge=parts.verifier.nudge, live=parts.upkeep.live)
     accounts = AccountPages(clerk, usual=settings.accounts)
     repeats = Repeats(
         parts.claims,
@@ -116,6 +122,10 @@ def edge_of(parts: Parts) -> tuple[Edge, list[Work]]:
         "/admin/v1/keys": {**_reading(keys.list), "POST": keys.create},
         "/admin/v1/usage": _reading(usage.report),
         "/admin/v1/usage/records": _reading(usage.records),
+        "/admin/v1/catalog/refresh": {**_reading(verified.runs), "POST": verified.refresh},
+        "/admin/v1/catalog/changes": _reading(verified.changes),
+        "/admin/v1/catalog/incidents": _reading(verified.incidents),
+        "/admin/v1/catalog/verifications": _reading(verified.verifications),
         "/admin/v1/accounts": {**_reading(accounts.list), "POST": accounts.create},
     }
     with_id: dict[str, dict[str, EndpointOf]] = {
@@ -127,6 +137,7 @@ def edge_of(parts: Parts) -> tuple[Edge, list[Work]]:
             "HEAD": accounts.show,
             "PATCH": accounts.change,
         },
+        "/admin/v1/catalog/refresh/{id}": {"GET": verified.status, "HEAD": verified.status},
         "/admin/v1/accounts/{id}/suspend": {"POST": accounts.suspend},
         "/admin/v1/accounts/{id}/resume": {"POST": accounts.resume},
     }

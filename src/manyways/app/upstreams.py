@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import NamedTuple
 
 from manyways.config import Settings
 from manyways.types import Provider
@@ -12,13 +13,22 @@ from manyways.upstream.openai import OpenAIProvider
 Ask = Callable[[Provider], Awaitable[bytes]]
 """Asks a provider for its list of models."""
 
+
+class Upstreams(NamedTuple):
+    """Every provider by its name, how one is asked for its models, and what carries it all."""
+
+    providers: dict[str, OpenAIProvider]
+    ask: Ask
+    carrier: transport.Transport
+
+
 _LIST_HEADERS = 10.0
 """Seconds for the headers of a list of models."""
 
 
 @contextlib.asynccontextmanager
-async def upstreams(settings: Settings) -> AsyncIterator[tuple[dict[str, OpenAIProvider], Ask]]:
-    """Every provider by its name, embedded models as children of this process."""
+async def upstreams(settings: Settings) -> AsyncIterator[Upstreams]:
+    """What reaches models, embedded ones as children of this process."""
     carrier = AiohttpTransport()
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(carrier.aclose)
@@ -44,4 +54,4 @@ async def upstreams(settings: Settings) -> AsyncIterator[tuple[dict[str, OpenAIP
         async def ask(provider: Provider) -> bytes:
             return await providers[provider.name].list_models(limits)
 
-        yield providers, ask
+        yield Upstreams(providers, ask, carrier)

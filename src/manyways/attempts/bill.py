@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 import structlog
@@ -45,6 +45,9 @@ _LEFT: Final = 499
 
 _NOTHING: Final = Demand()
 
+Saw = Callable[[AttemptRecord, float], None]
+"""Hears how an attempt went, and when it ended (Unix seconds)."""
+
 
 class Exchange(Protocol):
     """What a bill is told of a request by whoever answers it."""
@@ -64,10 +67,18 @@ class Books:
     answer may get."""
 
     __slots__ = (
-        "_awaited", "_tally", "drains", "journal", "limits", "output_tokens", "refusals",
+        "_awaited", "_tally", "drains", "journal", "limits", "output_tokens", "refusals", "saw",
     )  # fmt: skip
 
-    def __init__(self, journal: Journal, limits: Limits, output_tokens: int, tally: Tally) -> None:
+    def __init__(
+        self,
+        journal: Journal,
+        limits: Limits,
+        output_tokens: int,
+        tally: Tally,
+        saw: Saw = lambda *_: None,
+    ) -> None:
+        self.saw = saw
         self.journal = journal
         self.limits = limits
         self.output_tokens = output_tokens
@@ -199,6 +210,8 @@ class Bill:
         except Exception:  # whatever it was: the request is recorded, and its place is given back
             log.exception("a request could not be told in full", id=self._exchange.id)
             record = self._least()
+        for attempt in record.attempts:
+            self._books.saw(attempt, attempt.started_at + attempt.latency_ms / 1000)
         if record.attempts or self._books.refusals.has_room(self._caller, self._moments[1]):
             self._books.journal.write(record)
         else:

@@ -92,7 +92,7 @@ class Catalog:
     from what an earlier life remembered (`remembered`), or once they have been asked. A provider
     that fails keeps the models it had, and a model that is not listed any more stays as down for
     `forget_after`. Providers with protocol `local` are not asked: their models are those in
-    `Provider.models`. `heard` is called with a provider's name whenever its claims have changed.
+    `Provider.models`.
     """
 
     def __init__(
@@ -102,14 +102,13 @@ class Catalog:
         ask: Ask,
         *,
         remembered: Iterable[Claim] = (),
-        heard: Callable[[str], None] = lambda _: None,
         clock: Callable[[], float] = time.time,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         jitter: Callable[[float, float], float] = _uniform,
     ) -> None:
         self._settings = settings
         self._ask = ask
-        self._heard = heard
+        self._heard: Callable[[str], None] = lambda _: None
         self._clock = clock
         self._sleep = sleep
         self._jitter = jitter
@@ -302,6 +301,10 @@ class Catalog:
         return (*(Claim(model=model) for model in listed), *kept)
 
     # What is told of them
+
+    def on_change(self, heard: Callable[[str], None]) -> None:
+        """Have `heard` called with a provider's name whenever its claims have changed."""
+        self._heard = heard
 
     @property
     def claims(self) -> Mapping[str, tuple[Claim, ...]]:

@@ -9,10 +9,12 @@ import msgspec
 from msgspec import Struct
 
 from manyways.catalog import categories
-from manyways.catalog.known import find, is_maker
+from manyways.catalog.known import Known, find, is_maker
 from manyways.types import Capability, Category, Model, ModelEntry, Provider
 
 CAPABILITIES: Final[tuple[str, ...]] = get_args(Capability)
+
+_BY_SERVER: Final = frozenset({"tools", "json_schema"})
 
 
 class Discovered(Struct, frozen=True, kw_only=True):
@@ -57,26 +59,39 @@ def completed(told: Discovered, *, provider: Provider, also: str = "") -> Discov
 
     `also` is one more name that the model goes by. Prices of the table are its maker's: they
     are taken only where the maker is the provider.
+
+    A model that is known to be capable of something is asked for nothing else. So capabilities
+    are left open where only some are known: where nobody says whether it takes tools.
     """
     names = (*told.names, also)
     found = next((one for name in names if name and (one := find(name))), None)
     if found is None:
-        return told
+        whole = told.category != "text" or "tools" in (*(told.capabilities or ()), *told.lacks)
+        return told if whole else msgspec.structs.replace(told, capabilities=None)
+    maker = is_maker(found, provider.base_url)
     window = told.context_window or found.context_window
     output = told.max_output_tokens
     if output is None and found.max_output_tokens is not None:
         # What has less room than its maker gives it does not say as much either.
         output = min(found.max_output_tokens, window or found.max_output_tokens)
-    has = in_order({*(told.capabilities or ()), *found.capabilities} - {*told.lacks})
-    sold = told.pricing is None and is_maker(found, provider.base_url)
     return msgspec.structs.replace(
         told,
         context_window=window,
         max_output_tokens=output,
-        capabilities=has or None,
+        capabilities=_capabilities(told, found, maker=maker) or None,
         modalities=told.modalities or found.modalities,
-        pricing=found.pricing if sold else told.pricing,
+        pricing=found.pricing if maker and told.pricing is None else told.pricing,
     )
+
+
+def _capabilities(told: Discovered, found: Known, *, maker: bool) -> tuple[str, ...]:
+    """Tools and schemas are as much the server's matter as the model's: what the table does not
+    have of them is denied at its maker only."""
+    has = {*(told.capabilities or ()), *found.capabilities} - {*told.lacks}
+    whole = maker or _BY_SERVER <= {*found.capabilities} or "tools" in has | {*told.lacks}
+    if not told.capabilities and not told.lacks:
+        whole = maker or _BY_SERVER <= {*found.capabilities}
+    return in_order(has) if whole or told.category != "text" else ()
 
 
 def merge(

@@ -166,7 +166,7 @@ def check_document(check: Check) -> dict[str, Any]:
 
 def _sentence(row: Entry) -> str:
     try:
-        return sentence(restored(*row[2:]))
+        return sentence(restored(row[2:]))
     except msgspec.MsgspecError:  # a later version knows what it is
         return f"{row.provider}/{row.model}: {row.kind}"
 

@@ -232,7 +232,7 @@ class Health:
         self._providers = {name: ProviderHealth(name, max(1, n)) for name, n in credentials.items()}
         self._candidates: dict[tuple[str, str], Candidate] = {}
         self._failing: set[Breaker] = set()  # those with failures: mostly there is none
-        self._share: Share = lambda _: None
+        self._shares: list[Share] = []
         self._hearsay: dict[tuple[str, str], dict[Name, tuple[News, float]]] = {}  # not asked yet
 
     def __repr__(self) -> str:
@@ -447,9 +447,13 @@ class Health:
     # What other gateways find out
 
     def share(self, share: Share) -> None:
-        """From now on, tell others what is found out here. `share` is called where something
+        """From now on, tell `share`, too, what is found out here. It is called where something
         fails, probes or comes back: never for a request that just goes well."""
-        self._share = share
+        self._shares.append(share)
+
+    def _share(self, news: News) -> None:
+        for share in self._shares:
+            share(news)
 
     def heard(self, news: News, now: float) -> None:
         """Another gateway has found something out. What is known of nobody here is forgotten, or

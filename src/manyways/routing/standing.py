@@ -1,10 +1,23 @@
 """How candidates, credentials and providers stand, as plain values for operators."""
 
-from typing import Any
+from typing import Any, Final
 
 from msgspec import Struct
 
 from manyways.routing.health import Breaker, Health, State
+
+NEWS: Final = 300.0
+"""Seconds that it is taken for true that something is away, though nobody has asked since."""
+
+
+class Resting(Struct, frozen=True):
+    """Whole providers, and models (provider, id), that rest. `in` asks about a model."""
+
+    providers: frozenset[str] = frozenset()
+    models: frozenset[tuple[str, str]] = frozenset()
+
+    def __contains__(self, model: object) -> bool:
+        return model in self.models or (isinstance(model, tuple) and model[0] in self.providers)
 
 
 class Standing(Struct, frozen=True, kw_only=True):
@@ -69,6 +82,24 @@ def standings(health: Health, now: float) -> tuple[Standing, ...]:
             for i, breaker in candidate.limited.items()
         )
     return tuple(rows)
+
+
+def resting(health: Health, now: float) -> Resting:
+    """What is left alone now, and what is not known to be back since it was."""
+
+    def rests(breaker: Breaker) -> bool:
+        return bool(breaker.why) and now < breaker.until + NEWS
+
+    return Resting(
+        frozenset(
+            name
+            for name, provider in health.providers()
+            if rests(provider.breaker) or all(map(rests, provider.credentials))
+        ),
+        frozenset(
+            (one.model.provider, one.model.id) for one in health.candidates() if rests(one.breaker)
+        ),
+    )
 
 
 _ENOUGH = 0.5

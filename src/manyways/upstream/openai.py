@@ -110,13 +110,21 @@ class OpenAIProvider:
         is wrong.
         """
         headers = self._headers[credential]
-        response = await self._send(
-            "POST",
-            "/chat/completions",
-            headers.streamed if stream else headers.whole,
-            body,
-            limits,
+        return await self._answered(
+            "/chat/completions", headers.streamed if stream else headers.whole, body, limits
         )
+
+    async def post(
+        self, path: str, body: bytes, content_type: str, limits: Limits, *, credential: int = 0
+    ) -> Response:
+        """Ask another path below the base URL for whatever it answers. As `chat` in all else."""
+        headers = (*self._headers[credential].bare, ("Content-Type", content_type))
+        return await self._answered(path, headers, body, limits)
+
+    async def _answered(
+        self, path: str, headers: Sequence[tuple[str, str]], body: bytes, limits: Limits
+    ) -> Response:
+        response = await self._send("POST", path, headers, body, limits)
         if response.status == 200:
             return response
         try:
@@ -201,12 +209,13 @@ class OpenAIProvider:
 class _Headers:
     """What is sent with one credential, made once: the transport knows it again."""
 
-    __slots__ = ("listing", "streamed", "whole")
+    __slots__ = ("bare", "listing", "streamed", "whole")
 
     def __init__(self, provider: Provider, key: str | None) -> None:
         shared = tuple(provider.headers.items())
         if key is not None:
             shared += (("Authorization", f"Bearer {key}"),)
+        self.bare = shared
         self.listing = (_JSON, *shared)
         self.whole = (_JSON, *shared, _JSON_BODY)
         self.streamed = (_EVENTS, *shared, _JSON_BODY)

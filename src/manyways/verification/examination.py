@@ -15,14 +15,14 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
-from manyways.catalog.verified import SHOWN, Check, Quality, Verdict, Verified
+from manyways.catalog.verified import SHOWN, Check, Fingerprint, Quality, Verdict, Verified
 from manyways.errors import AttemptFailed, Refusal
 from manyways.types import Model
 from manyways.verification import quality
 from manyways.verification.check import Finding, Step
-from manyways.verification.checks import audio, embedding, image, text
+from manyways.verification.checks import audio, embedding, image, speech, text, transcription
 from manyways.verification.checks.words import quoted
-from manyways.verification.fingerprint import drifted, fingerprint
+from manyways.verification.fingerprint import drifted, fingerprint, is_doubtful
 from manyways.verification.interview import BadAnswer, Interview, Postponed
 
 UNCLAIMED: Final = ("streaming", "tools", "json_schema", "vision", "prefill")
@@ -31,7 +31,17 @@ for in every model."""
 ALWAYS: Final = ("streaming", "prefill")
 DRIFT_KEPT: Final = 7 * 86400.0
 """Seconds behind which a model that has become another one is taken for what it is."""
+DRIFT: Final = "drift"
 _TASK: Final = "task:"
+_AGAIN: Final = "again:"
+"""Beginnings of the names of tasks' checks: of the anchors, some are asked twice."""
+
+NAMES: Final = (
+    text.ANSWERS.name,
+    *(step.name for step in text.CAPABILITIES.values()),
+    *(step.name for step in (image.STEP, speech.STEP, transcription.STEP, embedding.STEP)),
+)
+"""All checks but the tasks of the quality set."""
 
 Save = Callable[[Check], Awaitable[None]]
 """Keeps a check; returns once it is kept."""
@@ -41,17 +51,20 @@ class Brief(Struct, frozen=True, kw_only=True):
     """What is known of a model beforehand, and what is to be found out.
 
     `model` is as it is claimed to be, `before` what the verification before this one found.
-    `made` are the checks that this run has made already, by name. `scores` says whether quality
-    is to be scored though the last score is not old; `score_every` is in seconds.
+    `made` are the checks that this run has made already, by name. Quality is scored where the
+    last score is older than `score_every` seconds; with `scores` in any case, with
+    `scores_nothing` in none, the anchors included. `briefly`: only whether it answers. `only`
+    are the names of the only checks to be made; `None`: all there are.
     """
 
     model: Model
     before: Verified | None = None
     made: Mapping[str, Check] = {}
     scores: bool = False
+    scores_nothing: bool = False
     score_every: float = 0.0
+    briefly: bool = False
     only: frozenset[str] | None = None
-    """Names of the only checks to be made; `None`: all there are."""
 
 
 async def examine(
@@ -84,42 +97,51 @@ class _Examination:
         if first is None:
             return self._found("skipped", f"{model.category} models of this kind are not asked")
         alive = await self._make(first)
-        if alive.verdict != "passed":
+        if alive.verdict != "passed" and self._is_wanted(first.name):
             return self._found(alive.verdict, alive.reason)
-        if model.category != "text":
+        if model.category != "text" or self._brief.briefly:
             return self._found("passed")
         claimed = model.capabilities or UNCLAIMED
         for name, step in text.CAPABILITIES.items():
             if name in claimed or name in ALWAYS:
                 await self._make(step)
-        return await self._judged()
+        return self._found("passed") if self._brief.scores_nothing else await self._judged()
 
     async def _judged(self) -> Verified:
         """Whether it is still the same model, and how good it is."""
         brief, found = self._brief, self._found("passed")
         before = brief.before
-        anchors = [await self._make(_task_step(task)) for task in quality.ANCHORS]
-        if any(check.verdict in ("unsure", "skipped") for check in anchors):
-            return found  # half a fingerprint proves nothing
-        # Samples go by the task's id.
-        named = [
-            msgspec.structs.replace(check, name=check.name.removeprefix(_TASK)) for check in anchors
-        ]
-        now = fingerprint(named, quality.VERSION, self._now())
+        now = await self._fingerprint(_TASK)
+        if now is None:
+            return found
         known = None if before is None else before.fingerprint
-        drift = None if known is None else drifted(known, now)
-        since = before.drift_since if before is not None and drift else None
-        if drift:
-            since = since or self._now()
-        accepted = known is None or not drift or self._now() - (since or 0.0) > DRIFT_KEPT
-        scored = self._score(before) if not self._is_due(drift) else await self._scored(before)
+        drift = None
+        if known is not None:
+            again = await self._fingerprint(_AGAIN) if is_doubtful(known, now) else None
+            drift = drifted(known, now, again)
+        since = None if drift is None else (before and before.drift_since) or self._now()
+        if since is not None and self._now() - since > DRIFT_KEPT:
+            drift = since = None  # by now, it is what it is
+        scored = await self._scored(before) if self._is_due(drift) else self._score(before)
+        flags = {name: why for name, why in found.flags.items() if name != DRIFT}
         return msgspec.structs.replace(
             found,
-            fingerprint=now if accepted else known,
-            flags={"drift": drift} if drift and not (accepted and known) else {},
-            drift_since=None if accepted else since,
+            fingerprint=now if drift is None else known,
+            flags=flags if drift is None else {**flags, DRIFT: drift},
+            drift_since=since,
             quality=scored,
         )
+
+    async def _fingerprint(self, prefix: str) -> Fingerprint | None:
+        """How it answers the anchors now; `None` where it could not be asked all of them: half a
+        fingerprint proves nothing."""
+        made = []
+        for task in quality.ANCHORS:
+            check = await self._make(_task_step(task, prefix))
+            if check.verdict in ("unsure", "skipped"):
+                return None
+            made.append(msgspec.structs.replace(check, name=task.id))
+        return fingerprint(made, quality.VERSION, self._now())
 
     def _is_due(self, drift: str | None) -> bool:
         """A score is due where there is none of this set of tasks, where it is old, and where the
@@ -133,11 +155,13 @@ class _Examination:
 
     async def _scored(self, before: Verified | None) -> Quality | None:
         for task in quality.TASKS:
-            await self._make(_task_step(task))
+            await self._make(_task_step(task, _TASK))
         points = {
             check.name.removeprefix(_TASK): check.points
             for check in self._checks.values()
-            if check.points is not None and check.verdict in ("passed", "failed")
+            if check.points is not None
+            and check.verdict in ("passed", "failed")
+            and check.name.startswith(_TASK)
         }
         new = quality.score(points, quality.VERSION, self._now())
         return new if new is not None else self._score(before)
@@ -250,9 +274,8 @@ def _first_step(model: Model) -> Step | None:
     return None
 
 
-def _task_step(task: quality.Task) -> Step:
-    step = quality.step(task)
-    return msgspec.structs.replace(step, name=f"{_TASK}{task.id}")
+def _task_step(task: quality.Task, prefix: str) -> Step:
+    return msgspec.structs.replace(quality.step(task), name=f"{prefix}{task.id}")
 
 
 def _not_told(verdict: Verdict, reason: str) -> Finding:

@@ -60,7 +60,8 @@ class Keep(Protocol):
 
 
 class Run:
-    """One verification. `seed` is its id; `pauses` are those of providers that have their own.
+    """One verification. `seed` is its id; `pauses` are those of providers that have their own;
+    `briefly` asks only whether models answer.
 
     `run` may be cancelled at any moment: what was kept stays.
     """
@@ -74,7 +75,7 @@ class Run:
         seed: str,
         pauses: Mapping[str, float] | None = None,
         spent: float = 0.0,
-        scores: bool = False,
+        briefly: bool = False,
         clock: Callable[[], float] = time.time,
         progress: Callable[[Progress], None] = lambda _: None,
     ) -> None:
@@ -83,7 +84,7 @@ class Run:
         self._keep = keep
         self._seed = seed
         self._pauses = pauses or {}
-        self._scores = scores
+        self._briefly = briefly
         self._clock = clock
         self._tell = progress
         self._purse = Purse(settings.probe_budget, spent=spent)
@@ -149,7 +150,7 @@ class Run:
                 model=model,
                 before=await keep.before(model),
                 made=await keep.made(model),
-                scores=self._scores,
+                briefly=self._briefly,
                 score_every=self._settings.quality_interval,
             ),
             self.interview(model),

@@ -1,0 +1,355 @@
+"""Verification, put together: who carries it out, when, and over which way.
+
+Runs are rows of the database, whoever asked for them: the calendar, an operator, a new model. The
+process that leads carries them out, one after the other; where it dies, the next one goes on.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
+from random import Random
+from typing import Final
+
+import msgspec
+import structlog
+from sqlalchemy import Connection
+
+from manyways.app.asking import ProviderAsker, Yielding
+from manyways.app.upstreams import Upstreams, upstreams
+from manyways.catalog.catalog import Catalog, Name
+from manyways.catalog.remembering import remembered
+from manyways.catalog.verified import Check, Verified
+from manyways.config import Settings
+from manyways.errors import Refusal, StoreError
+from manyways.operations.catalog import ASKED, Scope
+from manyways.schedule import Due
+from manyways.store import verifications as store
+from manyways.store.database import Database
+from manyways.store.ids import new_id
+from manyways.types import Model, Provider
+from manyways.verification import examination, quality
+from manyways.verification.asking import Asker
+from manyways.verification.interview import Interview
+from manyways.verification.keeping import Keeping
+from manyways.verification.pacing import Pace, Places, Purse
+from manyways.verification.run import Progress, Run, in_turn
+
+DUE: Final = "daily"
+FIRST: Final = "first start"
+NEW: Final = "new models"
+RECHECK: Final = "failed before"
+"""Why runs are made, beside those that somebody asked for."""
+LOOK: Final = 1.0
+"""Seconds between two looks for runs that others have asked for."""
+SETTLE: Final = 60.0
+"""Seconds that providers have to tell their models before a run begins."""
+LIMIT: Final = 15.0
+"""Seconds for the database."""
+
+log = structlog.get_logger("manyways")
+
+
+def _no_progress(_: Progress) -> None:
+    """Nobody looks."""
+
+
+class Verifier:
+    """Carries out runs. `told` is called with what was found out about each model."""
+
+    def __init__(
+        self,
+        database: Database,
+        settings: Settings,
+        catalog: Catalog,
+        asker: Asker,
+        *,
+        progress: Callable[[Progress], None] = _no_progress,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._database = database
+        self._settings = settings
+        self._providers = {provider.name: provider for provider in settings.providers}
+        self._catalog = catalog
+        self._asker = asker
+        self._progress = progress
+        self._clock = clock
+        self._nudged = asyncio.Event()
+
+    def nudge(self) -> None:
+        """There may be a run: look at once."""
+        self._nudged.set()
+
+    async def due(self, due: Due) -> None:
+        """The run of a day is made, where it is not there yet. Raises `StoreError`."""
+        await self._plan(DUE, due.day)
+
+    async def newcomers(self) -> None:
+        """A run for models that were never verified is made, where there are any. Raises
+        `StoreError`."""
+        if any(self._never_verified(self._unasked())):
+            await self._plan(NEW)
+
+    async def recheck(self) -> None:
+        """The same for models that did not answer when they were last asked."""
+        if any(self._failed(self._unasked())):
+            await self._plan(RECHECK)
+
+    async def look(self) -> None:
+        """Carry out what there is to be carried out; returns after a while where there is none.
+        Raises `StoreError`."""
+        rows = await self._database.call(store.unfinished, limit=LIMIT)
+        if not rows:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LOOK):
+                    await self._nudged.wait()
+        self._nudged.clear()
+        for row in rows:
+            await self.carry_out(row)
+
+    async def carry_out(self, row: store.RunRow) -> None:
+        """A run, from where it is to its end. Raises `StoreError`: then it is not over."""
+        scope = msgspec.json.decode(row.scope, type=Scope)
+        names = [scope.provider] if scope.provider else list(self._providers)
+        await self._catalog.settled(names, SETTLE)
+        now = self._clock
+        latest = await self._database.call(_latest, limit=LIMIT)
+        self._catalog.learn(latest.values())
+        done = await self._database.call(
+            lambda connection: store.verified_in(connection, row.id), limit=LIMIT
+        )
+        counts = await self._database.call(
+            lambda connection: store.counts(connection, row.id), limit=LIMIT
+        )
+        models = [one for one in self._wanted(row, scope) if (one.provider, one.id) not in done]
+        await self._database.call(
+            lambda connection: store.begin_run(
+                connection, row.id, models=len(models) + len(done), now=int(now())
+            ),
+            limit=LIMIT,
+            write=True,
+        )
+        log.info("verification begins", id=row.id, reason=row.reason, models=len(models))
+        keep = Keeping(
+            self._database,
+            row.id,
+            latest,
+            resumed=row.began_at is not None,
+            told=lambda found: self._catalog.learn((found,)),
+        )
+        run = Run(
+            self._settings.catalog,
+            self._asker,
+            keep,
+            seed=row.id,
+            pauses=_pauses(self._settings.providers),
+            spent=row.cost,
+            briefly=row.reason == RECHECK,
+            clock=now,
+            progress=self._progress,
+        )
+        problem = None
+        try:
+            await run.run(in_turn(models), done=counts)
+        except StoreError:
+            raise
+        except Exception as error:  # a run that fails the same way each time would never end
+            log.exception("verification failed", id=row.id)
+            problem = f"{type(error).__name__}: {error}"
+        await self._database.call(
+            lambda connection: store.end_run(connection, row.id, problem=problem, now=int(now())),
+            limit=LIMIT,
+            write=True,
+        )
+        at_last = run.progress
+        log.info("verification ends", id=row.id, cost=round(at_last.cost, 4), **at_last.counts)
+
+    async def _plan(self, reason: str, day: str | None = None) -> None:
+        now = self._clock()
+
+        def insert(connection: Connection) -> bool:
+            if day is None and store.unfinished(connection):
+                return False  # it will be looked for again
+            first = not store.runs(connection, 1)
+            return store.insert_run(
+                connection,
+                store.RunRow(
+                    id=new_id(int(now * 1e9)),
+                    due=day,
+                    reason=FIRST if first else reason,
+                    scope=msgspec.json.encode(Scope()).decode(),
+                    status=store.RUNNING,
+                    created_at=int(now),
+                ),
+            )
+
+        if await self._database.call(insert, limit=LIMIT, write=True):
+            self.nudge()
+
+    def _wanted(self, row: store.RunRow, scope: Scope) -> list[Model]:
+        """The models that a run is about."""
+        models = self._claimed() if row.reason == ASKED else self._unasked()
+        if row.reason == NEW:
+            models = self._never_verified(models)
+        elif row.reason == RECHECK:
+            models = self._failed(models)
+        return [
+            model
+            for model in models
+            if scope.provider in (None, model.provider) and scope.model in (None, model.id)
+        ]
+
+    def _claimed(self) -> Iterable[Model]:
+        """All models as they are claimed to be, with when they were verified last."""
+        rows = {(row.provider, row.id): row for row in self._catalog.snapshot.models}
+        for claims in self._catalog.claims.values():
+            for claim in claims:
+                if claim.gone_since is None:
+                    row = rows.get(claim.name)
+                    verified = None if row is None else row.last_verified
+                    yield msgspec.structs.replace(claim.model, last_verified=verified)
+
+    def _unasked(self) -> Iterable[Model]:
+        """Those that may be asked although nobody has asked for it."""
+        return (one for one in self._claimed() if self._providers[one.provider].probe)
+
+    def _never_verified(self, models: Iterable[Model]) -> Iterable[Model]:
+        known = self._catalog.verified
+        return (one for one in models if (one.provider, one.id) not in known)
+
+    def _failed(self, models: Iterable[Model]) -> Iterable[Model]:
+        known = self._catalog.verified
+        for one in models:
+            found = known.get((one.provider, one.id))
+            if found is not None and found.verdict == "failed":
+                yield one
+
+
+async def verify_here(
+    settings: Settings,
+    database: Database,
+    *,
+    provider: str | None,
+    model: str | None,
+    reason: str = ASKED,
+    progress: Callable[[Progress], None] = _no_progress,
+) -> str:
+    """Carry out a run in this process, which nobody serves the database beside; one of the same
+    scope that broke off is gone on with. Returns its id. Raises `Refusal` for a provider or a
+    model that is not there, `StoreError`."""
+    from manyways.operations import catalog as operations
+
+    async with _reached(settings, database) as (catalog, asker):
+        _see_that_it_is_there(catalog, provider, model)
+        run_id = operations.refresh(
+            database, Scope(provider=provider, model=model), now=time.time()
+        ).id
+        row = database.run(lambda connection: store.run(connection, run_id))
+        if row is not None:
+            verifier = Verifier(database, settings, catalog, asker, progress=progress)
+            await verifier.carry_out(row._replace(reason=reason))
+        return run_id
+
+
+async def probe(
+    settings: Settings, name: str, *, checks: Collection[str] = (), quality: bool = False
+) -> AsyncIterator[Check]:
+    """Ask one model (`provider/model`, or an id: then the first provider that has it) here and
+    now, and give each check as it is made: all, or `checks` by their names; with `quality`, the
+    tasks of the quality set, too. Nothing is kept. Raises `Refusal`."""
+    wanted = set(checks)
+    _see_that_checks_exist(wanted)
+    async with _reached(settings, None) as (catalog, asker):
+        rows = catalog.snapshot.resolve_name(name)
+        if not rows:
+            _see_that_it_is_there(catalog, None, name)
+        model = rows[0]
+        made: asyncio.Queue[Check | None] = asyncio.Queue()
+        interview = Interview(
+            model,
+            asker,
+            pace=Pace(0.0),
+            places=Places(1, 1),
+            purse=Purse(settings.catalog.probe_budget),
+            timeout=settings.catalog.probe_timeout,
+            chance=Random(),  # noqa: S311
+        )
+        brief = examination.Brief(
+            model=model, scores=quality, scores_nothing=not quality, only=frozenset(wanted) or None
+        )
+
+        async def examine() -> None:
+            try:
+                await examination.examine(brief, interview, made.put, seed=new_id(), now=time.time)
+            finally:
+                made.put_nowait(None)
+
+        task = asyncio.create_task(examine())
+        try:
+            while (check := await made.get()) is not None:
+                yield check
+            await task
+        finally:
+            task.cancel()
+            await asyncio.wait([task])
+
+
+@contextlib.asynccontextmanager
+async def _reached(
+    settings: Settings, database: Database | None
+) -> AsyncIterator[tuple[Catalog, Asker]]:
+    """The providers of the configuration, asked for their models once."""
+    async with upstreams(settings) as reached:
+        known = [] if database is None else database.run(remembered)
+        catalog = Catalog(settings.catalog, settings.providers, reached.ask, remembered=known)
+        discovery = asyncio.create_task(catalog.run())
+        try:
+            await catalog.settled((one.name for one in settings.providers), SETTLE)
+            yield catalog, asker_of(settings, reached)
+        finally:
+            discovery.cancel()
+            await asyncio.wait([discovery])
+
+
+def asker_of(
+    settings: Settings, reached: Upstreams, yielding: Yielding | None = None
+) -> ProviderAsker:
+    """The way to all models of a configuration."""
+    return ProviderAsker(
+        reached.providers,
+        {one.name: one for one in settings.providers},
+        reached.carrier,
+        yielding=yielding,
+    )
+
+
+def _latest(connection: Connection) -> dict[Name, Verified]:
+    found = {}
+    for provider, model, document, _ in store.verified(connection):
+        with contextlib.suppress(msgspec.MsgspecError):
+            found[provider, model] = msgspec.json.decode(document, type=Verified)
+    return found
+
+
+def _pauses(providers: Iterable[Provider]) -> Mapping[str, float]:
+    return {one.name: one.probe_pause for one in providers if one.probe_pause is not None}
+
+
+def _see_that_it_is_there(catalog: Catalog, provider: str | None, model: str | None) -> None:
+    from manyways.catalog.selection import named, unknown_provider
+
+    if provider is not None and provider not in catalog.snapshot.provider_names:
+        raise unknown_provider(catalog.snapshot, provider, param="provider")
+    if model is not None:
+        named(catalog.snapshot, model, provider)
+
+
+def _see_that_checks_exist(wanted: Collection[str]) -> None:
+    known = {*examination.NAMES, *(f"task:{task.id}" for task in quality.TASKS)}
+    for name in wanted:
+        if name not in known:
+            raise Refusal(
+                "invalid_request",
+                f"There is no check {name}; there are {', '.join(examination.NAMES)}.",
+                param="check",
+            )
