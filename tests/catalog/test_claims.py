@@ -141,6 +141,35 @@ def test_what_a_provider_says_a_model_lacks_is_not_filled_in() -> None:
     assert row.capabilities == ("json_schema", "streaming")
 
 
+@pytest.mark.parametrize(
+    ("told", "base_url", "capabilities"),
+    [
+        # Whoever serves an open model decides about tools and schemas: nobody said anything.
+        (Discovered(id="llama-3.3-70b"), "https://api.example.com", ()),
+        (Discovered(id="llama-3.3-70b", lacks=("tools",)), "", ("streaming",)),
+        (
+            Discovered(id="llama-3.3-70b", capabilities=("tools", "json_schema")),
+            "",
+            ("tools", "json_schema", "streaming"),
+        ),
+        # A maker's own API is as its maker says, and a model that has both has them anywhere.
+        (Discovered(id="gpt-4"), "https://api.example.com", ()),
+        (Discovered(id="gpt-4"), OPENAI, ("tools", "streaming")),
+        (Discovered(id="gpt-4.1"), "", ("tools", "vision", "json_schema", "streaming")),
+        # Half of what an unknown model is capable of would be taken for all of it.
+        (Discovered(id="our-own", capabilities=("vision",)), "", ()),
+        (Discovered(id="our-own", capabilities=("vision",), lacks=("tools",)), "", ("vision",)),
+        (Discovered(id="our-own", capabilities=("tools",)), "", ("tools",)),
+        (Discovered(id="a", category="audio", capabilities=("streaming",)), "", ("streaming",)),
+    ],
+)
+def test_capabilities_are_all_or_left_open(
+    told: Discovered, base_url: str, capabilities: tuple[str, ...]
+) -> None:
+    (row,) = merge(provider(discovered=True, base_url=base_url), [told], now=1)
+    assert row.capabilities == capabilities
+
+
 def test_an_answer_is_not_longer_than_the_room_that_is_there() -> None:
     told = Discovered(id="gpt-4o", context_window=4096)
     assert completed(told, provider=provider()).max_output_tokens == 4096

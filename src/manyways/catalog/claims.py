@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Struct
 
 from manyways.catalog import categories
-from manyways.catalog.known import Known, find, is_maker
+from manyways.catalog.known import find, is_maker
 from manyways.types import Capability, Category, Model, ModelEntry, Provider
 
 CAPABILITIES: Final[tuple[str, ...]] = get_args(Capability)
@@ -59,39 +59,38 @@ def completed(told: Discovered, *, provider: Provider, also: str = "") -> Discov
 
     `also` is one more name that the model goes by. Prices of the table are its maker's: they
     are taken only where the maker is the provider.
-
-    A model that is known to be capable of something is asked for nothing else. So capabilities
-    are left open where only some are known: where nobody says whether it takes tools.
     """
     names = (*told.names, also)
     found = next((one for name in names if name and (one := find(name))), None)
     if found is None:
-        whole = told.category != "text" or "tools" in (*(told.capabilities or ()), *told.lacks)
-        return told if whole else msgspec.structs.replace(told, capabilities=None)
+        return msgspec.structs.replace(told, capabilities=_capabilities(told, (), sure=False))
     maker = is_maker(found, provider.base_url)
     window = told.context_window or found.context_window
     output = told.max_output_tokens
     if output is None and found.max_output_tokens is not None:
         # What has less room than its maker gives it does not say as much either.
         output = min(found.max_output_tokens, window or found.max_output_tokens)
+    sure = maker or {*found.capabilities} >= _BY_SERVER
     return msgspec.structs.replace(
         told,
         context_window=window,
         max_output_tokens=output,
-        capabilities=_capabilities(told, found, maker=maker) or None,
+        capabilities=_capabilities(told, found.capabilities, sure=sure),
         modalities=told.modalities or found.modalities,
         pricing=found.pricing if maker and told.pricing is None else told.pricing,
     )
 
 
-def _capabilities(told: Discovered, found: Known, *, maker: bool) -> tuple[str, ...]:
-    """Tools and schemas are as much the server's matter as the model's: what the table does not
-    have of them is denied at its maker only."""
-    has = {*(told.capabilities or ()), *found.capabilities} - {*told.lacks}
-    whole = maker or _BY_SERVER <= {*found.capabilities} or "tools" in has | {*told.lacks}
-    if not told.capabilities and not told.lacks:
-        whole = maker or _BY_SERVER <= {*found.capabilities}
-    return in_order(has) if whole or told.category != "text" else ()
+def _capabilities(told: Discovered, tabled: Iterable[str], *, sure: bool) -> tuple[str, ...] | None:
+    """What is told, and what the table adds to it; `None` where that is not all.
+
+    A model with any capability is asked for no other. Tools and schemas are as much the server's
+    matter as the model's: unless the table is `sure` of them, they are left open with the rest
+    where the provider says nothing of tools.
+    """
+    has = {*(told.capabilities or ()), *tabled} - {*told.lacks}
+    spoken = "tools" in (*(told.capabilities or ()), *told.lacks)
+    return (in_order(has) or None) if sure or spoken or told.category != "text" else None
 
 
 def merge(
