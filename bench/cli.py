@@ -27,6 +27,7 @@ commands
   profile   run Manyways under a sampling profiler and name its dearest functions
   simulate  play outages in virtual time, write docs/simulation.*
   accounts  what limits on keys and accounts cost, on SQLite, and PostgreSQL with Valkey
+  catalog   the public catalog with 5,000 models, beside nginx with the same bytes
   keys      ten keys in the database, and a million
   workers   one process, and two
   reports   time reports of usage over ten million requests, on SQLite and PostgreSQL
@@ -171,6 +172,12 @@ def _accounts(options: argparse.Namespace, console: Console) -> int:
     return accounts.main(_own_settings(options), console)
 
 
+def _catalog(options: argparse.Namespace, console: Console) -> int:
+    from bench import catalog
+
+    return catalog.main(_own_settings(options), console)
+
+
 def _keys(options: argparse.Namespace, console: Console) -> int:
     from bench import many_keys
 
@@ -190,6 +197,7 @@ _COMMANDS: Final = {
     "profile": _profile,
     "simulate": _simulate,
     "accounts": _accounts,
+    "catalog": _catalog,
     "keys": _keys,
     "workers": _workers,
     "reports": _reports,
