@@ -17,7 +17,6 @@ from manyways.edge.openapi import document
 from manyways.errors import AttemptFailed, Refusal
 from manyways.store import verifications
 from manyways.store.database import Database, Settings, open_database
-from manyways.store.ids import new_id
 from manyways.types import Caller, ModelEntry, Provider
 from tests.edge.pages import Page, ask, authenticate, edge
 from tests.support.verifications import (
@@ -205,7 +204,9 @@ async def test_a_verification_tells_what_it_has_found(office: Office) -> None:
     assert [row["withdrawn"] for row in status["results"]] == [{"vision": "blind"}]
 
 
-@pytest.mark.parametrize("run_id", [new_id(), "one", "caf%C3%A9", "a%00b"])
+@pytest.mark.parametrize(
+    "run_id", ["01a207e2-42a9-703b-91ca-bd1a6377f0d8", "one", "caf%C3%A9", "a%00b"]
+)
 async def test_a_verification_that_is_not_there_is_told_so(office: Office, run_id: str) -> None:
     assert await office.refused(f"{REFRESH}/{run_id}") == (404, "not_found", None)
 
