@@ -23,7 +23,8 @@ from manyways.verification.check import Finding, Step
 from manyways.verification.checks import audio, embedding, image, speech, text, transcription
 from manyways.verification.checks.words import quoted
 from manyways.verification.fingerprint import drifted, fingerprint, is_doubtful
-from manyways.verification.interview import BadAnswer, Interview, Postponed
+from manyways.verification.interview import BadAnswer, Interview
+from manyways.verification.pacing import Postponed
 
 UNCLAIMED: Final = ("streaming", "tools", "json_schema", "vision", "prefill")
 """Capabilities that are looked for where a model claims none; and of these, `ALWAYS` are looked
@@ -109,11 +110,10 @@ class _Examination:
 
     async def _judged(self) -> Verified:
         """Whether it is still the same model, and how good it is."""
-        brief, found = self._brief, self._found("passed")
-        before = brief.before
+        before = self._brief.before
         now = await self._fingerprint(_TASK)
         if now is None:
-            return found
+            return self._found("passed")
         known = None if before is None else before.fingerprint
         drift = None
         if known is not None:
@@ -123,6 +123,7 @@ class _Examination:
         if since is not None and self._now() - since > DRIFT_KEPT:
             drift = since = None  # by now, it is what it is
         scored = await self._scored(before) if self._is_due(drift) else self._score(before)
+        found = self._found("passed")
         flags = {name: why for name, why in found.flags.items() if name != DRIFT}
         return msgspec.structs.replace(
             found,

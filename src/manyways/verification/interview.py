@@ -20,7 +20,7 @@ from manyways.errors import AttemptFailed, ManywaysError, Refusal
 from manyways.types import NO_USAGE, Model, Usage
 from manyways.usage.pricing import cost
 from manyways.verification.asking import JSON, Answer, Asker
-from manyways.verification.pacing import Pace, Places, Purse
+from manyways.verification.pacing import Pace, Places, Postponed, Purse
 
 CHAT: Final = "/chat/completions"
 LETTERS_A_TOKEN: Final = 3
@@ -41,15 +41,6 @@ _NOT_THERE: Final = frozenset({400, 403, 404, 410})
 _OPTIONAL: Final = ("temperature", "seed")
 
 T = TypeVar("T")
-
-
-class Postponed(ManywaysError):
-    """Nothing was found out this time: the provider wants fewer requests, or it would cost more
-    than it may. `asked` tells whether it was asked at all."""
-
-    def __init__(self, words: str, *, asked: bool) -> None:
-        super().__init__(words)
-        self.asked = asked
 
 
 class BadAnswer(ManywaysError):
@@ -138,7 +129,7 @@ class Interview:
         messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
         self.asked = _in_words(messages)
         on_trial: set[str] = set()
-        for _ in range(4):
+        while True:  # to an end: each change of what is sent is made once
             body = self._body(messages, limit, stream, fields)
             room = limit + ROOM_TO_THINK if self._thinks else limit
             try:
@@ -155,7 +146,6 @@ class Interview:
                 self._thinks = True
                 continue
             return said
-        raise BadAnswer("it takes none of the ways in which models are asked")
 
     async def post(
         self, path: str, body: Mapping[str, Any] | bytes, *, content_type: str = JSON, price: float
@@ -249,7 +239,7 @@ class Interview:
 
     async def _paid(self, ask: Callable[[], Awaitable[T]], bound: float) -> T:
         """One request, as often as it has to be asked again."""
-        with self._purse.hold(bound) as fits:
+        async with self._purse.hold(bound) as fits:
             if not fits:
                 raise Postponed(
                     f"it may cost {bound:.4f} USD, more than is left of the budget", asked=False
@@ -258,17 +248,12 @@ class Interview:
             again = True
             for left in reversed(range(TRIES)):
                 try:
-                    async with self._places.of(self.model.provider):
-                        await self._pace.turn()
-                        async with self._places.all:
-                            self.spent.requests += 1
-                            began = self._clock()
-                            answer = await ask()
-                            self.spent.ms = round((self._clock() - began) * 1000)
+                    answer = await self._once(ask)
                 except AttemptFailed as failure:
                     if failure.code == "rate_limited":
                         wait = failure.retry_after or wait
-                        self._pace.limited(min(wait, PATIENCE))
+                        # So long may be meant for this model alone: others are asked soon.
+                        self._pace.limited(wait if wait <= PATIENCE else FIRST_WAIT)
                         if not left or wait > PATIENCE:
                             raise Postponed(
                                 f"it wants fewer requests: {failure.message}", asked=True
@@ -282,6 +267,14 @@ class Interview:
                 self._pace.went_well()
                 return answer
             raise Postponed("it wants fewer requests", asked=True)
+
+    async def _once(self, ask: Callable[[], Awaitable[T]]) -> T:
+        async with self._places.of(self.model.provider), self._pace.turn(self._places.all):
+            self.spent.requests += 1
+            began = self._clock()
+            answer = await ask()
+            self.spent.ms = round((self._clock() - began) * 1000)
+            return answer
 
     async def _listen(self, chunks: AsyncIterator[bytes]) -> Said:
         reader = EventReader(limit=4 * 1024 * 1024)
@@ -300,7 +293,7 @@ class Interview:
                     over = True
                 elif heard.take(event.data):
                     last = self._clock()
-                    first = first or last
+                    first = last if first is None else first
         for event in reader.end():
             over = over or event.data == DONE
             if event.data != DONE:

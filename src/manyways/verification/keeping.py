@@ -43,12 +43,14 @@ class _Result(Struct):
 
 
 class _Batch:
-    """What is written in one transaction."""
+    """What is written in one transaction. One that was tried may have been written, although
+    nobody heard of it."""
 
     def __init__(self) -> None:
         self.checks: list[store.CheckRow] = []
         self.results: list[_Result] = []
-        self.is_written = False
+        self.was_tried = False
+        self.is_over = False
         self.error: StoreError | None = None
 
 
@@ -148,13 +150,14 @@ class Keeping:
 
     async def _written(self, batch: _Batch) -> None:
         async with self._turn:
-            if not batch.is_written:
-                self._batch = _Batch()
-                batch.is_written = True
+            if not batch.is_over:
+                if batch is self._batch:
+                    self._batch = _Batch()
                 try:
                     await self._patiently(partial(_write, self._run_id, batch), write=True)
                 except StoreError as error:
                     batch.error = error
+                batch.is_over = True  # who is cancelled meanwhile leaves it to the next one
         if batch.error is not None:
             raise batch.error
 
@@ -169,19 +172,30 @@ class Keeping:
 
 def _write(run_id: str, batch: _Batch, connection: Connection) -> None:
     store.save_checks(connection, run_id, batch.checks)
-    if not batch.results:
+    results = batch.results
+    if batch.was_tried and results:
+        known = store.verified_in(connection, run_id)
+        results = [one for one in results if (one.row.provider, one.row.model) not in known]
+    batch.was_tried = True
+    if not results:
         return
-    rows = [result.row for result in batch.results]
-    cost = sum(result.cost for result in batch.results)
-    store.save_verifications(connection, rows, cost=cost)
+    rows = [result.row for result in results]
+    store.save_verifications(connection, rows, cost=sum(result.cost for result in results))
     changes: list[history.Change] = []
     failed: list[Verified] = []
     well: list[Verified] = []
-    for result in batch.results:
+    unchanged: list[Verified] = []
+    for result in results:
         if (found := result.latest) is not None:
             changes += history.verification_changes(result.before, found)
-            (failed if found.verdict == "failed" else well).append(found)
+            if found.verdict in ("passed", "failed"):
+                (well if found.verdict == "passed" else failed).append(found)
+        elif result.before is not None:
+            unchanged.append(result.before)
     at = max(row.at for row in rows)
+    if unchanged:
+        documents = ((v.provider, v.model, msgspec.json.encode(v).decode()) for v in unchanged)
+        store.change_verified(connection, documents)
     if changes:
         rows_of = (catalog_store.Noted(*history.stored(one)) for one in changes)
         catalog_store.note(connection, rows_of, at)

@@ -2,54 +2,88 @@
 
 import asyncio
 import contextlib
-import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator
 from typing import Final
+
+from manyways.errors import ManywaysError
 
 SLOWEST: Final = 64.0
 """A provider that wants fewer requests is asked up to so many times as slowly."""
 FIRST_PAUSE: Final = 1.0
 """Seconds between requests to a provider that wants fewer, where none were set."""
+MOST_REFUSALS: Final = 16
+"""Requests in a row that a provider wants later: then it is asked nothing more."""
+
+
+class Postponed(ManywaysError):
+    """Nothing was found out this time: the provider wants fewer requests, or it would cost more
+    than it may. `asked` tells whether it was asked at all."""
+
+    def __init__(self, words: str, *, asked: bool) -> None:
+        super().__init__(words)
+        self.asked = asked
 
 
 class Pace:
     """When one provider may be asked next. A request begins at least `pause` seconds behind the
     one before it; a provider that says "fewer" is left alone for as long as it wants, and asked
-    half as often from then on. Each success makes it a little quicker again."""
+    half as often from then on. Each success makes it a little quicker again. One that says so
+    `MOST_REFUSALS` times in a row is left alone for good."""
 
-    def __init__(
-        self,
-        pause: float,
-        *,
-        clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-    ) -> None:
+    def __init__(self, pause: float) -> None:
         self._pause = pause
         self._slowness = 1.0
-        self._next = 0.0
+        self._next = self._rests_until = 0.0  # of the loop's clock
+        self._refusals = 0  # in a row
         self._queue = asyncio.Lock()
-        self._clock = clock
-        self._sleep = sleep
 
     def __repr__(self) -> str:
         return f"<Pace {self._pause:g} s × {self._slowness:g}>"
 
-    async def turn(self) -> None:
-        """Returns when a request may begin. Turns come in the order they were asked for."""
+    @contextlib.asynccontextmanager
+    async def turn(self, places: asyncio.Semaphore) -> AsyncIterator[None]:
+        """A request, from its beginning to its end, in one of `places`. Turns come in the order
+        they were asked for, and only the first who waits for one waits for a place. Raises
+        `Postponed`."""
         async with self._queue:
-            while (wait := self._next - self._clock()) > 0:
-                await self._sleep(wait)  # it may be told to rest meanwhile
-            self._next = self._clock() + self._pause * self._slowness
+            while True:
+                await self._waited()
+                await places.acquire()
+                if self._next <= _now():
+                    break
+                places.release()  # it was told to rest meanwhile
+            self._next = _now() + self._pause * self._slowness
+        try:
+            yield
+        finally:
+            places.release()
 
     def limited(self, seconds: float) -> None:
-        """It wants fewer requests, and none for so many seconds."""
-        self._slowness = min(SLOWEST, self._slowness * 2)
+        """It wants fewer requests, and none for so many seconds. What it says to several that
+        were under way together makes it slower only once."""
+        now = _now()
+        if now >= self._rests_until:
+            self._slowness = min(SLOWEST, self._slowness * 2)
         self._pause = self._pause or FIRST_PAUSE
-        self._next = max(self._next, self._clock() + seconds)
+        self._refusals += 1
+        self._rests_until = max(self._rests_until, now + seconds)
+        self._next = max(self._next, self._rests_until)
 
     def went_well(self) -> None:
         """It answered."""
+        self._refusals = 0
         self._slowness = max(1.0, self._slowness * 0.95)
+
+    async def _waited(self) -> None:
+        while True:
+            if self._refusals >= MOST_REFUSALS:
+                raise Postponed(
+                    f"its provider wants no more: it refused {self._refusals} in a row", asked=False
+                )
+            wait = self._next - _now()
+            if wait <= 0:
+                return
+            await asyncio.sleep(wait)  # it may be told to rest meanwhile
 
 
 class Purse:
@@ -59,29 +93,41 @@ class Purse:
         self.budget = budget
         self.spent = spent
         self._held = 0.0
+        self._holders = 0
+        self._returned = asyncio.Event()
 
     def __repr__(self) -> str:
         return f"<Purse {self.spent:.4f} of {self.budget:g} USD spent>"
 
-    @contextlib.contextmanager
-    def hold(self, cost: float) -> Iterator[bool]:
-        """Whether so much is left; it is kept from others until the end of the block."""
-        fits = self.spent + self._held + cost <= self.budget or cost == 0.0
-        if fits:
-            self._held += cost
+    @contextlib.asynccontextmanager
+    async def hold(self, cost: float) -> AsyncIterator[bool]:
+        """Whether so much is left; it is kept from others until the end of the block. As long as
+        what others hold may come back, it is waited for."""
+        while cost and self._fits(cost) and not self._fits(cost + self._held):
+            await self._returned.wait()
+        fits = not cost or self._fits(cost + self._held)
+        held = cost if fits else 0.0
+        self._held += held
+        self._holders += 1
         try:
             yield fits
         finally:
-            if fits:
-                self._held -= cost
+            self._holders -= 1
+            self._held = self._held - held if self._holders else 0.0  # sums of floats drift
+            self._returned.set()
+            self._returned = asyncio.Event()
 
     def pay(self, cost: float) -> None:
         """What it came to."""
         self.spent += cost
 
+    def _fits(self, cost: float) -> bool:
+        return self.spent + cost <= self.budget
+
 
 class Places:
-    """Requests under way: so many at most, over all providers, and so many at each."""
+    """Requests under way: so many at most, over all providers, and so many at each, those that
+    wait for their turn included."""
 
     def __init__(self, count: int, each: int) -> None:
         self.all = asyncio.Semaphore(count)
@@ -89,6 +135,9 @@ class Places:
         self._of: dict[str, asyncio.Semaphore] = {}
 
     def of(self, provider: str) -> asyncio.Semaphore:
-        """A provider's own. Take one of them first, and of `all` last, when nothing else is to
-        be waited for."""
+        """A provider's own: take one of them first, and of `all` in its `Pace`."""
         return self._of.setdefault(provider, asyncio.Semaphore(self._each))
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

@@ -145,11 +145,13 @@ class Run:
             self._requests += check.requests
             await keep.check(model, check)
 
+        made = await keep.made(model)
+        self._purse.pay(sum(check.cost for check in made.values()))
         found = await examine(
             Brief(
                 model=model,
                 before=await keep.before(model),
-                made=await keep.made(model),
+                made=made,
                 briefly=self._briefly,
                 score_every=self._settings.quality_interval,
             ),
