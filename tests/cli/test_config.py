@@ -27,7 +27,7 @@ def test_without_a_file_check_says_so_and_succeeds() -> None:
 
 
 def test_check_tells_what_has_no_effect(folder: Path) -> None:
-    (folder / "manyways.toml").write_text("catalog.probe = true\n")
+    (folder / "manyways.toml").write_text("server.public_url = 'http://here'\n")
 
     done = CliRunner().invoke(app, ["check"])
 
@@ -35,7 +35,7 @@ def test_check_tells_what_has_no_effect(folder: Path) -> None:
     assert done.stdout.splitlines() == [
         "manyways.toml is fine. Providers: local (local).",
         "These settings are accepted, but have no effect in this version:",
-        "  catalog.probe: models are not verified yet",
+        "  server.public_url: no answer names it yet",
     ]
 
 

@@ -204,10 +204,11 @@ def test_doubts_about_the_configuration_deserve_a_look(
 
 def test_settings_without_effect_deserve_a_look(tmp_path: Path, port: int, wall: Wall) -> None:
     wall.answer = LISTED
-    status, found = examine(tmp_path, port, "[catalog]\nprobe = true\n" + provider(wall.url))
+    config = "public_url = 'http://here'\n" + provider(wall.url)
+    status, found = examine(tmp_path, port, config)
 
     assert (status, found["configuration"]["status"]) == (0, "warning")
-    assert "catalog.probe" in found["configuration"]["detail"]
+    assert "server.public_url" in found["configuration"]["detail"]
 
 
 def test_a_port_that_another_program_has(tmp_path: Path, wall: Wall) -> None:

@@ -83,6 +83,7 @@ class ModelRow(Struct, frozen=True):
     category: str = "text"
     context_window: int | None = None
     latency_ms: float | None = None
+    status: str = ""
 
 
 class _Models(Struct):
@@ -148,16 +149,17 @@ class Gateway:
     async def models(
         self, *, category: str | None = None, provider: str | None = None
     ) -> list[ModelRow]:
-        """Its models, in its order. Needs no key. Raises `GatewayFailed`."""
-        query = {"category": category, "provider": provider}
+        """Its models, in its order; those that are down come last. Needs no key. Raises
+        `GatewayFailed`."""
+        query = {"category": category, "provider": provider, "status": "all"}
         given = urlencode({name: value for name, value in query.items() if value})
-        path = f"/models?{given}" if given else "/models"
-        async with self._exchange("GET", path, (), b"", LISTING) as response:
+        async with self._exchange("GET", f"/models?{given}", (), b"", LISTING) as response:
             body = await response.body(_MAX_LIST)
         try:
-            return msgspec.json.decode(body, type=_Models).data
+            rows = msgspec.json.decode(body, type=_Models).data
         except (ValueError, RecursionError):
             raise self._stranger(response.status) from None
+        return sorted(rows, key=lambda row: row.status == "down")
 
     async def ask(self, question: Question, answer: Answer, tell: Callable[[str], None]) -> None:
         """Ask, filling `answer` and calling `tell` with each piece of its content as it comes.

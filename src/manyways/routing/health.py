@@ -226,7 +226,7 @@ class Health:
         chance: Callable[[], float],
         tell: Tell = lambda *_: None,
     ) -> None:
-        self._settings = settings
+        self.settings = settings
         self._chance = chance
         self._tell = tell
         self._providers = {name: ProviderHealth(name, max(1, n)) for name, n in credentials.items()}
@@ -548,7 +548,7 @@ class Health:
         return candidate.breaker
 
     def _rest(self, breaker: Breaker, code: str, took: float, retry_after: float | None) -> float:
-        first, longest = self._settings.rest, self._settings.rest_limit
+        first, longest = self.settings.rest, self.settings.rest_limit
         if retry_after is not None:
             # A word that has proved wrong counts for less than what is known by now.
             known = first * FACTOR ** min(breaker.rests - 1, 16) if breaker.rests else 0.0

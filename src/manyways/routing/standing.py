@@ -6,8 +6,9 @@ from msgspec import Struct
 
 from manyways.routing.health import Breaker, Health, State
 
-NEWS: Final = 300.0
-"""Seconds that it is taken for true that something is away, though nobody has asked since."""
+LINGER: Final = 3.0
+"""So many of the longest rests behind its end, something is still taken to be away, where nobody
+has asked since."""
 
 
 class Resting(Struct, frozen=True):
@@ -86,9 +87,10 @@ def standings(health: Health, now: float) -> tuple[Standing, ...]:
 
 def resting(health: Health, now: float) -> Resting:
     """What is left alone now, and what is not known to be back since it was."""
+    linger = LINGER * health.settings.rest_limit
 
     def rests(breaker: Breaker) -> bool:
-        return bool(breaker.why) and now < breaker.until + NEWS
+        return bool(breaker.why) and now < breaker.until + linger
 
     return Resting(
         frozenset(

@@ -8,7 +8,7 @@ from manyways.verification.check import Finding
 from manyways.verification.checks import image
 from manyways.verification.checks.image import STEP, applies
 from manyways.verification.checks.pixels import LARGEST, MOST_SCANS, look
-from manyways.verification.interview import Interview
+from manyways.verification.interview import Interview, Postponed
 from tests.support import media
 from tests.support.asked import Asked, Reply, interview, model
 
@@ -168,7 +168,7 @@ async def test_an_address_that_cannot_be_reached_says_nothing_about_the_model() 
         raise AttemptFailed("timeout", "silence")
 
     asker = Asked(lambda *_: media.linked("https://pictures.example/1.png"), files=broken)
-    with pytest.raises(AttemptFailed, match="silence"):
+    with pytest.raises(Postponed, match="silence"):
         await STEP.ask(painter(asker))
 
 
