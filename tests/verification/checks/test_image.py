@@ -8,7 +8,8 @@ from manyways.verification.check import Finding
 from manyways.verification.checks import image
 from manyways.verification.checks.image import STEP, applies
 from manyways.verification.checks.pixels import LARGEST, MOST_SCANS, look
-from manyways.verification.interview import Interview, Postponed
+from manyways.verification.interview import Interview
+from manyways.verification.pacing import Postponed
 from tests.support import media
 from tests.support.asked import Asked, Reply, interview, model
 
