@@ -1,11 +1,13 @@
+import itertools
 import re
 from typing import Any
 
 import msgspec
 import pytest
 
-from manyways.catalog import listings
-from manyways.catalog.listings import Listing
+from manyways.catalog import listings, shelf
+from manyways.catalog.selection import CAPABILITIES
+from manyways.catalog.shelf import Listing
 from manyways.catalog.snapshot import Snapshot
 from manyways.errors import Refusal
 from manyways.types import CATEGORIES, Model
@@ -26,7 +28,7 @@ GPT_4O_MINI = Model(
     capabilities=("tools", "vision"),
     modalities=("text", "image"),
     pricing={"prompt": 1.5e-07, "completion": 6e-07},
-    uptime_24h=99.5,
+    uptime_24h=0.995,
 )
 O3 = Model(
     id="o3",
@@ -65,7 +67,7 @@ BEYOND = {
     "modalities": ["text", "image"],
     "pricing": {"prompt": 1.5e-07, "completion": 6e-07},
     "status": "active",
-    "uptime_24h": 99.5,
+    "uptime_24h": 0.995,
 }
 THE_MODEL = {
     "id": "gpt-4o-mini",
@@ -208,11 +210,12 @@ def test_a_long_filter_is_not_echoed_whole() -> None:
 
 
 def test_one_model_is_its_row_and_nothing_around_it() -> None:
-    same_to_the_letter(read(listings.model(SNAPSHOT, "gpt-4o-mini")), THE_MODEL | BEYOND)
+    same_to_the_letter(read(listings.model(SNAPSHOT, "gpt-4o-mini", "Capi")), THE_MODEL | BEYOND)
 
 
-def test_of_several_providers_the_first_that_is_not_down_or_the_one_asked_for() -> None:
-    assert read(listings.model(SNAPSHOT, "gpt-4o-mini"))["owned_by"] == "Capi"
+def test_of_several_providers_the_one_that_is_asked_first_or_the_one_asked_for() -> None:
+    assert read(listings.model(SNAPSHOT, "gpt-4o-mini"))["owned_by"] == "Other"
+    assert read(listings.model(SNAPSHOT, "gpt-4o-mini", "Capi"))["owned_by"] == "Capi"
     assert read(listings.model(SNAPSHOT, "gpt-4o-mini", "Other"))["owned_by"] == "Other"
     assert read(listings.model(SNAPSHOT, "Other/gpt-4o-mini"))["owned_by"] == "Other"
     tired = msgspec.structs.replace(GPT_4O_MINI, status="down")
@@ -321,32 +324,63 @@ def test_an_answer_is_rendered_once_for_a_snapshot() -> None:
     assert listings.models(SNAPSHOT) == listings.models(twin)
 
 
-def test_what_is_kept_is_bounded_and_goes_with_its_snapshot() -> None:
-    rows = tuple(
-        Model(id=f"model-{n}", provider="Capi", upstream_id="x", created=1) for n in range(5000)
-    )
-    snapshot = Snapshot(rows, ("Capi",), GENERATED)
-    first = listings.models(snapshot)
-    assert len(first.body) > 1_000_000
-    for title in range(200):
-        listings.text_list(snapshot, str(title))
-    shelf = listings._shelves[snapshot]
-    assert sum(len(kept.body) for kept in shelf._listings.values()) == shelf._held
-    assert shelf._held <= listings.SHELF
-    assert listings.models(snapshot) == first
-    before = len(listings._shelves)
-    del snapshot, shelf
-    assert len(listings._shelves) == before - 1
+def test_a_row_that_stays_the_same_is_not_encoded_again() -> None:
+    slower = msgspec.structs.replace(GPT_4O_MINI, latency_ms=1600)
+    equal = msgspec.structs.replace(O3)
+    before = [listings.model(SNAPSHOT, name, "Capi") for name in ("gpt-4o-mini", "o3")]
+    later = SNAPSHOT.with_provider("Capi", [slower, equal, DOWN], GENERATED)
+    after = [listings.model(later, name, "Capi") for name in ("gpt-4o-mini", "o3")]
+    assert after[1] is before[1]
+    assert read(after[0])["latency_ms"] == 1600
+    assert after[0].etag != before[0].etag
+    assert read(listings.models(later))["data"][:2] == [read(row) for row in after]
 
 
-def test_an_answer_larger_than_the_shelf_is_still_kept_once(
+def test_no_storm_of_filters_has_the_plain_answers_rendered_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(listings, "SHELF", 10)
+    monkeypatch.setattr(shelf, "SHELF", 100_000)
+    names = tuple(f"Provider{n}" for n in range(8))
+    rows = tuple(
+        Model(
+            id=f"m{n}",
+            provider=names[n % 8],
+            upstream_id="x",
+            created=1,
+            category=CATEGORIES[n % 5],
+            capabilities=CAPABILITIES,
+        )
+        for n in range(300)
+    )
+    snapshot = Snapshot(rows, names, GENERATED)
+
+    def plain() -> list[Listing]:
+        return [
+            listings.models(snapshot),
+            listings.providers(snapshot),
+            listings.text_list(snapshot, "M", lang="ru"),
+            listings.text_list(snapshot, "M", lang="en"),
+            *(listings.model(snapshot, row.id) for row in rows),
+        ]
+
+    before = plain()
+    assert len(before[0].body) > 100_000
+    for provider, category, capability, status in itertools.product(
+        ("", *names), ("", *CATEGORIES), ("", *CAPABILITIES), ("", "all")
+    ):
+        listings.models(
+            snapshot, provider=provider, category=category, capability=capability, status=status
+        )
+        listings.text_list(snapshot, "M", provider, category)
+    assert all(now is then for now, then in zip(plain(), before, strict=True))
+
+
+def test_what_is_kept_goes_with_its_snapshot() -> None:
     snapshot = Snapshot(SNAPSHOT.models, SNAPSHOT.provider_names, GENERATED)
-    assert listings.models(snapshot) is listings.models(snapshot)
-    listings.providers(snapshot)
-    assert list(listings._shelves[snapshot]._listings) == [("providers", None)]
+    listings.models(snapshot)
+    before = len(listings._shelves)
+    del snapshot
+    assert len(listings._shelves) == before - 1
 
 
 def test_an_empty_catalog_is_an_empty_list() -> None:

@@ -1,7 +1,7 @@
 """Which of our two languages a reader gets, and how each counts models."""
 
+import asyncio
 from collections.abc import Callable
-from functools import cache
 from typing import Final, Literal
 
 from manyways.catalog.selection import not_one_of
@@ -32,14 +32,25 @@ def pick_language(lang: str | None, accept_language: str | None) -> Language:
 
 def count_models(number: int, language: Language) -> str:
     """`1 модель`, `2 модели`, `5 моделей`; `1 model`, `2 models`. The plural rules are CLDR's."""
-    return f"{number} {_FORMS[language][_plural_rule(language)(number)]}"
+    rule = _rules.get(language) or _learned(language)
+    return f"{number} {_FORMS[language][rule(number)]}"
 
 
-@cache
-def _plural_rule(language: Language) -> Callable[[int], str]:
+async def learn(language: Language) -> None:
+    """Have the language's plurals at hand. Others are served meanwhile: it takes tens of
+    milliseconds, the first time."""
+    if language not in _rules:
+        await asyncio.to_thread(_learned, language)
+
+
+_rules: dict[Language, Callable[[int], str]] = {}
+
+
+def _learned(language: Language) -> Callable[[int], str]:
     from babel import Locale  # memory and time, for one rarely asked page
 
-    return Locale(language).plural_form
+    rule = _rules[language] = Locale(language).plural_form
+    return rule
 
 
 def _spoken(tag: str) -> Language | None:

@@ -1,38 +1,27 @@
 """The catalog's public answers, as bytes ready to be sent.
 
 Every answer is a function of a snapshot and a few filters, so each is rendered once for a
-snapshot and then found again.
+snapshot and then found again. Those without filters are always kept, so that nobody can have
+them rendered again and again by asking for everything else.
 """
 
-import hashlib
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Final
 from weakref import WeakKeyDictionary
 
 import msgspec
-from msgspec import Struct
 
 from manyways.catalog import wording
 from manyways.catalog.language import Language
 from manyways.catalog.selection import named, not_one_of, select, unknown_provider
-from manyways.catalog.shapes import ModelRow, ProviderRow, model_row, provider_row
+from manyways.catalog.shapes import provider_row
+from manyways.catalog.shelf import Listing, Rows, Shelf, etag_of
 from manyways.catalog.snapshot import Snapshot
 from manyways.types import CATEGORIES
 
-SHELF: Final = 16 * 1024 * 1024
-"""How many bytes of rendered answers are kept for one snapshot; then the oldest go."""
-
-
-class Listing(Struct, frozen=True):
-    """An answer: a JSON document in UTF-8, and its entity tag, quotes included.
-
-    The tag is strong and made from the content without `generated_at`, so that it outlives a
-    restart that changes nothing.
-    """
-
-    body: bytes
-    etag: str
+_UNFILTERED = (None, None, None, "active_only")
+_rows = Rows()
+_shelves: WeakKeyDictionary[Snapshot, Shelf] = WeakKeyDictionary()
 
 
 def models(
@@ -59,10 +48,11 @@ def models(
             capability=filters[2],
             window=window,
         )
-        data = [model_row(row) for row in rows]
+        data = [_rows.of(row) for row in rows]
         return _list(snapshot, data, "total_models", filters[0], window)
 
-    return _shelf(snapshot).find(("models", *filters), render)
+    kept = filters == _UNFILTERED
+    return _shelf(snapshot).find(("models", *filters), render, kept=kept)
 
 
 def model(snapshot: Snapshot, model_id: str, provider: str | None = None) -> Listing:
@@ -71,13 +61,7 @@ def model(snapshot: Snapshot, model_id: str, provider: str | None = None) -> Lis
     Also takes `provider/model`, and tells of models that are down. Raises `Refusal`:
     `model_not_found`, saying who has it, or `provider_not_found`.
     """
-    row = named(snapshot, model_id, provider or None)
-
-    def render() -> Listing:
-        body = msgspec.json.encode(model_row(row))
-        return Listing(body, _etag(body))
-
-    return _shelf(snapshot).find(("model", row.provider, row.id), render)
+    return _rows.of(named(snapshot, model_id, provider or None))
 
 
 def providers(snapshot: Snapshot, name: str | None = None) -> Listing:
@@ -91,10 +75,10 @@ def providers(snapshot: Snapshot, name: str | None = None) -> Listing:
 
     def render() -> Listing:
         names = snapshot.provider_names if wanted is None else (wanted,)
-        data = [provider_row(name, select(snapshot, provider=name)) for name in names]
+        data = [_provider(snapshot, name) for name in names]
         return _list(snapshot, data, "total_providers", wanted, "active_only")
 
-    return _shelf(snapshot).find(("providers", wanted), render)
+    return _shelf(snapshot).find(("providers", wanted), render, kept=wanted is None)
 
 
 def text_list(
@@ -118,47 +102,27 @@ def text_list(
         filtered = provider is not None or category is not None
         text = wording.describe(rows, title=title, language=lang, filtered=filtered)
         body = msgspec.json.encode({"text": text})
-        return Listing(body, _etag(body))
+        return Listing(body, etag_of(body))
 
-    return _shelf(snapshot).find(("text", title, provider, category, lang), render)
-
-
-class _Shelf:
-    """Rendered answers of one snapshot. Invariant: `_held` is what all bodies add up to."""
-
-    __slots__ = ("_held", "_listings")
-
-    def __init__(self) -> None:
-        self._listings: dict[Hashable, Listing] = {}
-        self._held = 0
-
-    def find(self, key: Hashable, render: Callable[[], Listing]) -> Listing:
-        found = self._listings.get(key)
-        if found is None:
-            found = self._listings[key] = render()
-            self._held += len(found.body)
-            while self._held > SHELF and len(self._listings) > 1:
-                oldest = next(iter(self._listings))
-                self._held -= len(self._listings.pop(oldest).body)
-        return found
+    key = ("text", title, provider, category, lang)
+    return _shelf(snapshot).find(key, render, kept=provider is None and category is None)
 
 
-_shelves: WeakKeyDictionary[Snapshot, _Shelf] = WeakKeyDictionary()
+def _provider(snapshot: Snapshot, name: str) -> Listing:
+    body = msgspec.json.encode(provider_row(name, select(snapshot, provider=name)))
+    return Listing(body, etag_of(body))
 
 
-def _shelf(snapshot: Snapshot) -> _Shelf:
+def _shelf(snapshot: Snapshot) -> Shelf:
     shelf = _shelves.get(snapshot)
     if shelf is None:
-        shelf = _shelves[snapshot] = _Shelf()
+        shelf = _shelves[snapshot] = Shelf()
+        _rows.keep(snapshot.models)
     return shelf
 
 
 def _list(
-    snapshot: Snapshot,
-    rows: Sequence[ModelRow | ProviderRow],
-    total: str,
-    provider: str | None,
-    window: str,
+    snapshot: Snapshot, rows: Sequence[Listing], total: str, provider: str | None, window: str
 ) -> Listing:
     meta = {
         total: len(rows),
@@ -166,17 +130,11 @@ def _list(
         "generated_at": _iso(snapshot.made_at),
         "data_window": window,
     }
-    encoded = msgspec.json.encode(rows)
-    body = b'{"object":"list","data":%b,"meta":%b}' % (encoded, msgspec.json.encode(meta))
+    end = msgspec.json.encode(meta)
     del meta["generated_at"]
-    return Listing(body, _etag(encoded, msgspec.json.encode(meta)))
-
-
-def _etag(*content: bytes) -> str:
-    digest = hashlib.blake2b(digest_size=16)
-    for part in content:
-        digest.update(part)
-    return f'"{digest.hexdigest()}"'
+    body = b'{"object":"list","data":[%b],"meta":%b}' % (b",".join([r.body for r in rows]), end)
+    tags = "".join([row.etag for row in rows]).encode()
+    return Listing(body, etag_of(tags, msgspec.json.encode(meta)))
 
 
 def _iso(moment: float) -> str:

@@ -4,11 +4,13 @@ from collections.abc import Callable
 
 from manyways.catalog import listings
 from manyways.catalog.catalog import Catalog
-from manyways.catalog.language import pick_language
-from manyways.edge.exchange import JSON, Exchange
+from manyways.catalog.language import learn, pick_language
+from manyways.catalog.shelf import Listing
+from manyways.edge.exchange import JSON, Exchange, Headers
 from manyways.edge.query import query_fields
 
 _CACHE = (b"cache-control", b"public, max-age=600")
+_BY_LANGUAGE = (b"vary", b"accept-language")
 
 
 class CatalogPages:
@@ -40,17 +42,24 @@ class CatalogPages:
         query = query_fields(exchange, "provider", "type", "lang")
         accept = exchange.headers.get(b"accept-language", b"").decode("latin-1")
         lang = pick_language(query.pop("lang"), accept)
+        await learn(lang)
         await self._answer(
             exchange,
             lambda: listings.text_list(
                 self._catalog.snapshot, title=self._title, lang=lang, **query
             ),
+            [_BY_LANGUAGE],
         )
 
-    async def _answer(self, exchange: Exchange, listing: Callable[[], listings.Listing]) -> None:
+    async def _answer(
+        self,
+        exchange: Exchange,
+        listing: Callable[[], Listing],
+        more: Headers | None = None,
+    ) -> None:
         found = listing()
         etag = found.etag.encode()
-        headers = [(b"etag", etag), _CACHE, (b"vary", b"accept-language")]
+        headers = [(b"etag", etag), _CACHE, *(more or ())]
         if _matches(exchange.headers.get(b"if-none-match"), etag):
             await exchange.answer(b"", 304, headers)
         else:
