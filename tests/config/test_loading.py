@@ -35,7 +35,7 @@ class TestWhereItComesFrom:
                         id="smollm2-135m-instruct",
                         category="text",
                         context_window=8192,
-                        capabilities=("streaming",),
+                        capabilities=("streaming", "json_schema"),
                     ),
                 ),
             ),

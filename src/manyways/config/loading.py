@@ -26,7 +26,7 @@ LOCAL_MODELS: Final = (
         id=local_child.MODEL,
         category="text",
         context_window=local_child.CONTEXT,
-        capabilities=("streaming",),
+        capabilities=("streaming", "json_schema"),
     ),
 )
 """What a provider of protocol `local` has, unless the file says otherwise."""
