@@ -13,7 +13,8 @@ from typing import Final
 import structlog
 from msgspec import Struct
 
-from manyways.catalog.discovery import Discovered, merge, parse
+from manyways.catalog.claims import Discovered, merge
+from manyways.catalog.discovery import parse
 from manyways.catalog.selection import unknown_provider
 from manyways.catalog.settings import Settings
 from manyways.catalog.snapshot import Snapshot

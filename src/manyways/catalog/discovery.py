@@ -37,7 +37,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-from manyways.catalog.claims import Discovered, merge
+from manyways.catalog.claims import Discovered
 from manyways.catalog.descriptions import (
     PRICES,
     capabilities,
@@ -50,7 +50,7 @@ from manyways.catalog.descriptions import (
 from manyways.catalog.readings import decoded, decoded_leniently, first_count, moment, name
 from manyways.errors import ManywaysError
 
-__all__ = ["MAX_MODELS", "PRICES", "BadModelList", "Discovered", "merge", "parse"]
+__all__ = ["MAX_MODELS", "PRICES", "BadModelList", "Discovered", "parse"]
 
 MAX_MODELS: Final = 10_000
 """More than any provider has. A longer list is refused rather than held."""

@@ -164,7 +164,7 @@ def _instead(settings: Settings, address: SplitResult) -> str:
 
 def _configured(settings: Settings, filters: Filters) -> bytes:
     from manyways.catalog import listings
-    from manyways.catalog.discovery import merge
+    from manyways.catalog.claims import merge
     from manyways.catalog.snapshot import Snapshot
 
     now = time.time()

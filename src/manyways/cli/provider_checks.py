@@ -20,6 +20,7 @@ from manyways.types import Provider
 from manyways.upstream import local_child
 from manyways.upstream.local import LocalModel
 from manyways.upstream.openai import OpenAIProvider
+from manyways.upstream.pages import same_origin
 from manyways.upstream.transport import Limits, Transport
 
 WHOLE_LIMIT: Final = 15.0
@@ -99,13 +100,15 @@ class ProviderChecks:
 
     async def _ask(self, provider: Provider, key: str | None) -> _Verdict:
         """Ask for the list of models with one key."""
-        headers = [("Accept", "application/json"), *provider.headers.items()]
-        if key is not None:
-            headers.append(("Authorization", f"Bearer {key}"))
+        url = provider.models_url or f"{provider.base_url}/models"
+        headers = [("Accept", "application/json")]
+        if same_origin(url, provider.base_url):  # nobody else is told secrets
+            headers += provider.headers.items()
+            if key is not None:
+                headers.append(("Authorization", f"Bearer {key}"))
         try:
             async with self._places:
                 begun = time.monotonic()
-                url = f"{provider.base_url}/models"
                 asked = self._transport.send("GET", url, headers, b"", LIMITS)
                 async with await asked as response:
                     took = round((time.monotonic() - begun) * 1000)
@@ -234,7 +237,8 @@ def _unbelieved(status: int, provider: Provider) -> _Verdict:
 
 
 def _without_list(answer: _Answer, provider: Provider) -> _Verdict:
-    where = f"{without_password(provider.base_url)}/models (HTTP {answer.status})"
+    listed_at = provider.models_url or f"{without_password(provider.base_url)}/models"
+    where = f"{listed_at} (HTTP {answer.status})"
     if provider.models is None:
         return _Verdict(
             "error",
@@ -263,7 +267,7 @@ def _judged_list(answer: _Answer, provider: Provider) -> _Verdict:
     believed = ", accepts the key" if provider.api_keys else ""
     count = f"{len(found)} model{'' if len(found) == 1 else 's'}"
     reached = f"answers in {answer.took} ms{believed}, has {count}"
-    ids = {model.id for model in found}
+    ids = {name for model in found for name in model.names}
     wanted = [entry.upstream_id or entry.id for entry in provider.models or ()]
     missing = [model for model in wanted if model not in ids]
     if provider.models is None and not found:
