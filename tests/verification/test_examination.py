@@ -176,12 +176,12 @@ class TestOrder:
             full.fingerprint,
         )
 
-    async def test_only_what_is_wanted_is_asked(self) -> None:
+    @pytest.mark.parametrize("more", [{}, {"scores": True}, {"scores_nothing": True}])
+    async def test_only_what_is_wanted_is_asked(self, more: dict[str, bool]) -> None:
         office = Office()
-        await office.examine(only=frozenset({"tools", "task:code-1"}), scores_nothing=True)
-        assert office.asked == ["tools"]
-        await office.examine(only=frozenset({"task:code-1"}), scores=True)
-        assert office.asked in ([], ["task:code-1"])
+        found = await office.examine(only=frozenset({"tools", "task:code-1"}), **more)
+        assert office.asked == ["tools", "task:code-1"]
+        assert found.quality is None
 
     async def test_without_scores_no_task_is_asked(self) -> None:
         office = Office()

@@ -55,7 +55,8 @@ class Brief(Struct, frozen=True, kw_only=True):
     `made` are the checks that this run has made already, by name. Quality is scored where the
     last score is older than `score_every` seconds; with `scores` in any case, with
     `scores_nothing` in none, the anchors included. `briefly`: only whether it answers. `only`
-    are the names of the only checks to be made; `None`: all there are.
+    are the names of the only checks to be made, of tasks, too: nothing is scored then. `None`: all
+    there are.
     """
 
     model: Model
@@ -106,7 +107,11 @@ class _Examination:
         for name, step in text.CAPABILITIES.items():
             if name in claimed or name in ALWAYS:
                 await self._make(step)
-        return self._found("passed") if self._brief.scores_nothing else await self._judged()
+        if self._brief.only is not None:
+            await self._make_tasks()
+        elif not self._brief.scores_nothing:
+            return await self._judged()
+        return self._found("passed")
 
     async def _judged(self) -> Verified:
         """Whether it is still the same model, and how good it is."""
@@ -155,8 +160,7 @@ class _Examination:
         return newly or self._now() - known.at >= brief.score_every
 
     async def _scored(self, before: Verified | None) -> Quality | None:
-        for task in quality.TASKS:
-            await self._make(_task_step(task, _TASK))
+        await self._make_tasks()
         points = {
             check.name.removeprefix(_TASK): check.points
             for check in self._checks.values()
@@ -166,6 +170,10 @@ class _Examination:
         }
         new = quality.score(points, quality.VERSION, self._now())
         return new if new is not None else self._score(before)
+
+    async def _make_tasks(self) -> None:
+        for task in quality.TASKS:
+            await self._make(_task_step(task, _TASK))
 
     def _score(self, before: Verified | None) -> Quality | None:
         return None if before is None else before.quality
