@@ -221,7 +221,8 @@ async def test_no_text_whatsoever_breaks_a_check(step: Step, text: str) -> None:
 
     assert finding.reason.isprintable()
     assert len(finding.reason) < 250
-    if step.name not in {"answers", "reasoning"}:
+    # A text that happens to be the half word is the right way to go on.
+    if step.name not in {"answers", "reasoning", "prefill"}:
         assert finding.verdict == "failed"
 
 
