@@ -1,10 +1,10 @@
 """The benchmark of the catalog asks for what there is, and says when a goal is missed."""
 
 import pytest
-from bench import catalog
 from bench.comparison import Comparison
 from rich.console import Console
 
+from bench import catalog
 from manyways.catalog.discovery import parse
 
 
