@@ -141,6 +141,7 @@ class TestOrder:
         assert office.asked == ["answers"]
         assert found.verdict == verdict
         assert found.reason
+        assert found.requests <= 2, "what a provider says is not asked for again"
 
     async def test_what_fails_later_says_nothing_about_whether_it_is_there(self) -> None:
         office = Office(unlike(able, {"order_boxes": AttemptFailed("provider_error", "oops")}))
@@ -177,7 +178,7 @@ class TestOrder:
         )
 
     @pytest.mark.parametrize("more", [{}, {"scores": True}, {"scores_nothing": True}])
-    async def test_only_what_is_wanted_is_asked(self, more: dict[str, bool]) -> None:
+    async def test_only_what_is_wanted_is_asked(self, more: dict[str, Any]) -> None:
         office = Office()
         found = await office.examine(only=frozenset({"tools", "task:code-1"}), **more)
         assert office.asked == ["tools", "task:code-1"]

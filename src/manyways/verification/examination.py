@@ -199,28 +199,34 @@ class _Examination:
         self._interview.begin()
         check = Check(name=step.name, verdict="skipped")
         for _ in range(max(1, step.tries)):
-            check = await self._asked(step)
-            if check.verdict != "failed":
+            finding, is_its_own = await self._found_out(step)
+            check = self._check(step.name, finding)
+            if check.verdict != "failed" or not is_its_own:
                 break
         return check
 
-    async def _asked(self, step: Step) -> Check:
-        interview = self._interview
+    async def _found_out(self, step: Step) -> tuple[Finding, bool]:
+        """What came of it, and whether that is the model's own answer: what its provider says
+        instead is not said otherwise the next time."""
         try:
-            finding = await step.ask(interview)
-        except Refusal as refusal:
-            finding = _not_told("failed", f"the provider refuses it: {quoted(refusal.message)}")
+            return await step.ask(self._interview), True
         except BadAnswer as bad:
-            finding = _not_told("failed", str(bad))
+            return _not_told("failed", str(bad)), True
+        except Refusal as refusal:
+            reason = f"the provider refuses it: {quoted(refusal.message)}"
+            return _not_told("failed", reason), False
         except Postponed as postponed:
-            finding = _not_told("unsure" if postponed.asked else "skipped", str(postponed))
+            return _not_told("unsure" if postponed.asked else "skipped", str(postponed)), False
         except AttemptFailed as failure:
             # Of a model that has just answered, it says nothing about what it can do.
             alive = any(one.verdict == "passed" for one in self._checks.values())
-            finding = _not_told("unsure" if alive else "failed", quoted(failure.message))
+            return _not_told("unsure" if alive else "failed", quoted(failure.message)), False
+
+    def _check(self, name: str, finding: Finding) -> Check:
+        interview = self._interview
         spent = interview.spent
         return Check(
-            name=step.name,
+            name=name,
             verdict=finding.verdict,
             reason=finding.reason[:SHOWN],
             prompt=(finding.prompt or interview.asked)[:SHOWN],
