@@ -1,16 +1,16 @@
 """The way from verification to models: the same providers and sockets that requests go by."""
 
-import asyncio
-import ipaddress
-import socket
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Final, TypeVar
-from urllib.parse import urljoin, urlsplit
+
+from yarl import URL
 
 from manyways.errors import AttemptFailed, Refusal, TransportError
 from manyways.types import Model, Provider
 from manyways.upstream import failures
 from manyways.upstream.openai import OpenAIProvider
+from manyways.upstream.public import see_that_it_is_public
 from manyways.upstream.transport import Limits, Response, Transport
 from manyways.verification.asking import JSON, Answer
 from manyways.watch import TimeLimit
@@ -29,19 +29,22 @@ Yielding = Callable[[str], Awaitable[None]]
 
 class ProviderAsker:
     """Asks models at their providers, their credentials in turn: one that is not accepted is
-    left out, and only the last one's failure counts."""
+    left out, and only the last one's failure counts. `carrier` leads to providers, `outside` to
+    the public internet and nowhere else. Time limits begin behind the `yielding`."""
 
     def __init__(
         self,
         providers: Mapping[str, OpenAIProvider],
         settings: Mapping[str, Provider],
         carrier: Transport,
+        outside: Transport,
         *,
         yielding: Yielding | None = None,
     ) -> None:
         self._providers = providers
         self._settings = settings
         self._carrier = carrier
+        self._outside = outside
         self._yielding = yielding
         self._turns: dict[str, int] = {}
 
@@ -58,6 +61,7 @@ class ProviderAsker:
                 answered = provider.post(path, body, content_type, limits, credential=credential)
             return await _read(await answered)
 
+        await self._yielded(model)
         return await self._in_time(limit, self._accepted(model, ask))
 
     async def stream(
@@ -74,53 +78,65 @@ class ProviderAsker:
         async def ask(provider: OpenAIProvider, credential: int) -> Response:
             return await provider.chat(body, limits, stream=True, credential=credential)
 
+        await self._yielded(model)
+        give_up = time.monotonic() + limit
         try:
             with TimeLimit(limit, "the answer"):
-                async with await self._accepted(model, ask) as response:
-                    size = 0
-                    while chunk := await response.chunk():
-                        size += len(chunk)
-                        if size > LARGEST:
-                            raise AttemptFailed("too_large", "its answer does not end")
-                        yield chunk
+                response = await self._accepted(model, ask)
+            async with response:
+                size = 0
+                while True:
+                    # Not around the `yield`: it would hold for whatever the other does meanwhile.
+                    with TimeLimit(max(0.0, give_up - time.monotonic()), "the answer"):
+                        chunk = await response.chunk()
+                    if not chunk:
+                        return
+                    size += len(chunk)
+                    if size > LARGEST:
+                        raise AttemptFailed("too_large", "its answer does not end")
+                    yield chunk
         except TransportError as error:
             raise failures.from_transport(error) from error
         except TimeoutError as error:
             raise AttemptFailed("timeout", f"no whole answer within {limit:g} s") from error
 
     async def fetch(self, model: Model, url: str, *, limit: float) -> Answer:
-        """See `Asker`. Addresses in private networks are refused, unless they are the provider's
-        own."""
+        """See `Asker`. Addresses in private networks are refused, but for the one that the
+        provider itself is at: its host and port. Nothing is sent that tells who asks."""
         return await self._in_time(limit, self._fetched(model, url, _limits(limit)))
 
     async def _fetched(self, model: Model, url: str, limits: Limits) -> Answer:
-        own = urlsplit(self._settings[model.provider].base_url)
+        base = URL(self._settings[model.provider].base_url)
+        own = (base.host, base.port)
+        wanted = _address(url)
         for _ in range(REDIRECTS + 1):
-            await _see_that_it_is_public(url, own.hostname or "")
+            carrier = self._carrier if (wanted.host, wanted.port) == own else self._outside
+            if carrier is self._outside:
+                see_that_it_is_public(wanted.host or "")
             try:
-                response = await self._carrier.send("GET", url, (), b"", limits)
-                moved = response.headers.get("location", "")
-                if response.status in _MOVED and moved:
-                    async with response:
-                        url = urljoin(url, moved)
-                    continue
+                response = await carrier.send("GET", str(wanted), (), b"", limits)
                 if response.status == 200:
                     return await _read(response)
                 async with response:
-                    pass
+                    moved = response.headers.get("location", "")
             except ValueError as error:
                 raise Refusal("provider_refused", f"the address cannot be asked: {error}") from None
             except TransportError as error:
                 raise failures.from_transport(error) from error
-            raise AttemptFailed("provider_error", f"HTTP {response.status}", status=response.status)
+            if response.status not in _MOVED or not moved:
+                status = response.status
+                raise AttemptFailed("provider_error", f"HTTP {status}", status=status)
+            wanted = _address(moved, wanted)
         raise AttemptFailed("provider_error", "the address leads from one to another")
+
+    async def _yielded(self, model: Model) -> None:
+        if self._yielding is not None:
+            await self._yielding(model.provider)
 
     async def _accepted(
         self, model: Model, ask: Callable[[OpenAIProvider, int], Awaitable[T]]
     ) -> T:
         provider = self._providers[model.provider]
-        if self._yielding is not None:
-            await self._yielding(model.provider)
         first = self._turns.get(model.provider, 0)
         self._turns[model.provider] = (first + 1) % provider.credentials
         for left in reversed(range(provider.credentials)):
@@ -153,27 +169,12 @@ async def _read(response: Response) -> Answer:
     return Answer(body=body, content_type=kind)
 
 
-async def _see_that_it_is_public(url: str, own: str) -> None:
-    """Raises `Refusal` where a provider would send us into our own network."""
+def _address(url: str, base: URL | None = None) -> URL:
+    """Raises `Refusal` where it is none on the web."""
     try:
-        parts = urlsplit(url)
-        port = parts.port
+        found = URL(url) if base is None else base.join(URL(url))
+        if found.scheme in ("http", "https") and found.host and found.port:
+            return found
     except ValueError:
-        parts, port = urlsplit(""), None
-    host = parts.hostname or ""
-    if parts.scheme not in ("http", "https") or not host:
-        raise Refusal("provider_refused", "what it names is no address on the web")
-    if host == own:
-        return
-    try:
-        async with asyncio.timeout(CONNECT):
-            found = await asyncio.get_running_loop().getaddrinfo(
-                host, port or parts.scheme, type=socket.SOCK_STREAM
-            )
-    except TimeoutError as error:
-        raise AttemptFailed("timeout", "its host name cannot be looked up") from error
-    except OSError as error:
-        raise AttemptFailed("connect", "its host name leads nowhere (DNS)") from error
-    addresses = (ipaddress.ip_address(str(where[0]).partition("%")[0]) for *_, where in found)
-    if not all(address.is_global for address in addresses):
-        raise Refusal("provider_refused", "what it names is in a private network")
+        pass
+    raise Refusal("provider_refused", "what it names is no address on the web")

@@ -89,7 +89,7 @@ async def gateway(
         )
         known = await database.call(remembered, limit=CATCH_UP)
         catalog = Catalog(settings.catalog, settings.providers, reached.ask, remembered=known)
-        upkeep = Upkeep(catalog, database, health, settings.catalog, node)
+        upkeep = Upkeep(catalog, database, health, settings, node)
         journal = Journal(journal_folder(settings, database), settings.usage)
         journal.open()
         stack.callback(journal.close)
@@ -180,6 +180,7 @@ async def gateway(
         await ledger.drain(CATCH_UP)
         # So that keys that are looked up from now on stay in memory, though the database may go.
         await ring.poll()
+        await upkeep.begin()
         edge, page_works = edge_of(parts)
         async with background(*works, *page_works):
             try:

@@ -8,8 +8,9 @@ who leads         remembers what is claimed, has models verified, forgets what i
 """
 
 import asyncio
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from typing import Final
 from zoneinfo import ZoneInfo
@@ -20,12 +21,12 @@ from sqlalchemy import Connection
 
 from manyways.app.verifying import Verifier
 from manyways.catalog import figures as traffic_figures
-from manyways.catalog.catalog import Catalog, Claim, Name
+from manyways.catalog.catalog import Catalog, Name
 from manyways.catalog.figures import SLICE, Gathered, Traffic
-from manyways.catalog.incidents import STALE, Incidents, by_model, uptime
-from manyways.catalog.remembering import remember
-from manyways.catalog.settings import Settings
+from manyways.catalog.incidents import MOST, STALE, Incidents, by_model, uptime
+from manyways.catalog.remembering import Told, forget, remember
 from manyways.catalog.verified import Live, Verified
+from manyways.config import Settings
 from manyways.errors import StoreError
 from manyways.routing.breaker import News
 from manyways.routing.health import Health
@@ -43,6 +44,8 @@ RESTS: Final = 3.0
 FIGURES: Final = 20.0
 """Seconds between two looks at what callers' requests have told."""
 REMEMBER: Final = 5.0
+TAKEOVER: Final = 60.0
+"""Seconds without leading in which another may have led."""
 NEWCOMERS: Final = 60.0
 """Seconds between two looks for models that were never verified."""
 RECHECK: Final = 1800.0
@@ -54,6 +57,8 @@ KEPT: Final = 90 * DAY
 CHECKS: Final = 8 * DAY
 LIMIT: Final = 15.0
 """Seconds for the database."""
+HAND_OVER: Final = 3.0
+"""The same at a start and at a stop, which wait for it."""
 
 log = structlog.get_logger("manyways")
 
@@ -77,22 +82,29 @@ class Upkeep:
         self._catalog = catalog
         self._database = database
         self._health = health
-        self._settings = settings
+        self._settings = settings.catalog
+        self._providers = {provider.name: provider for provider in settings.providers}
         self._node = node
         self._clock = clock
-        # Providers whose claims are to be remembered: those of the configuration at first.
-        self._changed = {name for name, claims in catalog.claims.items() if claims}
+        # Providers whose claims are to be remembered, the next one first, and those that have
+        # told their own. What others had came out of memory.
+        self._changed = {
+            provider.name: None for provider in settings.providers if provider.models is not None
+        }
+        self._told: set[str] = set()
+        self._led_at = -math.inf
         self._traffic = Traffic()
         self._gathered = Gathered()
         self._incidents = Incidents(clock=clock)
         self._lives: dict[Name, Live] = {}
         self._resting = Resting()
         self._counter = -1
-        self._read_to = 0
         self._settled = 0
-        self._began = clock()
+        # What the database has not taken yet.
+        self._rows: list[tuple[str, str, int, str]] = []
+        self._sightings: list[incidents.Sighting] = []
         health.share(self._heard)
-        catalog.on_change(self._changed.add)
+        catalog.on_change(self._has_told)
 
     def __repr__(self) -> str:
         return f"<Upkeep of {self._catalog!r}>"
@@ -120,7 +132,20 @@ class Upkeep:
         if not news.probing:
             self._incidents.tell(news.name, news.why, news.seconds)
 
+    def _has_told(self, provider: str) -> None:
+        self._told.add(provider)
+        self._changed[provider] = None
+
     # In every process
+
+    async def begin(self) -> None:
+        """Take over what is known already, before anybody is served: the catalog tells the same
+        after a restart as before it."""
+        try:
+            await self._learn(limit=HAND_OVER)
+            await self._exchange_figures(self._clock(), limit=HAND_OVER)
+        except StoreError as error:
+            log.warning("what was known of models is read later", reason=str(error))
 
     async def follow(self) -> None:
         """Take over what verification finds out, whoever does it; until cancelled."""
@@ -153,13 +178,13 @@ class Upkeep:
     async def close(self) -> None:
         """Keep what was seen until now."""
         try:
-            await self._tell_figures(self._clock() + SLICE)
+            await self._tell(self._clock() + SLICE, limit=HAND_OVER)
         except StoreError as error:
             log.warning("the latest live figures are lost", reason=str(error))
 
-    async def _learn(self) -> None:
+    async def _learn(self, *, limit: float = LIMIT) -> None:
         seen = self._counter
-        counter, rows = await self._database.call(partial(_verified, seen), limit=LIMIT)
+        counter, rows = await self._database.call(partial(_verified, seen), limit=limit)
         if counter == seen:
             return
         found = []
@@ -172,45 +197,52 @@ class Upkeep:
         self._catalog.learn(found)
         self._counter = counter
 
-    async def _exchange_figures(self, now: float) -> None:
-        await self._tell_figures(now)
-        sightings = self._incidents.news()
-        since = max(self._read_to - SLICE, int(now) - 2 * int(HOUR))
-        rows, spans = await self._database.call(
-            partial(_figures, sightings, since, now), limit=LIMIT, write=bool(sightings)
-        )
-        self._gathered.take(rows)
-        self._read_to = max((row.at for row in rows), default=self._read_to)
+    async def _exchange_figures(self, now: float, *, limit: float = LIMIT) -> None:
+        await self._tell(now, limit=limit)
         settled = traffic_figures.settled(now)
         if settled == self._settled:
             return  # between two slices, everybody tells the same
-        self._settled = settled
-        by_name = by_model(spans)
+        rows, spans = await self._database.call(
+            partial(_figures, settled - int(HOUR) - SLICE, now), limit=limit
+        )
+        self._gathered.take(rows)
+        by_name = by_model(span for span in spans if span.began < settled)
         lives: dict[Name, Live] = {}
-        for row in self._catalog.snapshot.models:
+        for count, row in enumerate(self._catalog.snapshot.models):
             name = (row.provider, row.id)
             live = self._gathered.live(*name, settled)
-            known_since = float(min(row.created, self._began))
-            up = uptime(
-                [*by_name.get(name, ()), *by_name.get((row.provider, ""), ())],
-                provider=row.provider,
-                model=row.id,
-                known_since=known_since,
-                now=settled,
-            )
-            known = live is not None or name in self._catalog.verified
-            if known:
+            if live is not None or name in self._lives or self._was_verified(name, settled):
+                up = uptime(
+                    [*by_name.get(name, ()), *by_name.get((row.provider, ""), ())],
+                    provider=row.provider,
+                    model=row.id,
+                    known_since=float(row.created),
+                    now=settled,
+                )
                 lives[name] = msgspec.structs.replace(live or Live(), uptime_24h=up)
-            if len(lives) % 200 == 0:
+            if count % 200 == 0:
                 await asyncio.sleep(0)  # others are served meanwhile
+        self._settled = settled
         self._lives = lives
         self._catalog.see(lives, self._resting)
 
-    async def _tell_figures(self, now: float) -> None:
-        while rows := self._traffic.finished(now):
+    def _was_verified(self, name: Name, before: float) -> bool:
+        """At a moment that all processes see alike."""
+        found = self._catalog.verified.get(name)
+        return found is not None and found.at < before
+
+    async def _tell(self, now: float, *, limit: float) -> None:
+        """What was seen here. What the database does not take is kept for the next time."""
+        while rows := self._rows or self._traffic.finished(now):
+            self._rows = rows
             await self._database.call(
-                partial(_put_figures, self._node, rows), limit=LIMIT, write=True
+                partial(_put_figures, self._node, rows), limit=limit, write=True
             )
+            self._rows = []
+        self._sightings = [*self._sightings, *self._incidents.news()][-MOST:]
+        if sightings := self._sightings:
+            await self._database.call(partial(_put_sightings, sightings), limit=limit, write=True)
+            self._sightings = []
 
     # Where this process leads
 
@@ -227,20 +259,32 @@ class Upkeep:
             schedule.every(RECHECK, "models that failed", verifier.recheck)
 
     async def _remember(self) -> None:
-        now = self._clock()
-        while self._changed:
-            provider = self._changed.pop()
-            claims = self._catalog.claims.get(provider, ())
+        if self._clock() - self._led_at > TAKEOVER:
+            # Another may have remembered what it heard later than this process.
+            stale = [name for name in self._changed if name in self._told]
+            await asyncio.gather(*map(self._catalog.refresh, stale))
+        self._led_at = self._clock()
+        for name in tuple(self._changed):
+            del self._changed[name]
+            told = Told(
+                provider=name,
+                claims=self._catalog.claims[name],
+                asked=name in self._told or self._providers[name].protocol == "local",
+            )
             try:
                 await self._database.call(
-                    partial(_remember, provider, claims, now), limit=LIMIT, write=True
+                    partial(_remember, told, self._clock()), limit=LIMIT, write=True
                 )
-            except StoreError:
-                self._changed.add(provider)
+            except BaseException:  # also cancelled: the next time, behind the others
+                self._changed[name] = None
                 raise
 
     async def _prune(self) -> None:
-        await self._database.call(partial(_prune, self._clock()), limit=LIMIT, write=True)
+        claimed = {claim.name for claims in self._catalog.claims.values() for claim in claims}
+        work = partial(
+            _prune, claimed, self._providers.keys(), self._settings.forget_after, self._clock()
+        )
+        await self._database.call(work, limit=LIMIT, write=True)
 
 
 def _verified(seen: int, connection: Connection) -> tuple[int, list[tuple[str, str, str, int]]]:
@@ -252,9 +296,8 @@ def _verified(seen: int, connection: Connection) -> tuple[int, list[tuple[str, s
 
 
 def _figures(
-    sightings: list[incidents.Sighting], since: int, now: float, connection: Connection
+    since: int, now: float, connection: Connection
 ) -> tuple[list[figures.Row], list[incidents.Span]]:
-    incidents.record(connection, sightings)
     return list(figures.told(connection, since)), incidents.downtime(connection, now - DAY)
 
 
@@ -262,11 +305,22 @@ def _put_figures(node: str, rows: list[tuple[str, str, int, str]], connection: C
     figures.put(connection, node, rows)
 
 
-def _remember(provider: str, claims: tuple[Claim, ...], now: float, connection: Connection) -> None:
-    remember(connection, provider, claims, now)
+def _put_sightings(sightings: list[incidents.Sighting], connection: Connection) -> None:
+    incidents.record(connection, sightings)
 
 
-def _prune(now: float, connection: Connection) -> None:
+def _remember(told: Told, now: float, connection: Connection) -> None:
+    remember(connection, told, now)
+
+
+def _prune(
+    claimed: Collection[Name],
+    providers: Collection[str],
+    keep: float,
+    now: float,
+    connection: Connection,
+) -> None:
+    forget(connection, claimed, providers, now, keep=keep)
     verifications.prune(connection, runs_before=int(now - KEPT), checks_before=int(now - CHECKS))
     incidents.end_stale(connection, now - STALE)
     incidents.prune(connection, now - KEPT)

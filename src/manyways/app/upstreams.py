@@ -9,17 +9,20 @@ from manyways.types import Provider
 from manyways.upstream import transport
 from manyways.upstream.aiohttp_transport import AiohttpTransport
 from manyways.upstream.openai import OpenAIProvider
+from manyways.upstream.public import PublicNames
 
 Ask = Callable[[Provider], Awaitable[bytes]]
 """Asks a provider for its list of models."""
 
 
 class Upstreams(NamedTuple):
-    """Every provider by its name, how one is asked for its models, and what carries it all."""
+    """Every provider by its name, how one is asked for its models, and what carries it all;
+    `outside` leads nowhere but to the public internet."""
 
     providers: dict[str, OpenAIProvider]
     ask: Ask
     carrier: transport.Transport
+    outside: transport.Transport
 
 
 _LIST_HEADERS = 10.0
@@ -32,6 +35,8 @@ async def upstreams(settings: Settings) -> AsyncIterator[Upstreams]:
     carrier = AiohttpTransport()
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(carrier.aclose)
+        outside = AiohttpTransport(resolver=PublicNames())
+        stack.push_async_callback(outside.aclose)
         providers: dict[str, OpenAIProvider] = {}
         for provider in settings.providers:
             if provider.protocol == "local":
@@ -54,4 +59,4 @@ async def upstreams(settings: Settings) -> AsyncIterator[Upstreams]:
         async def ask(provider: Provider) -> bytes:
             return await providers[provider.name].list_models(limits)
 
-        yield Upstreams(providers, ask, carrier)
+        yield Upstreams(providers, ask, carrier, outside)

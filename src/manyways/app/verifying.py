@@ -6,8 +6,10 @@ process that leads carries them out, one after the other; where it dies, the nex
 
 import asyncio
 import contextlib
+import math
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
+from functools import partial
 from random import Random
 from typing import Final
 
@@ -17,7 +19,7 @@ from sqlalchemy import Connection
 
 from manyways.app.asking import ProviderAsker, Yielding
 from manyways.app.upstreams import Upstreams, upstreams
-from manyways.catalog.catalog import Catalog, Name
+from manyways.catalog.catalog import Catalog, Claim, Name
 from manyways.catalog.remembering import remembered
 from manyways.catalog.verified import Check, Verified
 from manyways.config import Settings
@@ -44,6 +46,12 @@ LOOK: Final = 1.0
 """Seconds between two looks for runs that others have asked for."""
 SETTLE: Final = 60.0
 """Seconds that providers have to tell their models before a run begins."""
+AWAY: Final = 5.0
+"""Seconds between two tries while the database is away."""
+AGAIN: Final = 1800.0
+"""Seconds behind a run that failed, in which none begins that nobody has asked for."""
+PATIENCE: Final = 900.0
+"""Seconds in which models that did not answer are not asked again: a restart is no reason."""
 LIMIT: Final = 15.0
 """Seconds for the database."""
 
@@ -75,6 +83,10 @@ class Verifier:
         self._progress = progress
         self._clock = clock
         self._nudged = asyncio.Event()
+        self._is_away = False
+
+    def __repr__(self) -> str:
+        return f"<Verifier of {self._catalog!r}>"
 
     def nudge(self) -> None:
         """There may be a run: look at once."""
@@ -87,55 +99,70 @@ class Verifier:
     async def newcomers(self) -> None:
         """A run for models that were never verified is made, where there are any. Raises
         `StoreError`."""
-        if any(self._never_verified(self._unasked())):
+        if any(self._is_wanted(NEW, claim) for claim in self._unasked()):
             await self._plan(NEW)
 
     async def recheck(self) -> None:
-        """The same for models that did not answer when they were last asked."""
-        if any(self._failed(self._unasked())):
+        """The same for models that did not answer when they were last asked, a while ago."""
+        if any(self._is_wanted(RECHECK, claim) for claim in self._unasked()):
             await self._plan(RECHECK)
 
     async def look(self) -> None:
-        """Carry out what there is to be carried out; returns after a while where there is none.
-        Raises `StoreError`."""
-        rows = await self._database.call(store.unfinished, limit=LIMIT)
-        if not rows:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(LOOK):
-                    await self._nudged.wait()
-        self._nudged.clear()
-        for row in rows:
-            await self.carry_out(row)
+        """Carry out what there is to be carried out; returns after a while where there is none,
+        or where the database is away."""
+        try:
+            rows = await self._database.call(store.unfinished, limit=LIMIT)
+            if not rows:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(LOOK):
+                        await self._nudged.wait()
+            self._nudged.clear()
+            for row in rows:
+                await self.carry_out(row)
+        except StoreError as error:
+            if not self._is_away:  # it is looked for often, and told once
+                log.warning("verification waits for the database", reason=str(error))
+            self._is_away = True
+            await asyncio.sleep(AWAY)
+        else:
+            self._is_away = False
 
     async def carry_out(self, row: store.RunRow) -> None:
         """A run, from where it is to its end. Raises `StoreError`: then it is not over."""
+        problem = None
+        try:
+            await self._carried_out(row)
+        except StoreError:
+            raise
+        except Exception as error:  # a run that fails the same way each time would never end
+            log.exception("verification failed", id=row.id)
+            problem = f"{type(error).__name__}: {error}"
+        await self._database.call(
+            lambda connection: store.end_run(
+                connection, row.id, problem=problem, now=int(self._clock())
+            ),
+            limit=LIMIT,
+            write=True,
+        )
+
+    async def _carried_out(self, row: store.RunRow) -> None:
         scope = msgspec.json.decode(row.scope, type=Scope)
         names = [scope.provider] if scope.provider else list(self._providers)
         await self._catalog.settled(names, SETTLE)
-        now = self._clock
-        latest = await self._database.call(_latest, limit=LIMIT)
+        latest, done, counts = await self._database.call(partial(_so_far, row.id), limit=LIMIT)
         self._catalog.learn(latest.values())
-        done = await self._database.call(
-            lambda connection: store.verified_in(connection, row.id), limit=LIMIT
-        )
-        counts = await self._database.call(
-            lambda connection: store.counts(connection, row.id), limit=LIMIT
-        )
         models = [one for one in self._wanted(row, scope) if (one.provider, one.id) not in done]
         await self._database.call(
             lambda connection: store.begin_run(
-                connection, row.id, models=len(models) + len(done), now=int(now())
+                connection, row.id, models=len(models) + len(done), now=int(self._clock())
             ),
             limit=LIMIT,
             write=True,
         )
         log.info("verification begins", id=row.id, reason=row.reason, models=len(models))
+        found: list[Verified] = []  # who follows the database tells of it meanwhile
         keep = Keeping(
-            self._database,
-            row.id,
-            latest,
-            resumed=row.began_at is not None,
-            told=lambda found: self._catalog.learn((found,)),
+            self._database, row.id, latest, resumed=row.began_at is not None, told=found.append
         )
         run = Run(
             self._settings.catalog,
@@ -145,22 +172,11 @@ class Verifier:
             pauses=_pauses(self._settings.providers),
             spent=row.cost,
             briefly=row.reason == RECHECK,
-            clock=now,
+            clock=self._clock,
             progress=self._progress,
         )
-        problem = None
-        try:
-            await run.run(in_turn(models), done=counts)
-        except StoreError:
-            raise
-        except Exception as error:  # a run that fails the same way each time would never end
-            log.exception("verification failed", id=row.id)
-            problem = f"{type(error).__name__}: {error}"
-        await self._database.call(
-            lambda connection: store.end_run(connection, row.id, problem=problem, now=int(now())),
-            limit=LIMIT,
-            write=True,
-        )
+        await run.run(in_turn(models), done=counts)
+        self._catalog.learn(found)
         at_last = run.progress
         log.info("verification ends", id=row.id, cost=round(at_last.cost, 4), **at_last.counts)
 
@@ -170,13 +186,15 @@ class Verifier:
         def insert(connection: Connection) -> bool:
             if day is None and store.unfinished(connection):
                 return False  # it will be looked for again
-            first = not store.runs(connection, 1)
+            latest = store.runs(connection, 1)
+            if day is None and latest and _failed_lately(latest[0], now):
+                return False
             return store.insert_run(
                 connection,
                 store.RunRow(
                     id=new_id(int(now * 1e9)),
                     due=day,
-                    reason=FIRST if first else reason,
+                    reason=reason if latest else FIRST,
                     scope=msgspec.json.encode(Scope()).decode(),
                     status=store.RUNNING,
                     created_at=int(now),
@@ -186,43 +204,41 @@ class Verifier:
         if await self._database.call(insert, limit=LIMIT, write=True):
             self.nudge()
 
-    def _wanted(self, row: store.RunRow, scope: Scope) -> list[Model]:
-        """The models that a run is about."""
-        models = self._claimed() if row.reason == ASKED else self._unasked()
-        if row.reason == NEW:
-            models = self._never_verified(models)
-        elif row.reason == RECHECK:
-            models = self._failed(models)
-        return [
-            model
-            for model in models
-            if scope.provider in (None, model.provider) and scope.model in (None, model.id)
-        ]
+    def _wanted(self, row: store.RunRow, scope: Scope) -> Iterable[Model]:
+        """The models that a run is about, as they are claimed to be, with when they were verified
+        last. Nobody who has asked for none is waiting for what another run has just found out."""
+        asked = row.reason == ASKED
+        rows = {(one.provider, one.id): one for one in self._catalog.snapshot.models}
+        for claim in self._claimed() if asked else self._unasked():
+            model = claim.model
+            if (
+                scope.provider in (None, model.provider)
+                and scope.model in (None, model.id)
+                and (asked or self._is_wanted(row.reason, claim, since=row.created_at))
+            ):
+                shown = rows.get(claim.name)
+                verified = None if shown is None else shown.last_verified
+                yield msgspec.structs.replace(model, last_verified=verified)
 
-    def _claimed(self) -> Iterable[Model]:
-        """All models as they are claimed to be, with when they were verified last."""
-        rows = {(row.provider, row.id): row for row in self._catalog.snapshot.models}
+    def _claimed(self) -> Iterable[Claim]:
+        """All models that are listed."""
         for claims in self._catalog.claims.values():
             for claim in claims:
                 if claim.gone_since is None:
-                    row = rows.get(claim.name)
-                    verified = None if row is None else row.last_verified
-                    yield msgspec.structs.replace(claim.model, last_verified=verified)
+                    yield claim
 
-    def _unasked(self) -> Iterable[Model]:
+    def _unasked(self) -> Iterable[Claim]:
         """Those that may be asked although nobody has asked for it."""
-        return (one for one in self._claimed() if self._providers[one.provider].probe)
+        return (one for one in self._claimed() if self._providers[one.model.provider].probe)
 
-    def _never_verified(self, models: Iterable[Model]) -> Iterable[Model]:
-        known = self._catalog.verified
-        return (one for one in models if (one.provider, one.id) not in known)
-
-    def _failed(self, models: Iterable[Model]) -> Iterable[Model]:
-        known = self._catalog.verified
-        for one in models:
-            found = known.get((one.provider, one.id))
-            if found is not None and found.verdict == "failed":
-                yield one
+    def _is_wanted(self, reason: str, claim: Claim, *, since: float = math.inf) -> bool:
+        """Whether a run for this reason, planned at a moment, is about this model."""
+        found = self._catalog.verified.get(claim.name)
+        if found is None:
+            return reason != RECHECK
+        if reason == RECHECK:
+            return found.verdict == "failed" and found.at < min(since, self._clock() - PATIENCE)
+        return reason != NEW and found.at < since
 
 
 async def verify_here(
@@ -234,11 +250,13 @@ async def verify_here(
     reason: str = ASKED,
     progress: Callable[[Progress], None] = _no_progress,
 ) -> str:
-    """Carry out a run in this process, which nobody serves the database beside; one of the same
-    scope that broke off is gone on with. Returns its id. Raises `Refusal` for a provider or a
-    model that is not there, `StoreError`."""
+    """Carry out a run in this process; one of the same scope that broke off is gone on with.
+    Returns its id. Until the database is closed, nobody else may serve it: no run is carried out
+    twice. Raises `Refusal` for a provider or a model that is not there, `StoreError`, also where
+    somebody serves the database."""
     from manyways.operations import catalog as operations
 
+    database.lock_for_serving()
     async with _reached(settings, database) as (catalog, asker):
         _see_that_it_is_there(catalog, provider, model)
         run_id = operations.refresh(
@@ -319,8 +337,22 @@ def asker_of(
         reached.providers,
         {one.name: one for one in settings.providers},
         reached.carrier,
+        reached.outside,
         yielding=yielding,
     )
+
+
+def _failed_lately(row: store.RunRow, now: float) -> bool:
+    """Whether another run would fail the same way."""
+    return row.status == store.FAILED and now - (row.ended_at or 0) < AGAIN
+
+
+def _so_far(
+    run_id: str, connection: Connection
+) -> tuple[dict[Name, Verified], set[Name], dict[str, int]]:
+    """The latest word on each model; what a run has done with, and how many by verdict."""
+    done = store.verified_in(connection, run_id)
+    return _latest(connection), done, store.counts(connection, run_id)
 
 
 def _latest(connection: Connection) -> dict[Name, Verified]:

@@ -6,7 +6,9 @@ the network, and tests run in no time.
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Container, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Container, Iterable, Mapping
+from itertools import zip_longest
+from operator import is_not
 from random import SystemRandom
 from typing import Final
 
@@ -92,8 +94,9 @@ class Catalog:
     A provider whose models the configuration lists is served from the first moment; others
     from what an earlier life remembered (`remembered`), or once they have been asked. A provider
     that fails keeps the models it had, and a model that is not listed any more stays as down for
-    `forget_after`. Providers with protocol `local` are not asked: their models are those in
-    `Provider.models`.
+    `forget_after`. What a provider lists is in the order of the ids: it may tell it in another
+    order each time, and to each process. Providers with protocol `local` are not asked: their
+    models are those in `Provider.models`.
     """
 
     def __init__(
@@ -265,6 +268,8 @@ class Catalog:
         if after == before and name not in self.snapshot.untold:
             return
         self._claims[name] = after
+        for left in {claim.name for claim in before} - {claim.name for claim in after}:
+            self._verified.pop(left, None)
         self._rows[name] = self._told(name)
         self.snapshot = self.snapshot.with_provider(name, self._rows[name], self._clock())
         if after == before:
@@ -299,7 +304,8 @@ class Catalog:
             for claim in missed
             if now - (claim.gone_since or now) < self._settings.forget_after
         ]
-        return (*(Claim(model=model) for model in listed), *kept)
+        claims = (*(Claim(model=model) for model in listed), *kept)
+        return claims if provider.models is not None else _in_order(claims)
 
     # What is told of them
 
@@ -319,39 +325,55 @@ class Catalog:
 
     def learn(self, found: Iterable[Verified]) -> None:
         """What verification has found out; it is told of from now on."""
-        names = set()
-        for one in found:
-            self._verified[one.provider, one.model] = one
-            names.add(one.provider)
-        self._tell(names)
+        new = {(one.provider, one.model): one for one in found}
+        self._verified.update(new)
+        self._tell(new)
 
     def see(self, lives: Mapping[Name, Live], resting: Container[Name]) -> None:
         """How all models do with callers, and which of them are left alone now."""
-        self._lives = lives
-        self._resting = resting
-        self._tell(self._names)
+        before, rested = self._lives, self._resting
+        self._lives, self._resting = lives, resting
+        self._tell(
+            {
+                name
+                for claims in self._claims.values()
+                for name in (claim.name for claim in claims)
+                if lives.get(name) != before.get(name) or (name in resting) != (name in rested)
+            }
+        )
 
-    def _tell(self, names: Iterable[str]) -> None:
-        """A new snapshot, where it differs."""
+    def _tell(self, names: Collection[Name]) -> None:
+        """A new snapshot, where what is told of these models differs."""
         changed = False
-        for name in names:
-            if name in self._claims and (rows := self._told(name)) != self._rows[name]:
-                self._rows[name] = rows
+        for provider in {provider for provider, _ in names} & self._claims.keys():
+            before = self._rows[provider]
+            rows = self._told(provider, before, names)
+            if any(map(is_not, rows, before)):
+                self._rows[provider] = rows
                 changed = True
         if changed:
             self.snapshot = self._made(untold=self.snapshot.untold)
 
-    def _told(self, provider: str) -> tuple[Model, ...]:
-        return tuple(
-            told(
+    def _told(
+        self, provider: str, before: Iterable[Model] = (), names: Collection[Name] | None = None
+    ) -> tuple[Model, ...]:
+        """A provider's rows. Where `names` are given, `before` are its rows so far, and only
+        those of these names are made anew; rows that come out equal stay the same."""
+        rows = []
+        for claim, row in zip_longest(self._claims[provider], before):
+            name = claim.name
+            if names is not None and name not in names:
+                rows.append(row)
+                continue
+            new = told(
                 claim.model,
-                self._verified.get(claim.name),
-                self._lives.get(claim.name),
+                self._verified.get(name),
+                self._lives.get(name),
                 gone=claim.gone_since is not None,
-                resting=claim.name in self._resting,
+                resting=name in self._resting,
             )
-            for claim in self._claims[provider]
-        )
+            rows.append(row if new == row else new)
+        return tuple(rows)
 
     def _made(self, untold: tuple[str, ...]) -> Snapshot:
         return Snapshot(
@@ -366,4 +388,8 @@ def _by_provider(claims: Iterable[Claim]) -> dict[str, tuple[Claim, ...]]:
     found: dict[str, list[Claim]] = {}
     for claim in claims:
         found.setdefault(claim.model.provider, []).append(claim)
-    return {name: tuple(some) for name, some in found.items()}
+    return {name: _in_order(some) for name, some in found.items()}
+
+
+def _in_order(claims: Iterable[Claim]) -> tuple[Claim, ...]:
+    return tuple(sorted(claims, key=lambda claim: claim.model.id))

@@ -1,13 +1,22 @@
-"""What was claimed of models, kept over restarts, with the history of what has changed."""
+"""What was claimed of models, kept over restarts, with the history of what has changed.
 
-from collections.abc import Iterable
+    listed ──▶ gone ──(`keep` seconds)──▶ left: forgotten, and what was verified of it
+
+A model is gone when nobody claims it any more: its provider lists it no longer, it was taken out
+of the configuration, or its whole provider was. One that comes back in time is the model that it
+was, and what was verified of it holds. Rows that a newer program wrote, and this one does not
+understand, are left alone.
+"""
+
+from collections.abc import Collection, Iterable
 from typing import Final
 
 import msgspec
+from msgspec import Struct
 from sqlalchemy import Connection
 
-from manyways.catalog.catalog import Claim
-from manyways.catalog.history import Change, changes, forgotten, stored
+from manyways.catalog.catalog import Claim, Name
+from manyways.catalog.history import FIELDS, Change, changes, forgotten, stored
 from manyways.store import catalog as store
 from manyways.store import incidents, verifications
 from manyways.types import Model
@@ -15,11 +24,74 @@ from manyways.types import Model
 _WHY: Final = "its provider does not list it any more"
 
 
+class Told(Struct, frozen=True, kw_only=True):
+    """What is claimed of a provider's models. Until `asked`, its own list is not known, only
+    what the configuration says: what that leaves open is as it was told last."""
+
+    provider: str
+    claims: tuple[Claim, ...]
+    asked: bool = True
+
+
 def remembered(connection: Connection) -> list[Claim]:
-    """What was claimed when somebody last told. Rows that a newer program wrote, and this one
-    does not understand, are left out."""
+    """What was claimed when somebody last told."""
+    return _known(store.remembered(connection))
+
+
+def remember(connection: Connection, told: Told, now: float) -> list[Change]:
+    """Keep what is claimed of a provider's models now, and what of that is new. What its provider
+    does not list any more is an incident."""
+    before = {one.name: one for one in _known(store.remembered(connection, told.provider))}
+    after = {one.name: _whole(one) for one in told.claims}
+    if not told.asked:
+        after = {name: _as_told_last(one, before.get(name)) for name, one in after.items()}
+    missing = [one for one in after.values() if one.gone_since is not None]
+    for name, one in before.items():  # nobody claims them
+        if name not in after:
+            since = int(now) if one.gone_since is None else one.gone_since
+            after[name] = Claim(model=one.model, gone_since=float(since))
+    found = changes(
+        [one.model for one in before.values() if one.gone_since is None],
+        [one.model for one in after.values() if one.gone_since is None],
+        gone=[one.model for one in before.values() if one.gone_since is not None],
+    )
+    new = {name: one for name, one in after.items() if before.get(name) != one}
+    _keep(connection, new.values(), found, now)
+    there = [name for name, one in new.items() if one.gone_since is None]
+    incidents.end(connection, "list", there, now)
+    incidents.record(connection, [_incident(one, now) for one in missing if one.name in new])
+    return found
+
+
+def forget(
+    connection: Connection,
+    claimed: Collection[Name],
+    providers: Collection[str],
+    now: float,
+    *,
+    keep: float,
+) -> list[Change]:
+    """Forget what has been gone for `keep` seconds and is not `claimed`. What other than these
+    `providers` had is gone from now on."""
+    rows = [one for one in remembered(connection) if one.name not in claimed]
+    gone = [
+        Claim(model=one.model, gone_since=float(int(now)))
+        for one in rows
+        if one.gone_since is None and one.model.provider not in providers
+    ]
+    left = [one for one in rows if one.gone_since is not None and now - one.gone_since >= keep]
+    found = changes([one.model for one in gone], []) + forgotten([one.model for one in left])
+    _keep(connection, gone, found, now)
+    names = [one.name for one in left]
+    store.forget(connection, names)
+    verifications.forget(connection, names)
+    incidents.end(connection, "list", [*names, *(one.name for one in gone)], now)
+    return found
+
+
+def _known(rows: Iterable[store.Remembered]) -> list[Claim]:
     found = []
-    for row in store.remembered(connection):
+    for row in rows:
         try:
             model = msgspec.json.decode(row.document, type=Model)
         except msgspec.MsgspecError:
@@ -29,44 +101,38 @@ def remembered(connection: Connection) -> list[Claim]:
     return found
 
 
-def remember(
-    connection: Connection, provider: str, claims: Iterable[Claim], now: float
-) -> list[Change]:
-    """Keep what is claimed of a provider's models now, and what of that is new. What is not
-    listed any more is an incident; what has left is forgotten."""
-    before = [one for one in remembered(connection) if one.model.provider == provider]
-    after = list(claims)
-    listed = [one.model for one in after if one.gone_since is None]
-    found = changes(
-        [one.model for one in before if one.gone_since is None],
-        listed,
-        gone=[one.model for one in before if one.gone_since is not None],
-    )
-    known = {one.name for one in after}
-    left = [one.model for one in before if one.name not in known]
-    found += forgotten(left)
+def _keep(
+    connection: Connection, claims: Iterable[Claim], found: Iterable[Change], now: float
+) -> None:
+    rows = [
+        store.Remembered(
+            one.model.provider,
+            one.model.id,
+            int(now),
+            None if one.gone_since is None else int(one.gone_since),
+            msgspec.json.encode(one.model).decode(),
+        )
+        for one in claims
+    ]
+    store.remember(connection, rows)
     store.note(connection, (store.Noted(*stored(one)) for one in found), now)
-    old = {one.name: one for one in before}
-    store.remember(connection, [_row(one, now) for one in after if old.get(one.name) != one])
-    names = [(one.provider, one.id) for one in left]
-    store.forget(connection, names)
-    verifications.forget(connection, names)
-    there = [(one.provider, one.id) for one in (*listed, *left)]
-    incidents.end(connection, "list", there, now)
-    gone = [one for one in after if one.gone_since is not None and old.get(one.name) != one]
-    incidents.record(connection, [_incident(one, now) for one in gone])
-    return found
 
 
-def _row(claim: Claim, now: float) -> store.Remembered:
+def _whole(claim: Claim) -> Claim:
+    """As it is kept: moments are whole seconds."""
     gone = claim.gone_since
-    return store.Remembered(
-        claim.model.provider,
-        claim.model.id,
-        int(now),
-        None if gone is None else int(gone),
-        msgspec.json.encode(claim.model).decode(),
-    )
+    return claim if gone is None else Claim(model=claim.model, gone_since=float(int(gone)))
+
+
+def _as_told_last(claim: Claim, before: Claim | None) -> Claim:
+    if before is None:
+        return claim
+    known = {
+        field: getattr(before.model, field)
+        for field in FIELDS
+        if getattr(claim.model, field) in (None, ())
+    }
+    return Claim(model=msgspec.structs.replace(claim.model, **known), gone_since=claim.gone_since)
 
 
 def _incident(claim: Claim, now: float) -> incidents.Sighting:

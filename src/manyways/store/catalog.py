@@ -74,9 +74,11 @@ _forget = delete(catalog_models).where(
 )
 
 
-def remembered(connection: Connection) -> list[Remembered]:
-    """All models, by provider and id."""
+def remembered(connection: Connection, provider: str | None = None) -> list[Remembered]:
+    """All models, or one provider's, by provider and id."""
     query = select(*(_models[name] for name in Remembered._fields))
+    if provider is not None:
+        query = query.where(_models.provider == provider)
     rows = connection.execute(query.order_by(_models.provider, _models.id))
     return [Remembered(*row) for row in rows]
 

@@ -26,6 +26,7 @@ from aiohttp import (
     TCPConnector,
     encode_basic_auth,
 )
+from aiohttp.abc import AbstractResolver
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.client_reqrep import ConnectionKey
 from aiohttp.connector import Connection
@@ -63,7 +64,7 @@ class AiohttpTransport:
     `ssl_context` is for every TLS peer (default: the system's authorities). `proxy` is the URL
     of an HTTP proxy, user and password included where it wants them. `pool_size` bounds the
     connections that exist at once (0: no bound). `keepalive` is how many seconds an unused
-    connection is kept.
+    connection is kept. `resolver` looks up the names of hosts (default: the system).
     """
 
     def __init__(
@@ -73,11 +74,17 @@ class AiohttpTransport:
         proxy: str | None = None,
         pool_size: int = 0,
         keepalive: float = 15,
+        resolver: AbstractResolver | None = None,
     ) -> None:
         proxy_url = URL(proxy) if proxy else None
         if proxy_url is not None and proxy_url.scheme not in {"http", "https"}:
             raise ValueError("a proxy is an http:// or https:// URL")
-        self._pool = _Pool(limit=pool_size, keepalive_timeout=keepalive, ssl=ssl_context or True)
+        self._pool = _Pool(
+            limit=pool_size,
+            keepalive_timeout=keepalive,
+            ssl=ssl_context or True,
+            resolver=resolver,
+        )
         self._address = lru_cache(_ADDRESSES)(partial(_Address, proxy=proxy_url))
 
     def __repr__(self) -> str:
@@ -210,8 +217,17 @@ class _Address(ClientRequest):
 class _Pool(TCPConnector):
     """aiohttp's pool, made of our own wires, that tells what it holds."""
 
-    def __init__(self, *, limit: int, keepalive_timeout: float, ssl: ssl.SSLContext | bool) -> None:
-        super().__init__(limit=limit, keepalive_timeout=keepalive_timeout, ssl=ssl)
+    def __init__(
+        self,
+        *,
+        limit: int,
+        keepalive_timeout: float,
+        ssl: ssl.SSLContext | bool,
+        resolver: AbstractResolver | None,
+    ) -> None:
+        super().__init__(
+            limit=limit, keepalive_timeout=keepalive_timeout, ssl=ssl, resolver=resolver
+        )
         self._factory = cast("partial[ResponseHandler]", partial(_Wire, loop=self._loop))
 
     @property

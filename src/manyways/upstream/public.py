@@ -1,0 +1,63 @@
+"""Names and addresses that lead to the public internet, and nowhere else.
+
+A provider may answer with an address where a picture lies. Whoever follows it from inside of a
+private network must not be led to what is in there. Names are looked at when a connection is
+made, so that one that means something else a moment later gains nothing.
+"""
+
+import socket
+from ipaddress import IPv6Address, IPv6Network, ip_address
+from typing import Final
+
+from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.resolver import ThreadedResolver
+
+from manyways.errors import Refusal
+
+_TRANSLATED: Final = IPv6Network("64:ff9b::/96")
+"""IPv4 addresses as networks without IPv4 write them (RFC 6052)."""
+
+
+class PublicNames(AbstractResolver):
+    """Looks up host names. Raises `Refusal` (`provider_refused`) for one that has an address in
+    a private network, among others or not, and `OSError` for one that has none."""
+
+    def __init__(self, resolver: AbstractResolver | None = None) -> None:
+        self._resolver = resolver or ThreadedResolver()
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        found = await self._resolver.resolve(host, port, family)
+        for one in found:
+            see_that_it_is_public(one["host"])
+        return found
+
+    async def close(self) -> None:
+        await self._resolver.close()
+
+
+def see_that_it_is_public(host: str) -> None:
+    """Raises `Refusal` where this is an address in a private network. Names pass."""
+    if is_public(host) is False:
+        raise Refusal("provider_refused", "what it names is in a private network")
+
+
+def is_public(host: str) -> bool | None:
+    """Whether an address is one of the public internet; `None` where it is no address.
+
+    An IPv4 address inside of an IPv6 address counts; where that was for crossing networks, and
+    is not done any more (6to4, Teredo), it is not public.
+    """
+    try:
+        address = ip_address(host.partition("%")[0])
+    except ValueError:
+        return None
+    if isinstance(address, IPv6Address):
+        if address.sixtofour is not None:
+            return False
+        if address.ipv4_mapped is not None:
+            address = address.ipv4_mapped
+        elif address in _TRANSLATED:
+            address = ip_address(int(address) & 0xFFFFFFFF)
+    return address.is_global and not (address.is_multicast or address.is_reserved)
