@@ -12,7 +12,7 @@ from msgspec import Struct
 from manyways.types import Category, Model, Status
 
 
-class Permission(Struct, frozen=True, kw_only=True):
+class ModelPermission(Struct, frozen=True, kw_only=True):
     """OpenAI's former `model_permission`, which old clients still read. It restricts nothing."""
 
     id: str
@@ -36,7 +36,7 @@ class ModelRow(Struct, frozen=True, kw_only=True):
     object: Literal["model"] = "model"
     created: int
     owned_by: str
-    permission: tuple[Permission, ...]
+    permission: tuple[ModelPermission, ...]
     provider: str
     category: Category
     latency_ms: int | None
@@ -51,7 +51,7 @@ class ModelRow(Struct, frozen=True, kw_only=True):
     uptime_24h: float | None
 
 
-class Capabilities(Struct, frozen=True, kw_only=True):
+class ProviderCapabilities(Struct, frozen=True, kw_only=True):
     """Of which kinds a provider has models."""
 
     text: bool
@@ -60,7 +60,7 @@ class Capabilities(Struct, frozen=True, kw_only=True):
     video: bool
 
 
-class Counts(Struct, frozen=True, kw_only=True):
+class ModelCounts(Struct, frozen=True, kw_only=True):
     """How many models a provider has. Embeddings count in `total` only."""
 
     total: int
@@ -70,7 +70,7 @@ class Counts(Struct, frozen=True, kw_only=True):
     video: int
 
 
-class Performance(Struct, frozen=True, kw_only=True):
+class ProviderPerformance(Struct, frozen=True, kw_only=True):
     """Means over the models that have been measured."""
 
     avg_latency_ms: int | None
@@ -85,15 +85,15 @@ class ProviderRow(Struct, frozen=True, kw_only=True):
     object: Literal["provider"] = "provider"
     created: int | None
     name: str
-    capabilities: Capabilities
-    models: Counts
-    performance: Performance
+    capabilities: ProviderCapabilities
+    models: ModelCounts
+    performance: ProviderPerformance
     last_verified: str | None
 
 
 def model_row(model: Model) -> ModelRow:
     """The model as callers see it. What the provider calls it is nobody's business."""
-    permission = Permission(id=f"modelperm-{model.id}-0", created=model.created)
+    permission = ModelPermission(id=f"modelperm-{model.id}-0", created=model.created)
     return ModelRow(
         id=model.id,
         created=model.created,
@@ -117,7 +117,7 @@ def model_row(model: Model) -> ModelRow:
 def provider_row(name: str, models: Sequence[Model]) -> ProviderRow:
     """The provider as callers see it, counted over the models given."""
     categories = [model.category for model in models]
-    counts = Counts(
+    counts = ModelCounts(
         total=len(models),
         text=categories.count("text"),
         image=categories.count("image"),
@@ -132,14 +132,14 @@ def provider_row(name: str, models: Sequence[Model]) -> ProviderRow:
         id=name,
         created=min((model.created for model in models), default=None),
         name=name,
-        capabilities=Capabilities(
+        capabilities=ProviderCapabilities(
             text=counts.text > 0,
             image=counts.image > 0,
             audio=counts.audio > 0,
             video=counts.video > 0,
         ),
         models=counts,
-        performance=Performance(
+        performance=ProviderPerformance(
             avg_latency_ms=round(fmean(latencies)) if latencies else None,
             avg_quality_score=round(fmean(scores), 1) if scores else None,
         ),

@@ -10,10 +10,20 @@ from typing import Any
 import msgspec
 
 from manyways import __version__
+from manyways.catalog.shapes import ModelRow, ProviderRow
 from manyways.dialects import json_text
 from manyways.dialects.openai_chat.request import ChatBody
 from manyways.edge import openapi_admin
-from manyways.edge.described import JSON, object_of, operation, reference
+from manyways.edge.described import (
+    COUNT,
+    JSON,
+    MAYBE_TEXT,
+    TEXT,
+    list_of,
+    object_of,
+    operation,
+    reference,
+)
 from manyways.edge.problems import TABLE
 from manyways.edge.wellbeing import STATES
 
@@ -23,7 +33,7 @@ _PLAIN = "text/plain"
 def document(mounts: Iterable[str]) -> bytes:
     """The description of every route, below each of `mounts`."""
     _, components = msgspec.json.schema_components(
-        (ChatBody,), ref_template="#/components/schemas/{name}"
+        (ChatBody, ModelRow, ProviderRow), ref_template="#/components/schemas/{name}"
     )
     paths: dict[str, Any] = {}
     for mount in mounts:
@@ -106,17 +116,19 @@ def _mounted() -> dict[str, Any]:
                     "provider": "Only this provider's.",
                     "category": "`text`, `image`, `audio`, `video` or `embedding`.",
                     "capability": "Only those that can do this.",
-                    "status": "`all` shows those that are down, too.",
+                    "status": "`all` shows those that are down, too; else `active_only`.",
                 },
+                schema=_listing("ModelRow", "total_models"),
             )
         },
         "/models/{id}": {
             "get": operation(
                 "One model",
                 "catalog",
-                "The model",
+                "The model, as the provider has it who would be asked first",
                 query={"provider": "At this provider."},
                 path={"id": "The model's id; it may contain slashes."},
+                schema=reference("ModelRow"),
             )
         },
         "/models/list": {
@@ -130,11 +142,16 @@ def _mounted() -> dict[str, Any]:
                     "lang": "Language of the text: `ru` or `en`; else `Accept-Language`, else"
                     " Russian.",
                 },
+                schema=object_of({"text": TEXT}),
             )
         },
         "/providers": {
             "get": operation(
-                "The providers there are", "catalog", "A list", query={"name": "Only this one."}
+                "The providers there are",
+                "catalog",
+                "A list",
+                query={"name": "Only this one."},
+                schema=_listing("ProviderRow", "total_providers"),
             )
         },
     }
@@ -205,6 +222,17 @@ def _provider_health() -> dict[str, Any]:
         }
     )
     return object_of({"object": {"const": "list"}, "data": {"type": "array", "items": provider}})
+
+
+def _listing(row: str, total: str) -> dict[str, Any]:
+    meta = {
+        total: COUNT,
+        "provider_filter": MAYBE_TEXT,
+        "generated_at": TEXT,
+        "data_window": {"enum": ["active_only", "all"]},
+    }
+    rows = list_of(reference(row))
+    return object_of({"object": {"const": "list"}, "data": rows, "meta": object_of(meta)})
 
 
 def _plain(components: dict[str, Any]) -> dict[str, Any]:
