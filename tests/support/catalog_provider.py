@@ -24,7 +24,7 @@ from manyways.verification.checks import transcription
 from tests.support import media
 from tests.support.chat_provider import reply, stream
 from tests.support.honest import honest_chat
-from tests.support.wall import Request, Script, Wall, wall_in_thread, whole
+from tests.support.wall import END, Request, Script, Send, Wall, wall_in_thread, whole
 from tests.verification.quality.right import RIGHT
 
 Json = dict[str, Any]
@@ -297,6 +297,16 @@ def in_turn(good: int, bad: Script, answers: Speaker) -> Speaker:
     """So many good answers, then a bad one, and so on."""
     asked = iter(range(10**9))
     return lambda question: bad if next(asked) % (good + 1) == good else answers(question)
+
+
+def breaks_off(answers: Speaker) -> Speaker:
+    """Its streams end in good order behind their first pieces, without a finish."""
+
+    def cut(question: Question) -> Script:
+        script = answers(question)
+        return (*script[:4], Send(END)) if question.fields.get("stream") else script
+
+    return cut
 
 
 def draws(picture: bytes | None = None) -> Speaker:
