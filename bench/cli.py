@@ -32,6 +32,8 @@ commands
   workers   one process, and two
   reports   time reports of usage over ten million requests, on SQLite and PostgreSQL
   parity    count rows and answers while the database hangs
+  verification
+            verify a thousand models over forty providers, with a kill in the middle
 
 examples
   python -m bench                                          all of it, a quarter of an hour
@@ -178,6 +180,13 @@ def _catalog(options: argparse.Namespace, console: Console) -> int:
     return catalog.main(_own_settings(options), console)
 
 
+def _verification(options: argparse.Namespace, console: Console) -> int:
+    from bench import verification
+
+    gateway, load = options.cores or _two_cores()
+    return verification.run(console, gateway_core=gateway, load_core=load)
+
+
 def _keys(options: argparse.Namespace, console: Console) -> int:
     from bench import many_keys
 
@@ -202,6 +211,7 @@ _COMMANDS: Final = {
     "workers": _workers,
     "reports": _reports,
     "parity": _parity,
+    "verification": _verification,
 }
 
 
