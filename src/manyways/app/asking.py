@@ -1,6 +1,6 @@
 """The way from verification to models: the same providers and sockets that requests go by."""
 
-import time
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Final, TypeVar
 
@@ -79,7 +79,8 @@ class ProviderAsker:
             return await provider.chat(body, limits, stream=True, credential=credential)
 
         await self._yielded(model)
-        give_up = time.monotonic() + limit
+        now = asyncio.get_running_loop().time
+        give_up = now() + limit
         try:
             with TimeLimit(limit, "the answer"):
                 response = await self._accepted(model, ask)
@@ -87,7 +88,7 @@ class ProviderAsker:
                 size = 0
                 while True:
                     # Not around the `yield`: it would hold for whatever the other does meanwhile.
-                    with TimeLimit(max(0.0, give_up - time.monotonic()), "the answer"):
+                    with TimeLimit(max(0.0, give_up - now()), "the answer"):
                         chunk = await response.chunk()
                     if not chunk:
                         return

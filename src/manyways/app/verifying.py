@@ -63,7 +63,8 @@ def _no_progress(_: Progress) -> None:
 
 
 class Verifier:
-    """Carries out runs. `told` is called with what was found out about each model."""
+    """Carries out runs, and every `look` seconds looks for some. `progress` is called with how
+    far one is."""
 
     def __init__(
         self,
@@ -74,6 +75,7 @@ class Verifier:
         *,
         progress: Callable[[Progress], None] = _no_progress,
         clock: Callable[[], float] = time.time,
+        look: float = LOOK,
     ) -> None:
         self._database = database
         self._settings = settings
@@ -82,6 +84,7 @@ class Verifier:
         self._asker = asker
         self._progress = progress
         self._clock = clock
+        self._look = look
         self._nudged = asyncio.Event()
         self._is_away = False
 
@@ -114,7 +117,7 @@ class Verifier:
             rows = await self._database.call(store.unfinished, limit=LIMIT)
             if not rows:
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(LOOK):
+                    async with asyncio.timeout(self._look):
                         await self._nudged.wait()
             self._nudged.clear()
             for row in rows:

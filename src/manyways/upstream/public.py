@@ -46,13 +46,15 @@ def see_that_it_is_public(host: str) -> None:
 def is_public(host: str) -> bool | None:
     """Whether an address is one of the public internet; `None` where it is no address.
 
-    An IPv4 address inside of an IPv6 address counts; where that was for crossing networks, and
-    is not done any more (6to4, Teredo), it is not public.
+    What is written in an odd way (`127.1`, `2130706433`, `0x7f.1`) is not taken for public. An
+    IPv4 address inside of an IPv6 address counts; where that was for crossing networks, and is
+    not done any more (6to4, Teredo), it is not public.
     """
     try:
         address = ip_address(host.partition("%")[0])
     except ValueError:
-        return None
+        last = host.rstrip(".").rpartition(".")[2]
+        return False if last.isdecimal() or last[:2].lower() == "0x" else None
     if isinstance(address, IPv6Address):
         if address.sixtofour is not None:
             return False
