@@ -10,7 +10,7 @@ Models are embedding models: verifying one is one request.
 import asyncio
 import contextlib
 import random
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from typing import Any
 
 import msgspec
@@ -116,12 +116,12 @@ class Node:
             clock=world.now,
             jitter=lambda _, __: 1.0,
         )
-        health = Health(
+        self.health = Health(
             settings.routing,
             {one.name: 1 for one in settings.providers},
             chance=world.chance.random,
         )
-        self.upkeep = Upkeep(self.catalog, database, health, settings, name, clock=world.now)
+        self.upkeep = Upkeep(self.catalog, database, self.health, settings, name, clock=world.now)
         self.verifier = Verifier(
             database, settings, self.catalog, self, clock=world.now, look=120.0
         )
@@ -136,7 +136,14 @@ class Node:
         return msgspec.json.encode({"data": entries})
 
     async def whole(
-        self, model: Model, path: str, body: bytes, *, content_type: str = JSON, limit: float
+        self,
+        model: Model,
+        path: str,
+        body: bytes,
+        *,
+        content_type: str = JSON,
+        limit: float,
+        largest: int,
     ) -> Answer:
         world = self.world
         world.requests.append((world.now(), self.name, model.id))
@@ -151,7 +158,9 @@ class Node:
             raise AttemptFailed("provider_error", "HTTP 500", status=500)
         return Answer(body=VECTORS)
 
-    def stream(self, model: Model, path: str, body: bytes, *, limit: float) -> AsyncIterator[bytes]:
+    def stream(
+        self, model: Model, path: str, body: bytes, *, limit: float, largest: int
+    ) -> AsyncGenerator[bytes, None]:
         raise NotImplementedError
 
     async def fetch(self, model: Model, url: str, *, limit: float) -> Answer:

@@ -9,7 +9,7 @@ import pytest
 from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.resolver import ThreadedResolver
 
-from manyways.app.asking import REDIRECTS, ProviderAsker
+from manyways.app.asking import LARGEST, REDIRECTS, ProviderAsker
 from manyways.errors import AttemptFailed, Refusal
 from manyways.types import Model, Provider
 from manyways.upstream.aiohttp_transport import AiohttpTransport
@@ -300,7 +300,7 @@ async def test_credentials_are_used_in_turn_and_one_that_is_not_accepted_is_left
         one = asker(carrier, base=wall.url, keys=("good", "bad", "fine"))
         try:
             for _ in range(3):
-                await one.whole(MODEL, "/embeddings", b"{}", limit=5.0)
+                await one.whole(MODEL, "/embeddings", b"{}", limit=5.0, largest=LARGEST)
         finally:
             await carrier.aclose()
     assert set(seen) == {"good", "bad", "fine"}
@@ -311,12 +311,12 @@ async def test_credentials_are_used_in_turn_and_one_that_is_not_accepted_is_left
 async def test_where_no_credential_is_accepted_the_last_failure_counts() -> None:
     carrier = Carrier(lambda _: Reply(401, {}, ()))
     with pytest.raises(AttemptFailed) as caught:
-        await asker(carrier, keys=("a", "b")).whole(MODEL, "/x", b"", limit=5.0)
+        await asker(carrier, keys=("a", "b")).whole(MODEL, "/x", b"", limit=5.0, largest=LARGEST)
     assert (caught.value.code, len(carrier.asked)) == ("credentials", 2)
 
 
 async def streamed(one: ProviderAsker, limit: float) -> list[bytes]:
-    chunks = one.stream(MODEL, "/chat/completions", b"{}", limit=limit)
+    chunks = one.stream(MODEL, "/chat/completions", b"{}", limit=limit, largest=LARGEST)
     return [chunk async for chunk in chunks]
 
 
@@ -326,7 +326,7 @@ def test_waiting_for_callers_is_not_held_against_a_model() -> None:
 
     async def story() -> None:
         one = asker(Carrier(lambda _: ok(b"a", b"b")), yielding=patience)
-        found = await one.whole(MODEL, "/chat/completions", b"{}", limit=1.0)
+        found = await one.whole(MODEL, "/chat/completions", b"{}", limit=1.0, largest=LARGEST)
         assert found.body == b"ab"
         assert await streamed(one, limit=1.0) == [b"a", b"b"]
 
@@ -338,7 +338,7 @@ def test_an_answer_that_does_not_come_to_its_end_is_given_up() -> None:
     async def story() -> float:
         one = asker(Carrier(lambda _: ok(b"a", b"...")))
         with pytest.raises(AttemptFailed, match="within 30 s"):
-            await one.whole(MODEL, "/chat/completions", b"{}", limit=30.0)
+            await one.whole(MODEL, "/chat/completions", b"{}", limit=30.0, largest=LARGEST)
         loop = asyncio.get_running_loop()
         began = loop.time()
         with pytest.raises(AttemptFailed, match="within 30 s"):
@@ -354,7 +354,7 @@ def test_the_time_that_a_listener_takes_ends_nothing_of_its_own() -> None:
 
     async def story() -> None:
         chunks = asker(Carrier(lambda _: ok(b"a", b"b"))).stream(
-            MODEL, "/chat/completions", b"{}", limit=30.0
+            MODEL, "/chat/completions", b"{}", limit=30.0, largest=LARGEST
         )
         assert await anext(chunks) == b"a"
         await asyncio.sleep(100.0)

@@ -191,8 +191,8 @@ def test_a_score_has_changed_where_the_intervals_do_not_meet(now: Quality, told:
         (change("withdrawn", "tools", after="{prose}"), "Groq/a: tools is withdrawn: {prose}"),
         (change("proven", "tools"), "Groq/a: tools is proven"),
         (change("score", before=7.25, after=5.0), "Groq/a: quality 7.25 -> 5"),
-        (change("flagged", "drift", after="why"), "Groq/a is suspected of drift: why"),
-        (change("cleared", "drift"), "Groq/a is not suspected of drift any more"),
+        (change("flagged", "drift", after="why"), "Groq/a is flagged: drift: why"),
+        (change("cleared", "drift"), "Groq/a is not flagged any more: drift"),
         (change("changed", "category", "text", "image"), "Groq/a: category text -> image"),
         (
             change("changed", "context_window", 1048576, None),

@@ -429,9 +429,9 @@ def test_operators_see_the_lies_on_the_command_line(days: Days) -> None:
     for words in (
         "Lying/blind: vision is withdrawn: it was shown",
         "Lying/painter fails: the picture is cut off",
-        "Mimic/gpt-4o is suspected of impostor: its quality is 0.0",
-        "Changing/quiet is suspected of drift: 6 of 6 answers",
-        "Changing/quiet is not suspected of drift any more",
+        "Mimic/gpt-4o is flagged: impostor: its quality is 0.0",
+        "Changing/quiet is flagged: drift: 6 of 6 answers",
+        "Changing/quiet is not flagged any more: drift",
     ):
         assert words in diff
     incidents = days.gateway.command("models", "incidents", "--open").stdout

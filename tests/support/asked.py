@@ -6,7 +6,7 @@ assert asker.requests[0]["messages"]
 """
 
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from random import Random
 from typing import Any
 
@@ -41,14 +41,21 @@ class Asked:
         return [found] if isinstance(found, bytes) else found
 
     async def whole(
-        self, model: Model, path: str, body: bytes, *, content_type: str = JSON, limit: float
+        self,
+        model: Model,
+        path: str,
+        body: bytes,
+        *,
+        content_type: str = JSON,
+        limit: float,
+        largest: int,
     ) -> Answer:
         found = self._reply(path, body, content_type)
         return found if isinstance(found, Answer) else Answer(body=b"".join(found))
 
     async def stream(
-        self, model: Model, path: str, body: bytes, *, limit: float
-    ) -> AsyncIterator[bytes]:
+        self, model: Model, path: str, body: bytes, *, limit: float, largest: int
+    ) -> AsyncGenerator[bytes, None]:
         found = self._reply(path, body, JSON)
         assert not isinstance(found, Answer)
         for chunk in found:

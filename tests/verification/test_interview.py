@@ -3,7 +3,7 @@ and all of it is counted."""
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
 from random import Random
 from typing import Any
 
@@ -480,8 +480,8 @@ class Ticking(Asked):
         return self._now
 
     async def stream(
-        self, model: Model, path: str, body: bytes, *, limit: float
-    ) -> AsyncIterator[bytes]:
+        self, model: Model, path: str, body: bytes, *, limit: float, largest: int
+    ) -> AsyncGenerator[bytes, None]:
         for piece in self._pieces:
             self._now += self._seconds
             yield piece

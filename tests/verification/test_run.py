@@ -3,9 +3,10 @@
 import asyncio
 import itertools
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Mapping
 from typing import Any
 
+import msgspec
 import pytest
 
 from manyways.catalog.settings import Settings
@@ -40,6 +41,7 @@ class Memory:
         self.checks: dict[tuple[str, str], dict[str, Check]] = defaultdict(dict)
         self.found: dict[tuple[str, str], Verified] = {}
         self.full = False
+        self.has_passed = False
         self.under_way: set[tuple[str, str]] = set()
         self.most: Counter[str] = Counter()
 
@@ -51,7 +53,10 @@ class Memory:
         return dict(self.checks[name])
 
     async def before(self, model: Model) -> Verified | None:
-        return None
+        if not self.has_passed:
+            return None
+        known = Verified(provider=model.provider, model=model.id, at=0.0, verdict="failed")
+        return msgspec.structs.replace(known, proven=("tools",))
 
     async def check(self, model: Model, check: Check) -> None:
         await asyncio.sleep(0.001)
@@ -95,16 +100,25 @@ class Providers(Asked):
             self.under_way[model.provider] -= 1
 
     async def whole(
-        self, model: Model, path: str, body: bytes, *, content_type: str = JSON, limit: float
+        self,
+        model: Model,
+        path: str,
+        body: bytes,
+        *,
+        content_type: str = JSON,
+        limit: float,
+        largest: int,
     ) -> Answer:
         await self._late(model, body)
-        return await super().whole(model, path, body, content_type=content_type, limit=limit)
+        return await super().whole(
+            model, path, body, content_type=content_type, limit=limit, largest=largest
+        )
 
     async def stream(
-        self, model: Model, path: str, body: bytes, *, limit: float
-    ) -> AsyncIterator[bytes]:
+        self, model: Model, path: str, body: bytes, *, limit: float, largest: int
+    ) -> AsyncGenerator[bytes, None]:
         await self._late(model, body)
-        async for piece in super().stream(model, path, body, limit=limit):
+        async for piece in super().stream(model, path, body, limit=limit, largest=largest):
             yield piece
 
     def shortest_gap(self) -> float:
@@ -372,10 +386,13 @@ class TestMoney:
 
 
 class TestBriefly:
-    def test_only_whether_models_answer_is_asked(self, virtually: Virtually) -> None:
+    def test_who_has_passed_before_is_only_asked_whether_it_answers(
+        self, virtually: Virtually
+    ) -> None:
         async def scene() -> None:
             asker = Asked(lambda *_: chat("yes"))
             memory = Memory()
+            memory.has_passed = True
             await verification(memory, asker, briefly=True).run(models(10))
             assert len(asker.requests) == 10
             assert all(found.verdict == "passed" for found in memory.found.values())

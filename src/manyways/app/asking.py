@@ -1,7 +1,7 @@
 """The way from verification to models: the same providers and sockets that requests go by."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from typing import Final, TypeVar
 
 from yarl import URL
@@ -16,7 +16,7 @@ from manyways.verification.asking import JSON, Answer
 from manyways.watch import TimeLimit
 
 LARGEST: Final = 32 * 1024 * 1024
-"""Bytes of an answer: a picture of 20 MiB as text, and some more."""
+"""Bytes of what is fetched."""
 CONNECT: Final = 10.0
 """Seconds until a connection stands."""
 REDIRECTS: Final = 3
@@ -49,7 +49,14 @@ class ProviderAsker:
         self._turns: dict[str, int] = {}
 
     async def whole(
-        self, model: Model, path: str, body: bytes, *, content_type: str = JSON, limit: float
+        self,
+        model: Model,
+        path: str,
+        body: bytes,
+        *,
+        content_type: str = JSON,
+        limit: float,
+        largest: int,
     ) -> Answer:
         """See `Asker`."""
         limits = _limits(limit)
@@ -59,7 +66,7 @@ class ProviderAsker:
                 answered = provider.chat(body, limits, stream=False, credential=credential)
             else:
                 answered = provider.post(path, body, content_type, limits, credential=credential)
-            return await _read(await answered)
+            return await _read(await answered, largest)
 
         await self._yielded(model)
         return await self._in_time(limit, self._accepted(model, ask))
@@ -71,7 +78,8 @@ class ProviderAsker:
         body: bytes,
         *,
         limit: float,
-    ) -> AsyncIterator[bytes]:
+        largest: int,
+    ) -> AsyncGenerator[bytes, None]:
         """See `Asker`. Chats are all that streams."""
         limits = _limits(limit)
 
@@ -93,7 +101,7 @@ class ProviderAsker:
                     if not chunk:
                         return
                     size += len(chunk)
-                    if size > LARGEST:
+                    if size > largest:
                         raise AttemptFailed("too_large", "its answer does not end")
                     yield chunk
         except TransportError as error:
@@ -117,7 +125,7 @@ class ProviderAsker:
             try:
                 response = await carrier.send("GET", str(wanted), (), b"", limits)
                 if response.status == 200:
-                    return await _read(response)
+                    return await _read(response, LARGEST)
                 async with response:
                     moved = response.headers.get("location", "")
             except ValueError as error:
@@ -160,10 +168,10 @@ def _limits(limit: float) -> Limits:
     return Limits(connect=min(CONNECT, limit), headers=limit, idle=limit)
 
 
-async def _read(response: Response) -> Answer:
+async def _read(response: Response, largest: int) -> Answer:
     try:
         async with response:
-            body = await response.body(LARGEST)
+            body = await response.body(largest)
     except TransportError as error:
         raise failures.from_transport(error) from error
     kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()

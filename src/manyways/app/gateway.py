@@ -9,7 +9,7 @@ import os
 import random
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import Future
 from contextlib import closing
 from functools import partial
@@ -95,9 +95,12 @@ async def gateway(
         stack.callback(journal.close)
         ledger = Ledger(journal, database)
         shared: Shared | None = None
-        past = Records(database).past
-        limits: Limits
-        works = [
+        if settings.cluster.redis:
+            shared = await Shared.open(settings.cluster.redis)
+            stack.push_async_callback(shared.aclose)
+        workers = 1 if worker is None else worker.of
+        limits, works = _limits(database, ledger, health, shared, node=node, workers=workers)
+        works += [
             catalog.run,
             upkeep.follow,
             upkeep.watch,
@@ -105,19 +108,6 @@ async def gateway(
             ring.follow,
             ledger.run,
         ]
-        if settings.cluster.redis:
-            from manyways.access.shared_limits import SharedLimits
-            from manyways.attempts.shared_health import SharedHealth
-
-            shared = await Shared.open(settings.cluster.redis)
-            stack.push_async_callback(shared.aclose)
-            counted = SharedLimits(
-                shared, past, node=node, at_least=1 if worker is None else worker.of
-            )
-            limits = counted
-            works += [counted.run, SharedHealth(shared, health, node).run]
-        else:
-            limits = LocalLimits(past, evictable=lambda: ledger.caught_up)
         tally = Tally()
         books = Books(journal, limits, settings.limits.output_tokens, tally, upkeep.saw)
         leader = Leader(shared, node)
@@ -190,6 +180,26 @@ async def gateway(
                 books.refusals.flush(journal.write)
                 await ledger.drain(HAND_OVER)
                 await upkeep.close()
+
+
+def _limits(
+    database: Database,
+    ledger: Ledger,
+    health: Health,
+    shared: Shared | None,
+    *,
+    node: str,
+    workers: int,
+) -> tuple[Limits, list[Callable[[], Awaitable[None]]]]:
+    """What counts, here or together with others, and the work that goes with it."""
+    past = Records(database).past
+    if shared is None:
+        return LocalLimits(past, evictable=lambda: ledger.caught_up), []
+    from manyways.access.shared_limits import SharedLimits
+    from manyways.attempts.shared_health import SharedHealth
+
+    counted = SharedLimits(shared, past, node=node, at_least=workers)
+    return counted, [counted.run, SharedHealth(shared, health, node).run]
 
 
 def journal_folder(settings: Settings, database: Database) -> Path:

@@ -8,6 +8,7 @@ who leads         remembers what is claimed, has models verified, forgets what i
 """
 
 import asyncio
+import itertools
 import math
 import time
 from collections.abc import Callable, Collection
@@ -24,7 +25,7 @@ from manyways.catalog import figures as traffic_figures
 from manyways.catalog.catalog import Catalog, Name
 from manyways.catalog.figures import SLICE, Gathered, Traffic
 from manyways.catalog.incidents import MOST, STALE, Incidents, by_model, uptime
-from manyways.catalog.remembering import Told, forget, remember
+from manyways.catalog.remembering import Told, forget, remember, remembered
 from manyways.catalog.verified import Live, Verified
 from manyways.config import Settings
 from manyways.errors import StoreError
@@ -43,12 +44,13 @@ RESTS: Final = 3.0
 """Seconds between two looks at who rests: the catalog changes no more often for it."""
 FIGURES: Final = 20.0
 """Seconds between two looks at what callers' requests have told."""
-REMEMBER: Final = 5.0
+REMEMBER: Final = 5
+"""Seconds between two looks for what is to be remembered, and for what others have."""
 TAKEOVER: Final = 60.0
 """Seconds without leading in which another may have led."""
 NEWCOMERS: Final = 60.0
 """Seconds between two looks for models that were never verified."""
-RECHECK: Final = 1800.0
+RECHECK: Final = 60.0
 """Seconds between two tries of models that did not answer."""
 HOUR: Final = 3600.0
 DAY: Final = 86_400.0
@@ -92,6 +94,8 @@ class Upkeep:
             provider.name: None for provider in settings.providers if provider.models is not None
         }
         self._told: set[str] = set()
+        self._agreed: set[Name] = set()
+        self._began = int(clock())
         self._led_at = -math.inf
         self._traffic = Traffic()
         self._gathered = Gathered()
@@ -149,9 +153,11 @@ class Upkeep:
 
     async def follow(self) -> None:
         """Take over what verification finds out, whoever does it; until cancelled."""
-        while True:
+        for look in itertools.count():
             try:
                 await self._learn()
+                if look % REMEMBER == 0:
+                    await self._agree()
             except StoreError as error:
                 log.debug("verifications cannot be read now", reason=str(error))
             await asyncio.sleep(LOOK)
@@ -202,7 +208,7 @@ class Upkeep:
         settled = traffic_figures.settled(now)
         if settled == self._settled:
             return  # between two slices, everybody tells the same
-        rows, spans = await self._database.call(
+        rows, spans, first_seen = await self._database.call(
             partial(_figures, settled - int(HOUR) - SLICE, now), limit=limit
         )
         self._gathered.take(rows)
@@ -212,24 +218,59 @@ class Upkeep:
             name = (row.provider, row.id)
             live = self._gathered.live(*name, settled)
             if live is not None or name in self._lives or self._was_verified(name, settled):
-                up = uptime(
-                    [*by_name.get(name, ()), *by_name.get((row.provider, ""), ())],
-                    provider=row.provider,
-                    model=row.id,
-                    known_since=float(row.created),
-                    now=settled,
-                )
+                since = first_seen.get(name, settled)
+                spans_of = [*by_name.get(name, ()), *by_name.get((row.provider, ""), ())]
+                up = None
+                if since < settled:
+                    up = uptime(
+                        spans_of,
+                        provider=row.provider,
+                        model=row.id,
+                        known_since=float(since),
+                        now=settled,
+                    )
                 lives[name] = msgspec.structs.replace(live or Live(), uptime_24h=up)
             if count % 200 == 0:
                 await asyncio.sleep(0)  # others are served meanwhile
         self._settled = settled
         self._lives = lives
         self._catalog.see(lives, self._resting)
+        await self._end_lifted(settled)
+
+    async def _end_lifted(self, now: int) -> None:
+        """What callers have had answers of since its verification failed is no incident now."""
+        rows = {(one.provider, one.id): one for one in self._catalog.snapshot.models}
+        lifted = [
+            name
+            for name, found in self._catalog.verified.items()
+            if found.verdict == "failed" and name in rows and not rows[name].asked_last
+        ]
+        if lifted:
+            await self._database.call(
+                lambda connection: incidents.end(connection, "verification", lifted, now),
+                limit=LIMIT,
+                write=True,
+            )
 
     def _was_verified(self, name: Name, before: float) -> bool:
         """At a moment that all processes see alike."""
         found = self._catalog.verified.get(name)
         return found is not None and found.at < before
+
+    async def _agree(self) -> None:
+        """On when models were seen first: what is remembered counts."""
+        new = {
+            claim.name
+            for claims in self._catalog.claims.values()
+            for claim in claims
+            if claim.model.created >= self._began and claim.name not in self._agreed
+        }
+        if not new:
+            return
+        known = await self._database.call(remembered, limit=LIMIT)
+        created = {one.name: one.model.created for one in known if one.name in new}
+        self._agreed.update(created)
+        self._catalog.agree(created)
 
     async def _tell(self, now: float, *, limit: float) -> None:
         """What was seen here. What the database does not take is kept for the next time."""
@@ -251,7 +292,8 @@ class Upkeep:
         settings = self._settings
         schedule.every(REMEMBER, "the catalog is remembered", self._remember)
         schedule.every(HOUR, "old verifications", self._prune)
-        schedule.every(0.0, "verification", verifier.look)
+        schedule.every(0.0, "verification", partial(verifier.look, asked=False))
+        schedule.every(0.0, "asked for", partial(verifier.look, asked=True))
         if settings.probe:
             zone = ZoneInfo(settings.timezone)
             schedule.daily(settings.refresh, zone, "daily verification", verifier.due)
@@ -297,8 +339,10 @@ def _verified(seen: int, connection: Connection) -> tuple[int, list[tuple[str, s
 
 def _figures(
     since: int, now: float, connection: Connection
-) -> tuple[list[figures.Row], list[incidents.Span]]:
-    return list(figures.told(connection, since)), incidents.downtime(connection, now - DAY)
+) -> tuple[list[figures.Row], list[incidents.Span], dict[Name, int]]:
+    rows = list(figures.told(connection, since))
+    spans = incidents.downtime(connection, now - DAY)
+    return rows, spans, catalog_store.first_seen(connection)
 
 
 def _put_figures(node: str, rows: list[tuple[str, str, int, str]], connection: Connection) -> None:

@@ -2,7 +2,10 @@
 
 Runs are rows of the database, whoever asked for them: the calendar, an operator, a new model. The
 process that leads carries them out, one after the other; where it dies, the next one goes on.
+What models are asked is imported when the first of them is.
 """
+
+from __future__ import annotations
 
 import asyncio
 import contextlib
@@ -11,7 +14,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
 from functools import partial
 from random import Random
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 import structlog
@@ -30,12 +33,10 @@ from manyways.store import verifications as store
 from manyways.store.database import Database
 from manyways.store.ids import new_id
 from manyways.types import Model, Provider
-from manyways.verification import examination, quality
 from manyways.verification.asking import Asker
-from manyways.verification.interview import Interview
-from manyways.verification.keeping import Keeping
-from manyways.verification.pacing import Pace, Places, Purse
-from manyways.verification.run import Progress, Run, in_turn
+
+if TYPE_CHECKING:
+    from manyways.verification.run import Progress
 
 DUE: Final = "daily"
 FIRST: Final = "first start"
@@ -50,8 +51,11 @@ AWAY: Final = 5.0
 """Seconds between two tries while the database is away."""
 AGAIN: Final = 1800.0
 """Seconds behind a run that failed, in which none begins that nobody has asked for."""
-PATIENCE: Final = 900.0
-"""Seconds in which models that did not answer are not asked again: a restart is no reason."""
+PATIENCE: Final = (60.0, 300.0, 1800.0, 7200.0, 28_800.0)
+"""Seconds until models that did not answer are asked again, behind the first failure in a row,
+the second, and so on: a provider is often away for a moment, and sometimes for good."""
+SKEW: Final = 60.0
+"""Seconds that something may lie in the future; beyond them, a clock was wrong."""
 LIMIT: Final = 15.0
 """Seconds for the database."""
 
@@ -86,7 +90,7 @@ class Verifier:
         self._clock = clock
         self._look = look
         self._nudged = asyncio.Event()
-        self._is_away = False
+        self._away: set[bool] = set()  # which looks have found no database
 
     def __repr__(self) -> str:
         return f"<Verifier of {self._catalog!r}>"
@@ -110,11 +114,13 @@ class Verifier:
         if any(self._is_wanted(RECHECK, claim) for claim in self._unasked()):
             await self._plan(RECHECK)
 
-    async def look(self) -> None:
-        """Carry out what there is to be carried out; returns after a while where there is none,
-        or where the database is away."""
+    async def look(self, *, asked: bool) -> None:
+        """Carry out the runs that somebody has `asked` for, or the others; returns after a while
+        where there is none, or where the database is away. Whoever asks for one model does not
+        wait until all have been verified: both go on at a time."""
         try:
-            rows = await self._database.call(store.unfinished, limit=LIMIT)
+            unfinished = await self._database.call(store.unfinished, limit=LIMIT)
+            rows = [row for row in unfinished if (row.reason == ASKED) is asked]
             if not rows:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(self._look):
@@ -123,12 +129,12 @@ class Verifier:
             for row in rows:
                 await self.carry_out(row)
         except StoreError as error:
-            if not self._is_away:  # it is looked for often, and told once
+            if not self._away:  # it is looked for often, and told once
                 log.warning("verification waits for the database", reason=str(error))
-            self._is_away = True
+            self._away.add(asked)
             await asyncio.sleep(AWAY)
         else:
-            self._is_away = False
+            self._away.discard(asked)
 
     async def carry_out(self, row: store.RunRow) -> None:
         """A run, from where it is to its end. Raises `StoreError`: then it is not over."""
@@ -149,6 +155,9 @@ class Verifier:
         )
 
     async def _carried_out(self, row: store.RunRow) -> None:
+        from manyways.verification.keeping import Keeping
+        from manyways.verification.run import Run, in_turn
+
         scope = msgspec.json.decode(row.scope, type=Scope)
         names = [scope.provider] if scope.provider else list(self._providers)
         await self._catalog.settled(names, SETTLE)
@@ -239,9 +248,12 @@ class Verifier:
         found = self._catalog.verified.get(claim.name)
         if found is None:
             return reason != RECHECK
+        now = self._clock()
+        at = found.at if found.at <= now + SKEW else 0.0
         if reason == RECHECK:
-            return found.verdict == "failed" and found.at < min(since, self._clock() - PATIENCE)
-        return reason != NEW and found.at < since
+            patience = PATIENCE[min(max(found.failures, 1), len(PATIENCE)) - 1]
+            return found.verdict == "failed" and at < min(since, now - patience)
+        return reason != NEW and at < since
 
 
 async def verify_here(
@@ -278,6 +290,10 @@ async def probe(
     """Ask one model (`provider/model`, or an id: then the first provider that has it) here and
     now, and give each check as it is made: all, or `checks` by their names; with `quality`, the
     tasks of the quality set, too. Nothing is kept. Raises `Refusal`."""
+    from manyways.verification import examination
+    from manyways.verification.interview import Interview
+    from manyways.verification.pacing import Pace, Places, Purse
+
     wanted = set(checks)
     _see_that_checks_exist(wanted)
     async with _reached(settings, None) as (catalog, asker):
@@ -380,6 +396,8 @@ def _see_that_it_is_there(catalog: Catalog, provider: str | None, model: str | N
 
 
 def _see_that_checks_exist(wanted: Collection[str]) -> None:
+    from manyways.verification import examination, quality
+
     known = {*examination.NAMES, *(f"task:{task.id}" for task in quality.TASKS)}
     for name in wanted:
         if name not in known:

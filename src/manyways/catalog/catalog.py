@@ -13,7 +13,7 @@ from random import SystemRandom
 from typing import Final
 
 import structlog
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from manyways.catalog.claims import Discovered, merge
 from manyways.catalog.discovery import parse
@@ -36,6 +36,9 @@ AT_ONCE: Final = 64
 FIRST_RETRY: Final = 5.0
 """Seconds until a provider that failed is asked again; doubled each time it fails again,
 up to the interval of discovery."""
+
+MOST_GONE: Final = 500
+"""Models that are gone, of one provider, that are kept at least."""
 
 _NAMED: Final = 20  # so many models are named in one line of the log
 _uniform = SystemRandom().uniform
@@ -304,7 +307,7 @@ class Catalog:
             for claim in missed
             if now - (claim.gone_since or now) < self._settings.forget_after
         ]
-        claims = (*(Claim(model=model) for model in listed), *kept)
+        claims = (*(Claim(model=model) for model in listed), *latest(kept, len(listed)))
         return claims if provider.models is not None else _in_order(claims)
 
     # What is told of them
@@ -322,6 +325,18 @@ class Catalog:
     def verified(self) -> Mapping[Name, Verified]:
         """The latest word of verification on each model."""
         return self._verified
+
+    def agree(self, created: Mapping[Name, int]) -> None:
+        """When models were seen first, as all processes tell it: each asks providers by itself,
+        and providers seldom say."""
+        for provider in {provider for provider, _ in created} & self._claims.keys():
+            self._claims[provider] = tuple(
+                structs.replace(claim, model=structs.replace(claim.model, created=at))
+                if (at := created.get(claim.name, claim.model.created)) != claim.model.created
+                else claim
+                for claim in self._claims[provider]
+            )
+        self._tell(created)
 
     def learn(self, found: Iterable[Verified]) -> None:
         """What verification has found out; it is told of from now on."""
@@ -382,6 +397,13 @@ class Catalog:
             made_at=self._clock(),
             untold=untold,
         )
+
+
+def latest(gone: Iterable[Claim], listed: int) -> list[Claim]:
+    """Of claims that are gone, those that are worth keeping beside so many that are listed: a
+    provider that lists other models each time must not fill the catalog."""
+    newest = sorted(gone, key=lambda claim: -(claim.gone_since or 0.0))
+    return newest[: max(MOST_GONE, listed)]
 
 
 def _by_provider(claims: Iterable[Claim]) -> dict[str, tuple[Claim, ...]]:

@@ -49,8 +49,8 @@ _SENTENCES: Final[dict[str, str]] = {
     "recovered": "{name} answers again",
     "withdrawn": "{name}: {field} is withdrawn{because}",
     "proven": "{name}: {field} is proven",
-    "flagged": "{name} is suspected of {field}{because}",
-    "cleared": "{name} is not suspected of {field} any more",
+    "flagged": "{name} is flagged: {field}{because}",
+    "cleared": "{name} is not flagged any more: {field}",
 }
 _PIECES: Final = frozenset({"request", "image", "web_search"})
 _PRICES: Final = {

@@ -15,11 +15,14 @@ import msgspec
 from msgspec import Struct
 from sqlalchemy import Connection
 
-from manyways.catalog.catalog import Claim, Name
+from manyways.catalog.catalog import Claim, Name, latest
 from manyways.catalog.history import FIELDS, Change, changes, forgotten, stored
 from manyways.store import catalog as store
 from manyways.store import incidents, verifications
 from manyways.types import Model
+
+MOST_NOTED: Final = 2000
+"""Changes that are noted when a provider tells its models once."""
 
 _WHY: Final = "its provider does not list it any more"
 
@@ -50,13 +53,21 @@ def remember(connection: Connection, told: Told, now: float) -> list[Change]:
         if name not in after:
             since = int(now) if one.gone_since is None else one.gone_since
             after[name] = Claim(model=one.model, gone_since=float(since))
+    gone = [one for one in after.values() if one.gone_since is not None]
+    kept = {one.name for one in latest(gone, len(after) - len(gone))}
+    dropped = [one.name for one in gone if one.name not in kept]
+    for name in dropped:
+        del after[name]
     found = changes(
         [one.model for one in before.values() if one.gone_since is None],
         [one.model for one in after.values() if one.gone_since is None],
         gone=[one.model for one in before.values() if one.gone_since is not None],
     )
     new = {name: one for name, one in after.items() if before.get(name) != one}
-    _keep(connection, new.values(), found, now)
+    _keep(connection, new.values(), found[:MOST_NOTED], now)
+    store.forget(connection, dropped)
+    verifications.forget(connection, dropped)
+    incidents.end(connection, "list", dropped, now)
     there = [name for name, one in new.items() if one.gone_since is None]
     incidents.end(connection, "list", there, now)
     incidents.record(connection, [_incident(one, now) for one in missing if one.name in new])

@@ -186,7 +186,7 @@ def _print(rows: Sequence[ModelRow], known: Known) -> None:
                 row.provider,
                 row.category,
                 "" if row.context_window is None else f"{row.context_window:,}",
-                "" if row.latency_ms is None else f"{row.latency_ms / 1000:.1f} s",
+                "" if row.latency_ms is None else f"{row.latency_ms / 1000:.2g} s",
                 "" if row.quality_score is None else f"{row.quality_score:.1f}",
                 row.last_verified or "",
                 row.status,

@@ -54,6 +54,7 @@ def probe(
         from manyways.app.verifying import probe as asked
 
         settings = load(config)
+        output.quiet_log()
         checks = asked(settings, name, checks=tuple(check or ()), quality=quality)
         asyncio.run(show(checks, made, silent=json))
     except ManywaysError as error:

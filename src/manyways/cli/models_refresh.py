@@ -69,6 +69,7 @@ def refresh(
                     " manyways serve"
                 )
             else:
+                output.quiet_log()
                 with telling() as tell:
                     run_id = asyncio.run(_here(database, settings, scope, tell))
         except KeyboardInterrupt:

@@ -43,6 +43,14 @@ def json(content: object) -> str:
     return msgspec.json.format(msgspec.json.encode(content)).decode() + "\n"
 
 
+def quiet_log() -> None:
+    """For commands that do a gateway's work: what is worth a warning is told beside standard
+    output, the rest is not."""
+    from manyways import logs
+
+    logs.configure(logs.Settings(level="warning"), sys.stderr)
+
+
 @contextmanager
 def guarded() -> Iterator[None]:
     """Around a whole command: output that fails ends it with a plain line and status 1, and a

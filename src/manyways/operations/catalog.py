@@ -12,6 +12,7 @@ from sqlalchemy import Connection, and_, exists, select
 
 from manyways.catalog.verified import Verified
 from manyways.operations.reports import iso
+from manyways.operations.wording import Mistake
 from manyways.store import verifications
 from manyways.store.database import Database
 from manyways.store.ids import new_id
@@ -20,6 +21,8 @@ from manyways.store.verifications import RUNNING, RunRow
 
 ASKED: Final = "asked"
 """Why a run is made that somebody asked for."""
+MOST: Final = 100
+"""Runs that may wait to be carried out."""
 AT_ONCE: Final = 20
 """Models that `progress` names at most."""
 
@@ -64,6 +67,8 @@ def refresh(database: Database, scope: Scope = EVERYTHING, *, now: float) -> Ref
         found = under_way(connection, scope)
         if found is not None:
             return found
+        if len(verifications.unfinished(connection)) >= MOST:
+            raise Mistake("model", f"{MOST} verifications wait already; ask when some are over.")
         row = RunRow(
             id=new_id(int(now * 1e9)),
             due=None,

@@ -7,7 +7,7 @@ what is in them. Texts hold no NUL and no half of a surrogate pair.
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
-from sqlalchemy import Connection, bindparam, delete, select
+from sqlalchemy import Connection, bindparam, delete, or_, select
 
 from manyways.store.bulk import Statement
 from manyways.store.ids import new_id
@@ -48,6 +48,9 @@ class Entry(NamedTuple):
     before: str | None
     after: str | None
 
+
+MOST: Final = 200_000
+"""Changes that are kept: a provider that tells other models each time must not fill the disk."""
 
 _models = catalog_models.c
 _changes = catalog_changes.c
@@ -127,6 +130,18 @@ def changes(
     return [Entry(*row) for row in rows]
 
 
-def prune(connection: Connection, before_at: float) -> int:
-    """Delete changes from before this moment. Says how many."""
-    return connection.execute(delete(catalog_changes).where(_changes.at < int(before_at))).rowcount
+def prune(connection: Connection, before_at: float, *, most: int = MOST) -> int:
+    """Delete changes from before this moment, and of the rest all but the newest. Says how many."""
+    oldest = connection.execute(
+        select(_changes.id).order_by(_changes.id.desc()).offset(most).limit(1)
+    ).scalar()
+    old = _changes.at < int(before_at)
+    if oldest is not None:
+        old = or_(old, _changes.id <= oldest)
+    return connection.execute(delete(catalog_changes).where(old)).rowcount
+
+
+def first_seen(connection: Connection) -> dict[tuple[str, str], int]:
+    """When each model (provider, id) was seen first, in Unix seconds."""
+    rows = connection.execute(select(_models.provider, _models.id, _models.first_seen))
+    return {(provider, model): int(at) for provider, model, at in rows}

@@ -105,7 +105,7 @@ class _Examination:
             return self._found("passed")
         claimed = model.capabilities or UNCLAIMED
         for name, step in text.CAPABILITIES.items():
-            if name in claimed or name in ALWAYS:
+            if name in claimed or name in ALWAYS or name in (self._brief.only or ()):
                 await self._make(step)
         if self._brief.only is not None:
             await self._make_tasks()
@@ -157,7 +157,8 @@ class _Examination:
         if brief.scores or known is None or known.version != quality.VERSION:
             return True
         newly = drift is not None and brief.before is not None and not brief.before.drift_since
-        return newly or self._now() - known.at >= brief.score_every
+        age = self._now() - known.at
+        return newly or not 0 <= age < brief.score_every  # of the future: a clock was wrong
 
     async def _scored(self, before: Verified | None) -> Quality | None:
         await self._make_tasks()
@@ -269,6 +270,7 @@ class _Examination:
             fingerprint=None if before is None else before.fingerprint,
             flags={} if before is None else before.flags,
             drift_since=None if before is None else before.drift_since,
+            failures=_failures(verdict, before),
             requests=sum(check.requests for check in checks.values()),
             tokens=sum(check.usage.total_tokens for check in checks.values()),
             cost=sum(check.cost for check in checks.values()),
@@ -291,6 +293,14 @@ def _first_step(model: Model) -> Step | None:
 
 def _task_step(task: quality.Task, prefix: str) -> Step:
     return msgspec.structs.replace(quality.step(task), name=f"{prefix}{task.id}")
+
+
+def _failures(verdict: Verdict, before: Verified | None) -> int:
+    """In a row; what could not be found out is none, and no success."""
+    known = 0 if before is None else before.failures
+    if verdict == "failed":
+        return known + 1
+    return 0 if verdict == "passed" else known
 
 
 def _not_told(verdict: Verdict, reason: str) -> Finding:

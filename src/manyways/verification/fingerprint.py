@@ -30,6 +30,8 @@ from manyways.catalog.verified import Check, Fingerprint, Sample
 from manyways.verification.reported import bare, likeness
 
 ENOUGH: Final = 2.0
+KEPT: Final = 300
+"""Letters of an answer that are kept: more than the questions ask for."""
 FEWEST: Final = 3
 """Samples that must have what is compared, on both sides."""
 NEARLY_ALL: Final = 0.75
@@ -109,7 +111,7 @@ def _sample(check: Check) -> Sample:
     # Of several requests the sum was counted, and not even all of them told.
     told = usage.source == "upstream" and check.requests <= 1
     return Sample(
-        answer=check.answer,
+        answer=check.answer[:KEPT],
         ms=check.ms or 0,
         prompt_tokens=(usage.prompt_tokens or None) if told else None,
         completion_tokens=(usage.completion_tokens or None) if told else None,

@@ -132,7 +132,7 @@ def _by_tokens(found: Fingerprint | None, tokenizer: Tokenizer | None) -> str | 
     expected = right[worst] + max(0, usual)
     return (
         f"its prompts are not counted as by that model's tokenizer ({tokenizer}): one comes to"
-        f" {told[worst]} tokens, and should to {expected}"
+        f" {told[worst]} tokens, and should come to {expected}"
     )
 
 

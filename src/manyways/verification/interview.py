@@ -5,6 +5,7 @@ put otherwise from then on, and one that thinks before it speaks gets room for i
 of it is paced, bounded in time and money, and counted.
 """
 
+import contextlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from random import Random
@@ -34,7 +35,14 @@ PATIENCE: Final = 120.0
 FIRST_WAIT: Final = 5.0
 """Seconds where it does not say how long; twice that the next time, and so on."""
 
-_LOST_CAUSES: Final = frozenset({"credentials", "model_gone"})
+LARGEST: Final = 1024 * 1024
+"""Bytes of an answer: far more than was asked for. What is larger is no answer."""
+LARGEST_STREAM: Final = 4 * LARGEST
+"""The same of a stream, whose every word has an envelope of its own."""
+LARGEST_OF: Final = {"/images/generations": 32 * LARGEST, "/audio/speech": 9 * LARGEST}
+"""Where pictures and sounds come from."""
+
+_LOST_CAUSES: Final = frozenset({"credentials", "model_gone", "silent"})
 """Failures that asking again does not help."""
 _NOT_THERE: Final = frozenset({400, 403, 404, 410})
 """What a server answers that has nothing at an address."""
@@ -157,12 +165,17 @@ class Interview:
 
         async def ask() -> Answer:
             return await self._asker.whole(
-                self.model, path, sent, content_type=content_type, limit=self._timeout
+                self.model,
+                path,
+                sent,
+                content_type=content_type,
+                limit=self._timeout,
+                largest=LARGEST_OF.get(path, LARGEST),
             )
 
         answer = await self._paid(ask, price)
         self.spent.cost += price
-        self._purse.pay(price)
+        self._purse.pay(price, self.model.provider)
         return answer
 
     async def fetch(self, url: str) -> Answer:
@@ -218,15 +231,20 @@ class Interview:
 
         async def ask() -> Said:
             if stream:
-                return await self._listen(
-                    self._asker.stream(self.model, CHAT, data, limit=self._timeout)
+                stream_of = self._asker.stream(
+                    self.model, CHAT, data, limit=self._timeout, largest=LARGEST_STREAM
                 )
-            answer = await self._asker.whole(self.model, CHAT, data, limit=self._timeout)
+                async with contextlib.aclosing(stream_of) as chunks:
+                    return await self._listen(chunks)
+            answer = await self._asker.whole(
+                self.model, CHAT, data, limit=self._timeout, largest=LARGEST
+            )
             return _said(answer.body)
 
         said = await self._paid(ask, bound)
-        price = cost(self.model.pricing, said.usage) or 0.0
-        self._purse.pay(price)
+        # What it says it came to is believed as far as what was allowed.
+        price = min(cost(self.model.pricing, said.usage) or 0.0, bound)
+        self._purse.pay(price, self.model.provider)
         spent = self.spent
         spent.cost += price
         spent.usage = Usage(
@@ -239,7 +257,7 @@ class Interview:
 
     async def _paid(self, ask: Callable[[], Awaitable[T]], bound: float) -> T:
         """One request, as often as it has to be asked again."""
-        async with self._purse.hold(bound) as fits:
+        async with self._purse.hold(bound, self.model.provider) as fits:
             if not fits:
                 raise Postponed(
                     f"it may cost {bound:.4f} USD, more than is left of the budget", asked=False
@@ -260,6 +278,8 @@ class Interview:
                             ) from failure
                         wait *= 2
                         continue
+                    if failure.code == "timeout":
+                        self._pace.silent()
                     if failure.code in _LOST_CAUSES or not again:
                         raise
                     again = False  # once may have been an accident
@@ -316,7 +336,7 @@ class _Heard:
         self.pieces = 0
         self._text: list[str] = []
         self._reasoning: list[str] = []
-        self._calls: dict[int, dict[str, Any]] = {}
+        self._calls: dict[int, dict[str, list[str]]] = {}
         self._finish: str | None = None
         self._annotations: list[Any] = []
         self._fields: dict[str, Any] = {}
@@ -347,11 +367,11 @@ class _Heard:
             for call in _list(delta.get("tool_calls")):
                 index = call.get("index")
                 index = index if isinstance(index, int) else 0
-                known = self._calls.setdefault(index, {"function": {"name": "", "arguments": ""}})
+                known = self._calls.setdefault(index, {"name": [], "arguments": []})
                 function = _dict(call.get("function"))
                 for name in ("name", "arguments"):
                     if isinstance(function.get(name), str):
-                        known["function"][name] += function[name]
+                        known[name].append(function[name])
                         told = True
             self._annotations += _list(delta.get("annotations"))
             finish = choice.get("finish_reason")
@@ -363,7 +383,10 @@ class _Heard:
         return Said(
             text="".join(self._text),
             reasoning="".join(self._reasoning),
-            tool_calls=tuple(self._calls.values()),
+            tool_calls=tuple(
+                {"function": {name: "".join(pieces) for name, pieces in call.items()}}
+                for call in self._calls.values()
+            ),
             finish_reason=self._finish,
             annotations=tuple(self._annotations),
             fields=self._fields,

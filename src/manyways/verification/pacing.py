@@ -5,7 +5,7 @@ import contextlib
 from collections.abc import AsyncIterator
 from typing import Final
 
-from manyways.errors import ManywaysError
+from manyways.errors import AttemptFailed, ManywaysError
 
 SLOWEST: Final = 64.0
 """A provider that wants fewer requests is asked up to so many times as slowly."""
@@ -13,6 +13,10 @@ FIRST_PAUSE: Final = 1.0
 """Seconds between requests to a provider that wants fewer, where none were set."""
 MOST_REFUSALS: Final = 16
 """Requests in a row that a provider wants later: then it is asked nothing more."""
+
+
+MOST_SILENCES: Final = 8
+"""Requests in a row that a provider did not answer in time: the same."""
 
 
 class Postponed(ManywaysError):
@@ -28,13 +32,13 @@ class Pace:
     """When one provider may be asked next. A request begins at least `pause` seconds behind the
     one before it; a provider that says "fewer" is left alone for as long as it wants, and asked
     half as often from then on. Each success makes it a little quicker again. One that says so
-    `MOST_REFUSALS` times in a row is left alone for good."""
+    `MOST_REFUSALS` times in a row is left alone for good, and one that has fallen silent, too."""
 
     def __init__(self, pause: float) -> None:
         self._pause = pause
         self._slowness = 1.0
         self._next = self._rests_until = 0.0  # of the loop's clock
-        self._refusals = 0  # in a row
+        self._refusals = self._silences = 0  # in a row
         self._queue = asyncio.Lock()
 
     def __repr__(self) -> str:
@@ -44,7 +48,7 @@ class Pace:
     async def turn(self, places: asyncio.Semaphore) -> AsyncIterator[None]:
         """A request, from its beginning to its end, in one of `places`. Turns come in the order
         they were asked for, and only the first who waits for one waits for a place. Raises
-        `Postponed`."""
+        `Postponed`, and `AttemptFailed` where the provider has fallen silent."""
         async with self._queue:
             while True:
                 await self._waited()
@@ -69,9 +73,13 @@ class Pace:
         self._rests_until = max(self._rests_until, now + seconds)
         self._next = max(self._next, self._rests_until)
 
+    def silent(self) -> None:
+        """It did not answer in time."""
+        self._silences += 1
+
     def went_well(self) -> None:
         """It answered."""
-        self._refusals = 0
+        self._refusals = self._silences = 0
         self._slowness = max(1.0, self._slowness * 0.95)
 
     async def _waited(self) -> None:
@@ -80,6 +88,10 @@ class Pace:
                 raise Postponed(
                     f"its provider wants no more: it refused {self._refusals} in a row", asked=False
                 )
+            if self._silences >= MOST_SILENCES:
+                raise AttemptFailed(
+                    "silent", f"its provider left {self._silences} in a row without an answer"
+                )
             wait = self._next - _now()
             if wait <= 0:
                 return
@@ -87,11 +99,16 @@ class Pace:
 
 
 class Purse:
-    """What one verification may still cost, in USD."""
+    """What one verification may still cost, in USD. Of several providers, none gets more than
+    `share` of it: what its models cost is its own word."""
 
-    def __init__(self, budget: float, *, spent: float = 0.0) -> None:
+    def __init__(self, budget: float, *, spent: float = 0.0, share: float = 1.0) -> None:
         self.budget = budget
         self.spent = spent
+        self.share = share
+        self.refused = 0
+        """Requests that were not made, for they might have cost more than was left."""
+        self._spent_at: dict[str, float] = {}
         self._held = 0.0
         self._holders = 0
         self._returned = asyncio.Event()
@@ -100,13 +117,15 @@ class Purse:
         return f"<Purse {self.spent:.4f} of {self.budget:g} USD spent>"
 
     @contextlib.asynccontextmanager
-    async def hold(self, cost: float) -> AsyncIterator[bool]:
+    async def hold(self, cost: float, provider: str = "") -> AsyncIterator[bool]:
         """Whether so much is left; it is kept from others until the end of the block. As long as
         what others hold may come back, it is waited for."""
         while cost and self._fits(cost) and not self._fits(cost + self._held):
             await self._returned.wait()
-        fits = not cost or self._fits(cost + self._held)
+        own = self._spent_at.get(provider, 0.0) + cost
+        fits = not cost or (self._fits(cost + self._held) and own <= self.budget * self.share)
         held = cost if fits else 0.0
+        self.refused += not fits
         self._held += held
         self._holders += 1
         try:
@@ -117,9 +136,10 @@ class Purse:
             self._returned.set()
             self._returned = asyncio.Event()
 
-    def pay(self, cost: float) -> None:
+    def pay(self, cost: float, provider: str = "") -> None:
         """What it came to."""
         self.spent += cost
+        self._spent_at[provider] = self._spent_at.get(provider, 0.0) + cost
 
     def _fits(self, cost: float) -> bool:
         return self.spent + cost <= self.budget

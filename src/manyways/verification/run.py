@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from random import Random
 from typing import Final, Protocol
 
+import structlog
 from msgspec import Struct
 
 from manyways.catalog.settings import Settings
@@ -22,8 +23,14 @@ from manyways.verification.examination import Brief, examine
 from manyways.verification.interview import Interview
 from manyways.verification.pacing import Pace, Places, Purse
 
+log = structlog.get_logger("manyways")
+
 EACH: Final = 4
 """Models that are examined at one provider at a time, each with a request under way at most."""
+
+
+SHARE: Final = 0.5
+"""The part of the budget that one provider gets at most, where several have prices."""
 
 
 class Progress(Struct, frozen=True, kw_only=True):
@@ -117,6 +124,8 @@ class Run:
         queues: dict[str, deque[Model]] = {}
         for model in models:
             queues.setdefault(model.provider, deque()).append(model)
+        if len({model.provider for model in models if model.pricing}) > 1:
+            self._purse.share = SHARE
         try:
             async with asyncio.TaskGroup() as group:
                 for queue in queues.values():
@@ -124,6 +133,13 @@ class Run:
                         group.create_task(self._work(queue))
         except ExceptionGroup as failed:
             raise failed.exceptions[0] from failed
+        if self._purse.refused:
+            log.warning(
+                "the budget of a verification is used up",
+                id=self._seed,
+                budget=self._settings.probe_budget,
+                not_asked=self._purse.refused,
+            )
 
     async def _work(self, queue: deque[Model]) -> None:
         while queue:
@@ -146,13 +162,16 @@ class Run:
             await keep.check(model, check)
 
         made = await keep.made(model)
-        self._purse.pay(sum(check.cost for check in made.values()))
+        self._purse.pay(sum(check.cost for check in made.values()), model.provider)
+        before = await keep.before(model)
+        # Who has never passed is looked at whole.
+        briefly = self._briefly and before is not None and bool(before.proven or before.quality)
         found = await examine(
             Brief(
                 model=model,
-                before=await keep.before(model),
+                before=before,
                 made=made,
-                briefly=self._briefly,
+                briefly=briefly,
                 score_every=self._settings.quality_interval,
             ),
             self.interview(model),

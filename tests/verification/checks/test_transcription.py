@@ -30,11 +30,20 @@ class Listener(Asked):
         super().__init__(lambda *_: left.pop(0))
 
     async def whole(
-        self, model: Model, path: str, body: bytes, *, content_type: str = JSON, limit: float
+        self,
+        model: Model,
+        path: str,
+        body: bytes,
+        *,
+        content_type: str = JSON,
+        limit: float,
+        largest: int,
     ) -> Answer:
         assert path == "/audio/transcriptions"
         self.types.append(content_type)
-        return await super().whole(model, path, body, content_type=content_type, limit=limit)
+        return await super().whole(
+            model, path, body, content_type=content_type, limit=limit, largest=largest
+        )
 
     def parts(self, at: int) -> dict[str, bytes]:
         """The form of one request, as the standard library reads it."""

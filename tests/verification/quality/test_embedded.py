@@ -1,7 +1,7 @@
 """The embedded model is really asked all tasks, twice."""
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from random import Random
 
 import pytest
@@ -25,7 +25,14 @@ class Embedded:
         self._provider = provider
 
     async def whole(
-        self, model: Model, path: str, body: bytes, *, content_type: str = JSON, limit: float
+        self,
+        model: Model,
+        path: str,
+        body: bytes,
+        *,
+        content_type: str = JSON,
+        limit: float,
+        largest: int,
     ) -> Answer:
         assert path == CHAT
         limits = Limits(connect=limit, headers=limit, idle=limit)
@@ -33,7 +40,9 @@ class Embedded:
         async with response:
             return Answer(body=await response.body(1024 * 1024))
 
-    def stream(self, model: Model, path: str, body: bytes, *, limit: float) -> AsyncIterator[bytes]:
+    def stream(
+        self, model: Model, path: str, body: bytes, *, limit: float, largest: int
+    ) -> AsyncGenerator[bytes, None]:
         raise NotImplementedError
 
     async def fetch(self, model: Model, url: str, *, limit: float) -> Answer:
