@@ -47,7 +47,7 @@ def test_at_first_start_all_are_verified_once_and_a_restart_asks_nobody(world: W
     world.run(story())
     assert {model: len(world.asked_for(model)) for model in "abc"} == {"a": 1, "b": 1, "c": 1}
     assert len(world.asked_for("d")) <= 2 * 4, "one that failed is left alone for longer each time"
-    assert [row.reason for row in runs(world)] == ["first start"]
+    assert {row.reason for row in runs(world)} <= {"first start", RECHECK}
 
 
 def test_what_is_planned_twice_at_a_start_is_asked_once(world: World) -> None:

@@ -147,7 +147,7 @@ def test_another_tokenizer_gives_it_away_whatever_is_added_to_each_prompt(
 
     assert found(own, tokenizer="o200k_base") == (
         "its prompts are not counted as by that model's tokenizer (o200k_base): one comes to"
-        f" {55 + added} tokens, and should to {49 + added}"
+        f" {55 + added} tokens, and should come to {49 + added}"
     )
 
 
