@@ -255,7 +255,7 @@ class Upkeep:
     def _was_verified(self, name: Name, before: float) -> bool:
         """At a moment that all processes see alike."""
         found = self._catalog.verified.get(name)
-        return found is not None and found.at < before
+        return found is not None and (found.at < before or found.failures > 1)
 
     async def _agree(self) -> None:
         """On when models were seen first: what is remembered counts."""

@@ -42,7 +42,7 @@ LARGEST_STREAM: Final = 4 * LARGEST
 LARGEST_OF: Final = {"/images/generations": 32 * LARGEST, "/audio/speech": 9 * LARGEST}
 """Where pictures and sounds come from."""
 
-_LOST_CAUSES: Final = frozenset({"credentials", "model_gone", "silent"})
+_LOST_CAUSES: Final = frozenset({"credentials", "model_gone"})
 """Failures that asking again does not help."""
 _NOT_THERE: Final = frozenset({400, 403, 404, 410})
 """What a server answers that has nothing at an address."""

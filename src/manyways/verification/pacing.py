@@ -90,7 +90,7 @@ class Pace:
                 )
             if self._silences >= MOST_SILENCES:
                 raise AttemptFailed(
-                    "silent", f"its provider left {self._silences} in a row without an answer"
+                    "timeout", f"its provider left {self._silences} in a row without an answer"
                 )
             wait = self._next - _now()
             if wait <= 0:
