@@ -3,7 +3,7 @@
 import pytest
 
 from manyways.routing.health import ENOUGH, Health, Ticket
-from manyways.routing.standing import Standing, standings
+from manyways.routing.standing import LINGER, Resting, Standing, resting, standings
 from tests.support.routing import T0, health_of, shop
 
 OFFERS = shop("Capi/gpt-4o", "Other/gpt-4o", providers=("Empty",))
@@ -88,3 +88,35 @@ def test_figures_are_told_once_they_say_something() -> None:
     assert row.first_token is not None
     assert 1 < row.first_token < 3
     assert row.first_token_p95 == pytest.approx(2.9)
+
+
+# What the catalog is told
+
+
+def test_who_failed_once_rests_for_its_rest_and_who_goes_on_failing_for_longer() -> None:
+    health = health_of(OFFERS)
+    name = ("Capi", "gpt-4o")
+    health.failed(begun(health), T0, "provider_error")
+    assert resting(health, T0 + 1.9).models == {name}
+    assert name not in resting(health, T0 + 2), "a single failure says no more than that"
+
+    health.failed(begun(health, now=T0 + 5), T0 + 5, "provider_error")
+    until = health.candidate(ROW).breaker.until + LINGER * health.settings.rest_limit
+    assert name in resting(health, until - 0.1)
+    assert name not in resting(health, until), "nobody has asked since: it is not known"
+
+    probe = begun(health, now=until)
+    health.spoke(probe, until)
+    health.succeeded(probe, until)
+    assert resting(health, until) == Resting()
+
+
+def test_a_provider_that_rests_takes_all_its_models_along_and_so_do_all_its_keys() -> None:
+    health = health_of(OFFERS, keys={"Capi": 2})
+    health.failed(begun(health, key=0), T0, "credentials")
+    assert resting(health, T0) == Resting()
+    health.failed(begun(health, key=1), T0, "credentials")
+    found = resting(health, T0)
+    assert found.providers == {"Capi"}
+    assert ("Capi", "never asked") in found
+    assert ("Other", "gpt-4o") not in found

@@ -7,8 +7,8 @@ from msgspec import Struct
 from manyways.routing.health import Breaker, Health, State
 
 LINGER: Final = 3.0
-"""So many of the longest rests behind its end, something is still taken to be away, where nobody
-has asked since."""
+"""So many of the longest rests behind its end, something that failed more than once is still taken
+to be away, where nobody has asked since."""
 
 
 class Resting(Struct, frozen=True):
@@ -90,7 +90,8 @@ def resting(health: Health, now: float) -> Resting:
     linger = LINGER * health.settings.rest_limit
 
     def rests(breaker: Breaker) -> bool:
-        return bool(breaker.why) and now < breaker.until + linger
+        behind = linger if breaker.failures > 1 else 0.0
+        return bool(breaker.why) and now < breaker.until + behind
 
     return Resting(
         frozenset(
