@@ -178,8 +178,7 @@ async def gateway(
             finally:
                 await books.drains.aclose()
                 books.refusals.flush(journal.write)
-                await ledger.drain(HAND_OVER)
-                await upkeep.close()
+                await asyncio.gather(ledger.drain(HAND_OVER), upkeep.close())
 
 
 def _limits(

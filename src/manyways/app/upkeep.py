@@ -57,7 +57,7 @@ DAY: Final = 86_400.0
 KEPT: Final = 90 * DAY
 """Seconds that verifications, incidents and changes are kept; `CHECKS` for single checks."""
 CHECKS: Final = 8 * DAY
-LIMIT: Final = 15.0
+LIMIT: Final = 5.0
 """Seconds for the database."""
 HAND_OVER: Final = 3.0
 """The same at a start and at a stop, which wait for it."""

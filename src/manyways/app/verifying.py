@@ -56,7 +56,7 @@ PATIENCE: Final = (60.0, 300.0, 1800.0, 7200.0, 28_800.0)
 the second, and so on: a provider is often away for a moment, and sometimes for good."""
 SKEW: Final = 60.0
 """Seconds that something may lie in the future; beyond them, a clock was wrong."""
-LIMIT: Final = 15.0
+LIMIT: Final = 5.0
 """Seconds for the database."""
 
 log = structlog.get_logger("manyways")

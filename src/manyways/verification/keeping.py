@@ -24,7 +24,7 @@ from manyways.store.database import Database
 from manyways.types import Model
 from manyways.verification.impostor import impostor
 
-LIMIT: Final = 15.0
+LIMIT: Final = 5.0
 """Seconds for a transaction."""
 PAUSES: Final = (0.5, 1.0, 2.0, 5.0, 10.0, 20.0)
 """Seconds between tries while the database is away."""
