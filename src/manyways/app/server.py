@@ -11,7 +11,7 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Iterator
-from typing import Any, cast
+from typing import cast
 
 import structlog
 from granian._granian import SocketHolder
@@ -116,8 +116,6 @@ def listen(settings: Settings, port: int | None = None, *, shared: bool = False)
             server.host, wanted, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
         family, kind, protocol, _, where = found[0]
-        if shared and not wanted:
-            where = _unshared(family, where)
         listener = socket.socket(family, kind, protocol)
         try:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -159,15 +157,6 @@ def _spare_what_stays() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 50)
-
-
-def _unshared(family: int, where: tuple[Any, ...]) -> tuple[Any, ...]:
-    """An address with a port that nobody has: of a socket that may be shared, some systems make
-    a second one of somebody else's."""
-    with socket.socket(family, socket.SOCK_STREAM) as alone:
-        alone.bind(where)
-        port = alone.getsockname()[1]
-    return (where[0], port, *where[2:])
 
 
 @contextlib.contextmanager
