@@ -68,8 +68,18 @@ def test_what_was_found_is_kept_once_and_is_the_latest_word(do: Do) -> None:
     assert do(store.run, "1").cost == 1.0
     assert do(store.counted) == 2
     assert [one[:2] for one in do(store.verified, 1)] == [("P", "m")]
-    do(store.change_verified, [("P", "n", "2")])
-    assert do(store.verified, 2) == [("P", "n", "2", 3)]
+
+
+def test_what_says_nothing_of_a_model_leaves_the_latest_word_on_it(do: Do) -> None:
+    do(store.insert_run, run_row("1"))
+    do(store.insert_run, run_row("2"))
+    do(store.save_verifications, [found("1")], cost=0)
+    unsure = found("2", verdict="unsure", document="{}")
+    do(store.save_verifications, [unsure], cost=0.5, silent={("P", "m")})
+
+    assert [row.verdict for row in do(store.verifications, "2")] == ["unsure"]
+    assert do(store.run, "2").cost == 0.5
+    assert do(store.verified) == [("P", "m", '{"a": 1}', 1)]
 
 
 def test_checks_are_of_the_newest_verification_of_their_model(do: Do) -> None:

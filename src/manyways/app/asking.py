@@ -74,7 +74,7 @@ class ProviderAsker:
     async def stream(
         self,
         model: Model,
-        path: str,  # noqa: ARG002
+        path: str,  # noqa: ARG002  (`Asker`)
         body: bytes,
         *,
         limit: float,

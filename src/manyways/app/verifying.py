@@ -309,7 +309,7 @@ async def probe(
             places=Places(1, 1),
             purse=Purse(settings.catalog.probe_budget),
             timeout=settings.catalog.probe_timeout,
-            chance=Random(),  # noqa: S311
+            chance=Random(),  # noqa: S311 - what is asked is no secret
         )
         brief = examination.Brief(
             model=model, scores=quality, scores_nothing=not quality, only=frozenset(wanted) or None

@@ -6,7 +6,7 @@ model is numbered in `changes` under `catalog`, so that every process hears of i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from sqlalchemy import delete, func, select, text, tuple_, update
@@ -131,34 +131,29 @@ def save_checks(connection: Connection, run_id: str, rows: Iterable[CheckRow]) -
 
 
 def save_verifications(
-    connection: Connection, rows: Sequence[VerificationRow], *, cost: float
+    connection: Connection,
+    rows: Sequence[VerificationRow],
+    *,
+    cost: float,
+    silent: Container[tuple[str, str]] = (),
 ) -> None:
-    """Keep what was found out, as the latest word on these models. `cost` is what has been
-    spent since the last call, in USD."""
+    """Keep what was found out, as the latest word on these models, but for those (provider, id)
+    about which it says nothing. `cost` is what has been spent since the last call, in USD."""
     if not rows:
         return
-    number = connection.execute(text(_NEXT)).scalar_one()
     connection.execute(text(_SAVE_VERIFICATION), [row._asdict() for row in rows])
-    latest = [
-        {"provider": r.provider, "model": r.model, "document": r.document, "change": number}
-        for r in rows
-    ]
-    connection.execute(text(_SAVE_VERIFIED), latest)
+    telling = [row for row in rows if (row.provider, row.model) not in silent]
+    if telling:
+        number = connection.execute(text(_NEXT)).scalar_one()
+        latest = [
+            {"provider": r.provider, "model": r.model, "document": r.document, "change": number}
+            for r in telling
+        ]
+        connection.execute(text(_SAVE_VERIFIED), latest)
     spent = func.coalesce(catalog_runs.c.cost, 0.0) + cost
     connection.execute(
         update(catalog_runs).where(catalog_runs.c.id == rows[0].run_id).values(cost=spent)
     )
-
-
-def change_verified(connection: Connection, rows: Iterable[tuple[str, str, str]]) -> None:
-    """Correct the latest word on models (provider, model, document), and nothing else."""
-    number = connection.execute(text(_NEXT)).scalar_one()
-    latest = [
-        {"provider": provider, "model": model, "document": document, "change": number}
-        for provider, model, document in rows
-    ]
-    if latest:
-        connection.execute(text(_SAVE_VERIFIED), latest)
 
 
 def checks(

@@ -180,22 +180,18 @@ def _write(run_id: str, batch: _Batch, connection: Connection) -> None:
     if not results:
         return
     rows = [result.row for result in results]
-    store.save_verifications(connection, rows, cost=sum(result.cost for result in results))
+    silent = {(one.row.provider, one.row.model) for one in results if one.latest is None}
+    cost = sum(result.cost for result in results)
+    store.save_verifications(connection, rows, cost=cost, silent=silent)
     changes: list[history.Change] = []
     failed: list[Verified] = []
     well: list[Verified] = []
-    unchanged: list[Verified] = []
     for result in results:
         if (found := result.latest) is not None:
             changes += history.verification_changes(result.before, found)
             if found.verdict in ("passed", "failed"):
                 (well if found.verdict == "passed" else failed).append(found)
-        elif result.before is not None:
-            unchanged.append(result.before)
     at = max(row.at for row in rows)
-    if unchanged:
-        documents = ((v.provider, v.model, msgspec.json.encode(v).decode()) for v in unchanged)
-        store.change_verified(connection, documents)
     if changes:
         rows_of = (catalog_store.Noted(*history.stored(one)) for one in changes)
         catalog_store.note(connection, rows_of, at)
