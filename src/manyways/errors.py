@@ -37,7 +37,7 @@ Foreign failures become ours at one seam (`upstream`); ours become HTTP in one t
 
 from typing import Any, Literal
 
-Phase = Literal["connect", "headers", "body"]
+Phase = Literal["pool", "dns", "connect", "tls", "write", "headers", "body", "whole"]
 
 
 class ManywaysError(Exception):
@@ -136,6 +136,11 @@ class TimedOut(TransportError):
         super().__init__(f"{phase} took longer than {seconds:g} s")
         self.phase = phase
         self.seconds = seconds
+
+    @property
+    def connecting(self) -> bool:
+        """Whether there was no connection yet: nothing was sent."""
+        return self.phase in {"pool", "dns", "connect", "tls"}
 
 
 class Reset(TransportError):

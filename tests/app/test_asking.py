@@ -6,16 +6,15 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from typing import Any, Self
 
 import pytest
-from aiohttp.abc import AbstractResolver, ResolveResult
-from aiohttp.resolver import ThreadedResolver
 
 from manyways.app.asking import LARGEST, REDIRECTS, ProviderAsker
 from manyways.errors import AttemptFailed, Refusal
 from manyways.types import Model, Provider
 from manyways.upstream.aiohttp_transport import AiohttpTransport
+from manyways.upstream.names import system_addresses
 from manyways.upstream.openai import OpenAIProvider
-from manyways.upstream.public import PublicNames, is_public
-from manyways.upstream.transport import Limits
+from manyways.upstream.public import is_public, public
+from manyways.upstream.transport import Address, Limits
 from manyways.verification.asking import Answer
 from tests.support.virtual_time import virtual_time
 from tests.support.wall import Request, Script, Wall, whole
@@ -25,7 +24,7 @@ OUTSIDE = "93.184.216.34"
 """A public address."""
 
 
-class Names(AbstractResolver):
+class Names:
     """What names mean, one lookup after the other; the last meaning stays. Others are looked up
     by the system."""
 
@@ -33,20 +32,13 @@ class Names(AbstractResolver):
         self.meanings = {name.replace("_", "."): list(them) for name, them in meanings.items()}
         self.lookups = 0
 
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
-    ) -> list[ResolveResult]:
+    async def __call__(self, host: str, port: int) -> Sequence[Address]:
         self.lookups += 1
         found = self.meanings.get(host)
         if found is None:
-            return await ThreadedResolver().resolve(host, port, family)
+            return await system_addresses(host, port)
         now = found.pop(0) if len(found) > 1 else found[0]
-        return [
-            ResolveResult(
-                hostname=host, host=one, port=port, family=socket.AF_INET, proto=0, flags=0
-            )
-            for one in now.split()
-        ]
+        return [Address(socket.AF_INET, one, port) for one in now.split()]
 
     async def close(self) -> None:
         pass
@@ -179,7 +171,7 @@ LEADING_INSIDE = [
 async def test_an_address_that_leads_inside_is_refused(url: str) -> None:
     names = Names(inside_example=["10.0.0.1"], both_example=[f"{OUTSIDE} 127.0.0.1"])
     names.meanings["up.example"] = ["10.0.0.1"]
-    outside = AiohttpTransport(resolver=PublicNames(names))
+    outside = AiohttpTransport(resolver=public(names))
     carrier = Carrier(lambda _: ok(b"secret"))
     try:
         with pytest.raises(Refusal, match=r"private network|no address on the web"):
@@ -205,12 +197,12 @@ async def test_who_is_led_on_is_not_led_inside(inside: str) -> None:
 async def test_a_name_that_means_something_else_a_moment_later_gains_nothing() -> None:
     """It is looked up once for each connection, and what was looked at is what is asked."""
     async with Wall(whole(b"secret")) as wall:
-        port = wall.url.rpartition(":")[2]
+        port = int(wall.url.rpartition(":")[2])
         names = Names(rebound_example=[OUTSIDE, "127.0.0.1"])
-        public = PublicNames(names)
-        (first,) = await public.resolve("rebound.example")
-        assert first["host"] == OUTSIDE
-        outside = AiohttpTransport(resolver=public)
+        lookup = public(names)
+        (first,) = await lookup("rebound.example", port)
+        assert first.host == OUTSIDE
+        outside = AiohttpTransport(resolver=lookup)
         try:
             with pytest.raises(Refusal, match="private network"):
                 await asker(Carrier(lambda _: ok()), outside).fetch(
@@ -223,7 +215,7 @@ async def test_a_name_that_means_something_else_a_moment_later_gains_nothing() -
 
 
 async def test_a_name_that_leads_nowhere_is_a_failure_and_no_offence() -> None:
-    outside = AiohttpTransport(resolver=PublicNames(Names()))
+    outside = AiohttpTransport(resolver=public(Names()))
     try:
         with pytest.raises(AttemptFailed):
             await asker(Carrier(lambda _: ok()), outside).fetch(
@@ -236,7 +228,7 @@ async def test_a_name_that_leads_nowhere_is_a_failure_and_no_offence() -> None:
 async def test_the_provider_itself_may_be_inside_but_nobody_beside_it() -> None:
     async with Wall(whole(b"picture", headers=[("Content-Type", "image/png; a=b")])) as wall:
         port = int(wall.url.rpartition(":")[2])
-        carrier, outside = AiohttpTransport(), AiohttpTransport(resolver=PublicNames())
+        carrier, outside = AiohttpTransport(), AiohttpTransport(resolver=public())
         one = asker(carrier, outside, base=f"{wall.url}/v1")
         try:
             url = f"http://user:password@127.0.0.1:{port}/files/1.png#x"

@@ -17,6 +17,7 @@ NODE_FOLDER = Path(__file__).parent.parent / "node"
 CONFIG = """
 [catalog]
 title = "Shown To Clients"
+probe = false
 
 [routing]
 retry_pause = "20ms"

@@ -9,7 +9,7 @@ from manyways.types import Provider
 from manyways.upstream import transport
 from manyways.upstream.aiohttp_transport import AiohttpTransport
 from manyways.upstream.openai import OpenAIProvider
-from manyways.upstream.public import PublicNames
+from manyways.upstream.public import public
 
 Ask = Callable[[Provider], Awaitable[bytes]]
 """Asks a provider for its list of models."""
@@ -35,7 +35,7 @@ async def upstreams(settings: Settings) -> AsyncIterator[Upstreams]:
     carrier = AiohttpTransport()
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(carrier.aclose)
-        outside = AiohttpTransport(resolver=PublicNames())
+        outside = AiohttpTransport(resolver=public())
         stack.push_async_callback(outside.aclose)
         providers: dict[str, OpenAIProvider] = {}
         for provider in settings.providers:

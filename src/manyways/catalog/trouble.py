@@ -65,7 +65,7 @@ def _of_http(error: Exception) -> str | None:
 def _of_transport(error: Exception) -> str | None:
     for cause in _causes(error):
         match cause:
-            case TimedOut(phase="connect"):
+            case TimedOut(connecting=True):
                 return f"no connection within {cause.seconds:g} s"
             case TimedOut():
                 return f"no answer within {cause.seconds:g} s"

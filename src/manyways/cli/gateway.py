@@ -238,10 +238,10 @@ class Gateway:
             await transport.aclose()
 
     def _failed(self, error: TransportError) -> GatewayFailed:
-        connecting = isinstance(error, TimedOut) and error.phase == "connect"
+        connecting = isinstance(error, TimedOut) and error.connecting
         if connecting or isinstance(error, ConnectFailed | TlsFailed):
             return GatewayFailed("no_gateway", f"No gateway answers at {self.url}. {self._cure}")
-        if isinstance(error, TimedOut) and error.phase == "headers":
+        if isinstance(error, TimedOut) and error.phase in {"write", "headers"}:
             return GatewayFailed(
                 "timeout", f"{self.url} took longer than {error.seconds:g} s to begin an answer."
             )

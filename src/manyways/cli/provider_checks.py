@@ -173,7 +173,7 @@ def _unreachable(error: TransportError, provider: Provider) -> _Verdict:
                 "See that it runs, that address and port in base_url are right, and that no"
                 " firewall is between.",
             )
-        case TimedOut(phase="connect"):
+        case TimedOut(connecting=True):
             return _Verdict(
                 "error",
                 f"{where} cannot be reached within {error.seconds:g} s",

@@ -8,6 +8,7 @@ What they do not promise, `_Wire` and `_Answer` add.
 """
 
 import asyncio
+import socket
 import ssl
 from collections.abc import Mapping, Sequence
 from functools import cached_property, lru_cache, partial
@@ -26,7 +27,7 @@ from aiohttp import (
     TCPConnector,
     encode_basic_auth,
 )
-from aiohttp.abc import AbstractResolver
+from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.client_reqrep import ConnectionKey
 from aiohttp.connector import Connection
@@ -44,7 +45,7 @@ from manyways.errors import (
     TooLarge,
     TransportError,
 )
-from manyways.upstream.transport import Limits
+from manyways.upstream.transport import Limits, Lookup
 from manyways.watch import TimeLimit
 
 # A stream pauses its socket at twice as many unread bytes, and goes on below that many.
@@ -74,7 +75,7 @@ class AiohttpTransport:
         proxy: str | None = None,
         pool_size: int = 0,
         keepalive: float = 15,
-        resolver: AbstractResolver | None = None,
+        resolver: Lookup | None = None,
     ) -> None:
         proxy_url = URL(proxy) if proxy else None
         if proxy_url is not None and proxy_url.scheme not in {"http", "https"}:
@@ -83,7 +84,7 @@ class AiohttpTransport:
             limit=pool_size,
             keepalive_timeout=keepalive,
             ssl=ssl_context or True,
-            resolver=resolver,
+            resolver=_Resolver(resolver) if resolver else None,
         )
         self._address = lru_cache(_ADDRESSES)(partial(_Address, proxy=proxy_url))
 
@@ -243,6 +244,32 @@ class _Pool(TCPConnector):
         """Cut whatever is in use."""
         for wire in list(self._acquired):
             wire.abort()
+
+
+class _Resolver(AbstractResolver):
+    """A `Lookup`, as the pool wants it."""
+
+    def __init__(self, lookup: Lookup) -> None:
+        self._lookup = lookup
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        return [
+            ResolveResult(
+                hostname=host,
+                host=found.host,
+                port=found.port,
+                family=found.family,
+                proto=0,
+                flags=socket.AI_NUMERICHOST,
+            )
+            for found in await self._lookup(host, port)
+            if family in {socket.AF_UNSPEC, found.family}
+        ]
+
+    async def close(self) -> None:
+        pass
 
 
 class _StaleError(ClientError):

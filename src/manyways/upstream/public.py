@@ -5,36 +5,29 @@ private network must not be led to what is in there. Names are looked at when a 
 made, so that one that means something else a moment later gains nothing.
 """
 
-import socket
+from collections.abc import Sequence
 from ipaddress import IPv6Address, IPv6Network, ip_address
 from typing import Final
 
-from aiohttp.abc import AbstractResolver, ResolveResult
-from aiohttp.resolver import ThreadedResolver
-
 from manyways.errors import Refusal
+from manyways.upstream.names import system_addresses
+from manyways.upstream.transport import Address, Lookup
 
 _TRANSLATED: Final = IPv6Network("64:ff9b::/96")
 """IPv4 addresses as networks without IPv4 write them (RFC 6052)."""
 
 
-class PublicNames(AbstractResolver):
-    """Looks up host names. Raises `Refusal` (`provider_refused`) for one that has an address in
-    a private network, among others or not, and `OSError` for one that has none."""
+def public(lookup: Lookup = system_addresses) -> Lookup:
+    """A lookup that raises `Refusal` (`provider_refused`) for a host that has an address in a
+    private network, among others or not, and `OSError` for one that has none."""
 
-    def __init__(self, resolver: AbstractResolver | None = None) -> None:
-        self._resolver = resolver or ThreadedResolver()
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
-    ) -> list[ResolveResult]:
-        found = await self._resolver.resolve(host, port, family)
+    async def addresses(host: str, port: int) -> Sequence[Address]:
+        found = await lookup(host, port)
         for one in found:
-            see_that_it_is_public(one["host"])
+            see_that_it_is_public(one.host)
         return found
 
-    async def close(self) -> None:
-        await self._resolver.close()
+    return addresses
 
 
 def see_that_it_is_public(host: str) -> None:

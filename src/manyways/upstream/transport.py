@@ -7,6 +7,10 @@ cancellation and honest ends is decided behind it.
       TlsFailed           TimedOut("headers")          TimedOut("body")
       TimedOut("connect")
 
+An implementation that can tell more exactly what took too long says "pool" (the wait for a free
+connection), "dns" or "tls" for "connect", "write" for "headers", and "whole" for an exchange that
+never stood still and yet took too long.
+
 An implementation promises, and `tests/upstream/test_transport*.py` hold every one to it:
 - a chunk is handed on the moment it has arrived; chunks that came in one read may be joined;
 - a body that ended early, was reset or broke its framing is never a clean end;
@@ -18,8 +22,10 @@ An implementation promises, and `tests/upstream/test_transport*.py` hold every o
   if the implementation was given one.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Protocol, Self
+import math
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from socket import AddressFamily
+from typing import NamedTuple, Protocol, Self
 
 from msgspec import Struct
 
@@ -30,11 +36,35 @@ class Limits(Struct, frozen=True, kw_only=True):
     `connect`: until a connection stands, the wait for a free one, DNS and TLS included.
     `headers`: from there until the answer's headers are complete, writing included.
     `idle`: between two arrivals of body bytes.
+
+    Within these, `pool`, `dns`, `dial` (one TCP connection, a proxy's consent included) and `tls`
+    are parts of `connect`, `write` of `headers` (until the request is handed to the system), and
+    `whole` bounds everything together. An implementation that cannot tell them apart keeps the
+    first three.
     """
 
     connect: float
     headers: float
     idle: float
+    pool: float = math.inf
+    dns: float = math.inf
+    dial: float = math.inf
+    tls: float = math.inf
+    write: float = math.inf
+    whole: float = math.inf
+
+
+class Address(NamedTuple):
+    """Where a host can be reached: an IP address, never a name."""
+
+    family: AddressFamily
+    host: str
+    port: int
+
+
+Lookup = Callable[[str, int], Awaitable[Sequence[Address]]]
+"""Finds the addresses of a host and port, the preferred ones first. Raises `OSError` where there
+are none, and what it likes for those that must not be reached."""
 
 
 class Response(Protocol):
