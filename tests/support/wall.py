@@ -66,6 +66,13 @@ class Send:
 
 
 @dataclass(frozen=True)
+class Forever:
+    """Write these bytes over and over, until the peer leaves."""
+
+    data: bytes
+
+
+@dataclass(frozen=True)
 class Pause:
     """Say nothing for a while."""
 
@@ -94,7 +101,7 @@ class Reset:
     """End the connection with a TCP reset."""
 
 
-Step = Send | Pause | WaitFor | Stall | Close | Reset
+Step = Send | Forever | Pause | WaitFor | Stall | Close | Reset
 Script = Sequence[Step]
 Headers = Iterable[tuple[str, str]]
 
@@ -333,6 +340,10 @@ class _Visit(asyncio.StreamReaderProtocol):
                     await self._writer.drain()
                     request.sent += len(part)
                 await asyncio.sleep(0)  # a reader in the same loop sees what is sent by itself
+            case Forever(data):
+                while not self._left.is_set():
+                    await self._play(Send(data), request)
+                return False
             case Pause(seconds):
                 await asyncio.sleep(seconds)
             case WaitFor(moment):

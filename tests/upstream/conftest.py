@@ -34,8 +34,11 @@ def implementation(request: pytest.FixtureRequest) -> Make:
 
 @pytest.fixture
 async def make(implementation: Make) -> AsyncIterator[Make]:
-    """Makes transports that are closed in the end."""
+    """Makes transports that are closed in the end, and give the loop nothing to complain of."""
     made: list[Transport] = []
+    complaints: list[dict[str, object]] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: complaints.append(context))
 
     def build(**keywords: object) -> Transport:
         made.append(implementation(**keywords))
@@ -45,6 +48,8 @@ async def make(implementation: Make) -> AsyncIterator[Make]:
     for transport in made:
         await transport.aclose()
     gc.collect(1)  # an unclosed connection warns here, in its own test
+    await asyncio.sleep(0)
+    assert complaints == []
 
 
 @pytest.fixture

@@ -1,9 +1,12 @@
 """One exchange over a transport, and what tests of transports wait for."""
 
 import asyncio
+import resource
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+import types
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from typing import Any
 
 import pytest
 
@@ -51,6 +54,11 @@ async def chunks_until_failure(response: Response) -> tuple[bytes, TransportErro
     except TransportError as error:
         return data, error
     raise AssertionError(f"ended as if it were whole, after {data!r}")
+
+
+def idle(transport: Transport) -> int:
+    """How many connections it keeps unused, as its repr tells."""
+    return int(repr(transport).rpartition("idle=")[2].rstrip(">"))
 
 
 def state(transport: Transport, *, in_use: int, idle: int) -> bool:
@@ -117,3 +125,60 @@ async def cancelled(task: "asyncio.Task[Response] | asyncio.Task[bytes]") -> Non
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+class Interrupted:
+    """Runs a coroutine as a task, and cancels it at its `at`-th wait.
+
+    Either as it begins to wait, or, where `late`, in the moment between the end of the wait and
+    the task's going on: what it waited for is there then, and nobody takes it. `waits` counts.
+    """
+
+    def __init__(self, coroutine: Coroutine[Any, Any, object], at: int, *, late: bool) -> None:
+        self.waits = 0
+        self._at = at
+        self._late = late
+        self.task = asyncio.create_task(self._run(coroutine))
+
+    async def end(self) -> bool:
+        """Wait for its end. Whether it was cancelled; raises what it raised else."""
+        await asyncio.wait([self.task], timeout=5)
+        assert self.task.done(), f"hangs after {self.waits} waits"
+        if self.task.cancelled():
+            return True
+        self.task.result()
+        return False
+
+    async def _run(self, coroutine: Coroutine[Any, Any, object]) -> None:
+        await self._step(coroutine)
+
+    @types.coroutine
+    def _step(self, coroutine: Coroutine[Any, Any, object]) -> Generator[Any, Any, None]:
+        resume: Callable[[Any], Any] = coroutine.send
+        value: Any = None
+        while True:
+            try:
+                waited_for = resume(value)
+            except StopIteration:
+                return
+            self.waits += 1
+            if self.waits == self._at:
+                if self._late and waited_for is not None:
+                    waited_for.add_done_callback(lambda _: self.task.cancel())
+                else:
+                    self.task.cancel()
+            try:
+                value = yield waited_for
+                resume = coroutine.send
+            except BaseException as error:  # noqa: BLE001  it is the coroutine's to judge
+                resume, value = coroutine.throw, error
+
+
+@asynccontextmanager
+async def many_open_files(count: int) -> AsyncIterator[None]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < count:
+        pytest.skip(f"this machine allows no more than {hard} open files")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, count), hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
