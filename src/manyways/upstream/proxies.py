@@ -1,0 +1,149 @@
+"""Proxies: what their URLs say, whom the environment names, and who is reached without one."""
+
+from collections.abc import Iterable, Mapping
+from ipaddress import ip_address, ip_network
+from typing import Final, NamedTuple
+from urllib.parse import urlsplit
+
+from msgspec import Struct
+from yarl import URL
+
+PORTS: Final = {"http": 80, "https": 443, "socks5": 1080, "socks5h": 1080}
+"""The ports of proxies whose URLs name none."""
+
+_LONGEST: Final = 255
+"""Bytes of a user or a password that SOCKS can carry (RFC 1929)."""
+
+
+class Proxy(Struct, frozen=True):
+    """Where a proxy is, and what it wants to know. `host` is ASCII and has no brackets."""
+
+    scheme: str
+    host: str
+    port: int
+    user: str = ""
+    password: str = ""
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+    def __repr__(self) -> str:
+        """Without its password: whatever is printed ends in a log."""
+        return f"<Proxy {self.scheme}://{self}>"
+
+    @property
+    def socks(self) -> bool:
+        return self.scheme.startswith("socks")
+
+
+class Named(NamedTuple):
+    """A proxy's URL, and the variable of the environment that names it."""
+
+    variable: str
+    url: str
+
+
+def parse(url: str) -> Proxy:
+    """The proxy that a URL names: `http`, `https`, `socks5` or `socks5h`.
+
+    Raises `ValueError`, whose words follow the name of a setting and hold no password.
+    """
+    scheme, found, _ = url.partition("://")
+    if not found:
+        raise ValueError('should be a URL like "http://proxy.example.com:3128"')
+    if scheme not in PORTS:
+        raise ValueError(f'is of the scheme "{scheme}"; there is {", ".join(PORTS)}')
+    try:
+        parsed = URL(url)
+        host, port = parsed.raw_host, parsed.explicit_port
+    except ValueError:
+        parsed, host, port = URL(), None, None
+    if not host or port == 0 or not url.isprintable() or " " in url:
+        raise ValueError("has no host, or a port that is none")
+    if parsed.raw_path not in {"", "/"} or parsed.raw_query_string or parsed.raw_fragment:
+        raise ValueError("has something behind its port, where nothing belongs")
+    proxy = Proxy(scheme, host, port or PORTS[scheme], parsed.user or "", parsed.password or "")
+    if ":" in proxy.user:
+        raise ValueError("has a colon in its user, which no proxy could tell from the password's")
+    if proxy.socks and (proxy.user or proxy.password):
+        _see_that_socks_can_carry(proxy)
+    return proxy
+
+
+def _see_that_socks_can_carry(proxy: Proxy) -> None:
+    for what, said in (("user", proxy.user), ("password", proxy.password)):
+        if not said:
+            raise ValueError(f"has no {what}; SOCKS wants both or neither")
+        if not said.isascii() or len(said) > _LONGEST:
+            raise ValueError(f"has a {what} that SOCKS cannot carry: 255 letters of ASCII")
+
+
+def named(environ: Mapping[str, str], scheme: str) -> Named | None:
+    """The proxy that an environment names for `http` or `https`, as curl and Python read it.
+
+    A name in lower case goes before the same in capitals, even where it is empty. A proxy
+    without a scheme is one of HTTP.
+    """
+    for kind in (scheme, "all"):
+        # A server hands a request's `Proxy:` header to CGI programs as HTTP_PROXY.
+        names = [f"{kind}_proxy", f"{kind}_proxy".upper()]
+        if kind == "http" and "REQUEST_METHOD" in environ:
+            names.pop()
+        name = next((one for one in names if one in environ), None)
+        if name is not None and (url := environ[name].strip()):
+            return Named(name, url if "://" in url else f"http://{url}")
+    return None
+
+
+def spared(environ: Mapping[str, str]) -> tuple[str, ...]:
+    """What an environment wants reached without a proxy (`NO_PROXY`), for `bypasses`."""
+    said = environ.get("no_proxy", environ.get("NO_PROXY", ""))
+    return tuple(said.replace(",", " ").split())
+
+
+def bypasses(url: str, entries: Iterable[str]) -> bool:
+    """Whether one of `entries` means the host of `url`.
+
+    An entry is a name, which means all below it as well, an address, a network (`10.0.0.0/8`)
+    or `*`; names and addresses may have a port.
+    """
+    parts = urlsplit(url)
+    host = (parts.hostname or "").rstrip(".")
+    port = parts.port or PORTS.get(parts.scheme)
+    return any(_means(entry.lower(), host, port) for entry in entries)
+
+
+def _means(entry: str, host: str, port: int | None) -> bool:
+    if entry == "*":
+        return True
+    if "/" in entry:
+        return _is_within(host, entry)
+    wanted = ""
+    if entry.startswith("["):
+        entry, _, rest = entry[1:].partition("]")
+        wanted = rest.removeprefix(":")
+    elif entry.count(":") == 1:
+        entry, _, wanted = entry.partition(":")
+    if wanted and wanted != str(port):
+        return False
+    if ":" in entry:
+        return _is_within(host, entry)
+    name = entry.removeprefix("*").strip(".")
+    return bool(name) and (host == name or host.endswith(f".{name}"))
+
+
+def _is_within(host: str, network: str) -> bool:
+    try:
+        return ip_address(host) in ip_network(network, strict=False)
+    except ValueError:
+        return False
+
+
+def is_loopback(url: str) -> bool:
+    """Whether a URL leads to this machine itself."""
+    host = (urlsplit(url).hostname or "").rstrip(".")
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
