@@ -81,7 +81,6 @@ class Dialer:
                 await _consent(top, link, proxy, route)
             if route.tls:
                 begin("tls")
-                link.begin()
                 top = await self._secured(top, link, route.host, str(route))
             return link.hand_over(top, make(), str(route))
         except BaseException:
@@ -160,6 +159,8 @@ class Dialer:
         context = self._given or _system()
         name = host.partition("%")[0].rstrip(".")
         loop = asyncio.get_running_loop()
+        if link.said:  # in TLS, the client speaks first
+            raise TlsFailed(f"{where}: what came is not TLS")
         try:
             link.see_that_it_stands()  # or nobody would end the wait for the handshake
             above = await loop.start_tls(
@@ -187,10 +188,6 @@ class _Link(asyncio.Protocol):
         self.said = bytearray()
         self._lost: ConnectionError | None = None
         self._waiter: asyncio.Future[None] | None = None
-
-    def begin(self) -> None:
-        """What is said from now on is said by somebody else."""
-        self.said.clear()
 
     def see_that_it_stands(self) -> None:
         """Raises `ConnectionError` where the connection is lost."""
@@ -259,6 +256,7 @@ async def _consent(transport: asyncio.Transport, link: _Link, proxy: Proxy, rout
         raise ConnectFailed(f"{where} answered {status[1].decode()} {told}".rstrip())
     if len(said) > end + 4:  # there is nobody yet who could speak first
         raise ConnectFailed(f"{where} answered more than it was asked")
+    said.clear()
 
 
 def _socket(info: tuple[object, ...]) -> socket.socket:
