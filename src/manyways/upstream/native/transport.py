@@ -10,13 +10,13 @@ from typing import Final
 from yarl import URL
 
 from manyways.errors import ConnectFailed, Phase, TimedOut, TransportError
+from manyways.upstream.names import system_addresses
 from manyways.upstream.native.answer import Answer
 from manyways.upstream.native.dial import Dialer
 from manyways.upstream.native.names import Names
 from manyways.upstream.native.origin import Origin, Route
 from manyways.upstream.native.pool import Pool
 from manyways.upstream.native.wire import Wire
-from manyways.upstream.names import system_addresses
 from manyways.upstream.transport import Limits, Lookup
 from manyways.watch import TimeLimit
 
