@@ -92,6 +92,39 @@ async def test_each_writes_its_page_again_and_again_and_takes_it_away(
     assert counted(other.together(page(0))) == {"2": 0.0}
 
 
+async def test_what_one_has_told_of_itself_the_others_tell_too(tmp_path: Path) -> None:
+    one, other = Team(tmp_path, 1, "77"), Team(tmp_path, 2, "77")
+    count = 0
+
+    async def mine() -> bytes:
+        nonlocal count
+        count += 1
+        return page(count)
+
+    for number in range(1, 4):
+        assert counted(one.together(await one.tell(mine))) == {"1": number}
+        assert counted(other.together(page(0))) == {"1": number, "2": 0.0}
+
+
+async def test_an_older_page_does_not_take_the_place_of_a_newer_one(tmp_path: Path) -> None:
+    one, other = Team(tmp_path, 1, "77"), Team(tmp_path, 2, "77")
+    wait = asyncio.Event()
+
+    async def slow() -> bytes:
+        read = page(1)
+        await wait.wait()
+        return read
+
+    async def quick() -> bytes:
+        return page(2)
+
+    told = [asyncio.create_task(one.tell(slow)), asyncio.create_task(one.tell(quick))]
+    await asyncio.sleep(0)
+    wait.set()
+    await asyncio.gather(*told)
+    assert counted(other.together(page(0)))["1"] == 2.0
+
+
 async def test_what_killed_ones_left_is_cleared_away(tmp_path: Path) -> None:
     old = [
         left(tmp_path, "12-1.metrics", page(1), age=STALE + 1),

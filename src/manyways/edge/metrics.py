@@ -156,9 +156,11 @@ class MetricsPage:
 
     async def metrics(self, exchange: Exchange) -> None:
         """The text format of Prometheus, version 0.0.4, which every one of them reads."""
-        body = await self.page()
-        if self._team is not None:
-            body = await asyncio.to_thread(self._team.together, body)
+        if self._team is None:
+            body = await self.page()
+        else:
+            mine = await self._team.tell(self.page)
+            body = await asyncio.to_thread(self._team.together, mine)
         await exchange.answer(
             body,
             200,

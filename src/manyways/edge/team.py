@@ -1,8 +1,8 @@
 """The metrics of several workers behind one socket: whoever is asked tells those of all.
 
-Each writes its own page into a shared folder every few seconds, and each sample of the common
-page carries the number of its worker: so none of them ever counts backwards, and a worker that
-was replaced begins anew as any process does.
+Each writes its own page into a shared folder every few seconds, and whenever it is asked, before
+it answers. Each sample of the common page carries the number of its worker: so none of them ever
+counts backwards, whoever is asked, and a worker that was replaced begins anew as any process does.
 """
 
 import asyncio
@@ -32,6 +32,9 @@ class Team:
         self._folder = folder
         self._number = number
         self._name = name
+        self._mine = folder / f"{name}-{number}{_SUFFIX}"
+        self._turn = asyncio.Lock()  # an older page must not be written over a newer one
+        self._trouble = False
 
     def __repr__(self) -> str:
         return f"<Team {self._name} in {self._folder}, as {self._number}>"
@@ -39,26 +42,30 @@ class Team:
     async def follow(self, page: Callable[[], Awaitable[bytes]]) -> None:
         """Write our page again and again, until cancelled; then take it away. A disk that is
         full is tried again."""
-        mine = self._folder / f"{self._name}-{self._number}{_SUFFIX}"
-        trouble = False
         try:
             await asyncio.to_thread(_clear, self._folder)
             while True:
-                written = await page()
-                try:
-                    await asyncio.to_thread(_replace, mine, written)
-                    trouble = False
-                except OSError as error:
-                    if not trouble:
-                        log.warning("metrics are not told to other workers", reason=error.strerror)
-                    trouble = True
+                await self.tell(page)
                 await asyncio.sleep(INTERVAL)
         finally:
             with contextlib.suppress(OSError):
-                mine.unlink()
+                self._mine.unlink()
+
+    async def tell(self, page: Callable[[], Awaitable[bytes]]) -> bytes:
+        """Our page as it is now. The others, when they are asked, will not tell less of us."""
+        async with self._turn:
+            written = await page()
+            try:
+                await asyncio.to_thread(_replace, self._mine, written)
+                self._trouble = False
+            except OSError as error:
+                if not self._trouble:
+                    log.warning("metrics are not told to other workers", reason=error.strerror)
+                self._trouble = True
+            return written
 
     def together(self, mine: bytes) -> bytes:
-        """The common page: ours as it is now, the others' as they wrote it last."""
+        """The common page: ours, as it is now, and the others' as they wrote it last."""
         from prometheus_client import generate_latest
         from prometheus_client.core import Metric
         from prometheus_client.parser import text_string_to_metric_families
