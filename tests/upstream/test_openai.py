@@ -1,5 +1,6 @@
 """A provider is asked with the credential that was chosen, and never tells one."""
 
+import gzip
 import json
 from collections.abc import AsyncIterator
 
@@ -155,6 +156,27 @@ async def test_a_list_in_pages_is_asked_for_to_its_end_with_one_credential(
         ("/models?after_id=m1", f"Bearer {SECOND}"),
         ("/models?after_id=m2", f"Bearer {SECOND}"),
     ]
+
+
+async def test_a_list_comes_compressed_where_the_provider_can(
+    wall: Wall, transport: Transport
+) -> None:
+    listed = json.dumps({"data": [{"id": f"m{n}"} for n in range(9000)]}).encode()
+    wall.then(whole(gzip.compress(listed), headers=[("Content-Encoding", "gzip")]))
+    assert await provider(wall, transport, FIRST).list_models(LIMITS) == listed
+    (request,) = wall.requests
+    assert request.headers["accept-encoding"] == "gzip, br, zstd"
+    await asked(provider(wall, transport, FIRST))
+    assert wall.requests[1].headers["accept-encoding"] == "identity"
+
+
+async def test_a_list_that_unfolds_without_end_is_given_up(
+    wall: Wall, transport: Transport
+) -> None:
+    bomb = gzip.compress(bytes(40 * 2**20), 1)
+    wall.answer = whole(bomb, headers=[("Content-Encoding", "gzip")])
+    with pytest.raises(AttemptFailed):
+        await provider(wall, transport).list_models(LIMITS)
 
 
 async def test_half_a_list_is_none(wall: Wall, transport: Transport) -> None:

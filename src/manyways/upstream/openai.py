@@ -7,7 +7,7 @@ from typing import Protocol
 from manyways.errors import AttemptFailed, Refusal, TransportError
 from manyways.types import Provider
 from manyways.upstream import failures
-from manyways.upstream.pages import Pages, same_origin
+from manyways.upstream.pages import LIST_HEADERS, Pages, same_origin
 from manyways.upstream.transport import Limits, Response, Transport
 from manyways.watch import TimeLimit
 
@@ -73,7 +73,7 @@ class OpenAIProvider:
         # What proves who we are goes to whom it was given for, and nowhere else.
         elsewhere = self._list_base and not same_origin(self._list_base, provider.base_url)
         self._listing: list[Sequence[tuple[str, str]]] = (
-            [(_JSON,)] if elsewhere else [one.listing for one in self._headers]
+            [LIST_HEADERS] if elsewhere else [one.listing for one in self._headers]
         )
 
     def __repr__(self) -> str:
@@ -216,6 +216,6 @@ class _Headers:
         if key is not None:
             shared += (("Authorization", f"Bearer {key}"),)
         self.bare = shared
-        self.listing = (_JSON, *shared)
+        self.listing = (*LIST_HEADERS, *shared)
         self.whole = (_JSON, *shared, _JSON_BODY)
         self.streamed = (_EVENTS, *shared, _JSON_BODY)

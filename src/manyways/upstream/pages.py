@@ -18,6 +18,9 @@ from msgspec import Struct
 
 from manyways.errors import AttemptFailed
 
+LIST_HEADERS: Final = (("Accept", "application/json"), ("Accept-Encoding", "gzip, br, zstd"))
+"""What a list is asked for with. Some have hundreds of kilobytes, a tenth of it compressed."""
+
 _MOST_BYTES: Final = 32 * 1024 * 1024
 _MOST_MODELS: Final = 10_000
 _MOST_PAGES: Final = 200

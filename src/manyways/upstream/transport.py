@@ -17,6 +17,9 @@ An implementation promises, and `tests/upstream/test_transport*.py` hold every o
 - cancelling the task that waits, at any await, closes the connection at once, so that the
   provider notices; a response that is left before its end is closed, not drained;
 - a caller that does not read makes the provider's socket stop (back-pressure);
+- content that comes compressed with gzip, deflate, br or zstd, asked for or not, is decoded as it
+  comes, `limit` of `body` counting what is decoded; `Content-Encoding` and `Content-Length` are
+  gone then. Data that is broken or ends too early is `Garbled`;
 - no redirect is followed, no cookie kept, no header added but `Host`, `Content-Length`,
   and `Accept-Encoding: identity` where the request names no encoding; a proxy is used only
   if the implementation was given one.
