@@ -229,6 +229,10 @@ class Wall:
         """Play these first, each for one request."""
         self._next.extend(answers)
 
+    def forget(self) -> None:
+        """Play none of those that `then` was given and nobody has asked for yet."""
+        self._next.clear()
+
     def deserted(self) -> Moment:
         """When no connection is open, be it now or later."""
         moment = Moment()
