@@ -9,12 +9,13 @@ import pytest
 import uvloop
 
 from manyways.upstream.aiohttp_transport import AiohttpTransport
+from manyways.upstream.native import NativeTransport
 from manyways.upstream.transport import Transport
 from tests.support.wall import Wall
 from tests.upstream.exchange import AUTHORITY, Make
 
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
-IMPLEMENTATIONS: list[Make] = [AiohttpTransport]
+IMPLEMENTATIONS: list[Make] = [AiohttpTransport, NativeTransport]
 
 
 def pytest_asyncio_loop_factories(
