@@ -333,6 +333,37 @@ def test_a_length_with_thousands_of_zeros_is_a_length(gateway: Gateway) -> None:
         assert b" 400 " in caller.recv(65536).split(b"\r\n")[0]
 
 
+def test_requests_that_come_together_on_one_connection_are_answered_in_turn(
+    gateway: Gateway, wall: ChatWall
+) -> None:
+    bodies = [{"model": "m", "messages": [{"role": "user", "content": str(i)}]} for i in range(3)]
+    closing = ("", "", "Connection: close\r\n")
+    with connect(gateway) as caller:
+        for body, more in zip(bodies, closing, strict=True):
+            data = json.dumps(body).encode()
+            # The last byte comes by itself, or together with the next request.
+            caller.sendall(raw_request(gateway, data, more=more)[:-1])
+            caller.sendall(data[-1:])
+        answers = read_all(caller)
+    assert answers.count(b"HTTP/1.1 200 ") == 3
+    assert [json.loads(request.body) for request in wall.requests] == bodies
+
+
+def test_a_body_in_chunks_is_read_to_its_own_end_whatever_length_stands_beside(
+    gateway: Gateway, wall: ChatWall
+) -> None:
+    data = json.dumps(CHAT).encode()
+    pieces = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in (data[:9], data[9:]))
+    request = raw_request(gateway, b"", more="Transfer-Encoding: chunked\r\n", length=9)
+    with connect(gateway) as caller:
+        caller.sendall(request + pieces + b"0\r\n\r\n")
+        status = caller.recv(65536).split(b"\r\n")[0]
+    if b" 200 " in status:  # a server may as well refuse what is ambiguous
+        assert json.loads(wall.requests[0].body) == CHAT
+    else:
+        assert b" 400 " in status
+
+
 def test_a_name_that_is_too_long_is_refused_at_once(gateway: Gateway) -> None:
     answer = gateway.chat({**CHAT, "model": "x" * 5_000_000})
     assert (answer.status, answer.json()["error"]["param"]) == (400, "model")

@@ -38,10 +38,10 @@ class Exchange:
     """Made for each request. `secret` is the key that came with it; no log shows it."""
 
     __slots__ = (
-        "_body", "_client", "_closing", "_common", "_handle", "_loop", "_receive", "_send",
-        "_settings", "_task", "_watcher", "attempts", "began", "caller", "client_id", "error_code",
-        "error_format", "error_message", "headers", "history", "id", "left", "method", "model",
-        "over", "path", "query", "standing", "started", "status",
+        "_announced", "_body", "_client", "_closing", "_common", "_handle", "_loop", "_receive",
+        "_send", "_settings", "_task", "_watcher", "attempts", "began", "caller", "client_id",
+        "error_code", "error_format", "error_message", "headers", "history", "id", "left",
+        "method", "model", "over", "path", "query", "standing", "started", "status",
     )  # fmt: skip
 
     def __init__(
@@ -75,6 +75,7 @@ class Exchange:
         self.started = False
         self.over = False
         self.left = False
+        self._announced: int | None = None  # bytes of the body, where that is known beforehand
         self._body: bytes | None = None
         self._client: tuple[str, int] | None = scope.get("client")
         self._closing: Callable[[], None] | None = None
@@ -114,8 +115,12 @@ class Exchange:
     def check_size(self) -> None:
         """Refuse by `Content-Length`, before anything is read. Raises `Refusal`."""
         length = self.headers.get(b"content-length", b"").lstrip(b"0")
-        if length.isdigit() and (len(length) > _DIGITS or int(length) > self._settings.max_body):
+        if not length.isdigit():
+            return
+        if len(length) > _DIGITS or int(length) > self._settings.max_body:
             raise self._too_large()
+        if b"transfer-encoding" not in self.headers:
+            self._announced = int(length)
 
     async def body(self) -> bytes:
         """The whole body, as often as it is asked for. Raises `Refusal` if it is too large or
@@ -136,7 +141,9 @@ class Exchange:
                     if size > self._settings.max_body:
                         raise self._too_large()
                     pieces.append(piece)
-                    if not message.get("more_body"):
+                    # The server tells the end in a message of its own, a way to its thread and
+                    # back for nothing where the length was announced: it sees to that length.
+                    if size == self._announced or not message.get("more_body"):
                         break
         except TimeoutError:
             seconds = self._settings.body_timeout
