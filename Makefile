@@ -4,7 +4,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help install install-dev run test test-fast lint format bench docs lock clean
+.PHONY: help install install-dev run test test-fast fuzz lint format bench docs lock clean
 
 help:
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,6 +48,9 @@ test: install-dev ## install, then run the whole test suite
 
 test-fast: install-dev ## the suite without servers, processes or the model
 	$(BIN)/python -m pytest -m "not process and not model and not node"
+
+fuzz: install-dev ## a million made-up answers of a provider
+	FUZZ=1000000 $(BIN)/python -m pytest tests/fuzz
 
 lint: install-dev ## formatting, style, types, layers, module sizes
 	$(BIN)/ruff format --check .

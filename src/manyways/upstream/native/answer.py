@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator, Mapping
-from typing import Self
+from typing import Any, Self
 
 from manyways.errors import Cut, TimedOut, TooLarge, TransportError
 from manyways.upstream.native.decoding import Decoder, decoder_of
@@ -68,14 +68,20 @@ class Answer:
         if decoder is None:
             return await self._arrived()
         try:
-            while not (data := decoder.take()):
+            data = decoder.take()
+            if data:
+                await asyncio.sleep(0)  # one read may hold gigabytes: others have their turn
+            while not data:
                 if raw := await self._arrived():
                     decoder.feed(raw)
+                    data = decoder.take()
                 else:
                     decoder.close()
-                    return b""
-        except TransportError as error:
-            self._give_up(error)
+                    break
+        except BaseException as error:
+            if self._failure is None:
+                given_up = Cut("waiting for the answer was given up")
+                self._give_up(error if isinstance(error, TransportError) else given_up)
             raise
         return data
 
@@ -169,12 +175,24 @@ class Fields(Mapping[str, str]):
         return f"<Fields {self._raw}>"
 
     def __getitem__(self, name: str) -> str:
+        found = self._find(name)
+        if found is None:
+            raise KeyError(name)
+        return found
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """As a mapping's, which would raise an exception first."""
+        found = self._find(name)
+        return default if found is None else found
+
+    def _find(self, name: str) -> str | None:
+        """One pass over some ten headers costs less than a dictionary of them."""
         wanted = name.lower().encode("utf-8", "surrogateescape")
         size = len(wanted)
         for key, value in self._raw:
             if len(key) == size and key.lower() == wanted:
                 return value.decode("utf-8", "surrogateescape").strip()
-        raise KeyError(name)
+        return None
 
     def __iter__(self) -> Iterator[str]:
         yield from dict.fromkeys(name.decode("latin-1").lower() for name, _ in self._raw)

@@ -47,6 +47,7 @@ class Wire(asyncio.Protocol):
         "_transport",
         "_waiter",
         "_where",
+        "_whole",
         "answering",
         "asked",
         "blocked",
@@ -78,6 +79,7 @@ class Wire(asyncio.Protocol):
         self._paused = False
         self._fed = 0  # bytes since the last that meant something
         self._surplus = False  # more came than was asked for
+        self._whole = 0  # pieces that belong to the answer, once it is complete
         self._keeps = False  # the server says that it goes on
         self.born = self.rested = loop.time()
         self.uses = 0
@@ -193,8 +195,8 @@ class Wire(asyncio.Protocol):
             pass
         except HttpParserError as error:
             self._broken(str(error))
-        if self._bodiless and self._pieces:
-            self._pieces.clear()
+        if self.complete and len(self._pieces) > self._whole:
+            del self._pieces[self._whole :]
             self._overfull()
         if self.answering and len(self._pieces) > pieces:
             self._fed = 0
@@ -264,6 +266,7 @@ class Wire(asyncio.Protocol):
         if self._interim or self.complete:
             return
         self.complete = True
+        self._whole = len(self._pieces)
         self._keeps = self._parser.should_keep_alive()
 
     def _broken(self, reason: str) -> None:
