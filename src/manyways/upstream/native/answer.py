@@ -1,6 +1,7 @@
 """An answer on its way: what `transport.Response` promises."""
 
 import asyncio
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any, Self
 
@@ -111,6 +112,8 @@ class Answer:
                 raise self._failure
             return b""
         while True:
+            if self._ends < math.inf and self._loop.time() >= self._ends:
+                wire.abort(TimedOut("whole", self._whole))  # which leaves what has come
             data = wire.read()
             if wire.complete:
                 self._end(wire)

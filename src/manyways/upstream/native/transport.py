@@ -24,6 +24,8 @@ _URLS: Final = 1024
 """URLs whose meaning is remembered."""
 _JOINED: Final = 64 * 1024
 """Bytes of a body that are written together with the headers."""
+_STALE: Final = 2.0
+"""Seconds in which a kept connection turns out to be closed. What is closed later was at work."""
 
 
 class NativeTransport:
@@ -92,7 +94,8 @@ class NativeTransport:
         pool = self._pools.get(origin.route) or self._open(origin.route)
         wire = pool.take() or await self._connect(pool, limits, ends)
         while True:
-            left = ends - self._loop.time()
+            began = self._loop.time()
+            left = ends - began
             limit = TimeLimit(min(limits.headers, left), "headers")
             try:
                 with limit:
@@ -104,7 +107,7 @@ class NativeTransport:
                             raise wire.failure
                         await wire.wait()
             except TransportError:
-                if wire.stale:
+                if wire.stale and self._loop.time() - began < _STALE:
                     wire = await self._connect(pool, limits, ends, instead_of=wire)
                     continue
                 pool.give_back(wire)

@@ -13,7 +13,7 @@ from typing import Final, cast
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
-from manyways.errors import ConnectFailed, Cut, Garbled, Reset, TransportError
+from manyways.errors import Cut, Garbled, Reset, TransportError
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -213,14 +213,14 @@ class Wire(asyncio.Protocol):
         """The transport closes itself."""
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        transport, self._transport = self._transport, None
+        self._transport = None
         del self._parser  # which holds this object, as this object held it
         if not self.asked:
             self._dropped(self)
         if self.failure is None and not self.complete:
             if not self.answering:
                 reason = "the connection was closed" if exc is None else str(exc)
-                self.failure = (Reset if transport else ConnectFailed)(reason)
+                self.failure = Reset(reason)
             elif exc is None and not _is_framed(self.headers):
                 self.complete = True
             else:
