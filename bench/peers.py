@@ -11,11 +11,13 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from bench import install, wire
 from bench.failures import Missing
 from bench.process import free_port
+from manyways.config import Settings
 
 CHAT = "/v1/chat/completions"
 
@@ -62,6 +64,8 @@ class Peer:
     launch: Callable[[Place], Launch]
     streams: bool = True
     note: str = ""
+    transport: str = ""
+    """Of Manyways: which of its transports it has."""
 
 
 def _installed(python: Path, distribution: str) -> str:
@@ -163,8 +167,22 @@ def manyways_command(place: Place, config: Path, *, workers: int = 1) -> tuple[s
     return command if workers == 1 else (*command, "--workers", str(workers))
 
 
-def _launch_manyways(place: Place) -> Launch:
-    config = manyways_config(place, f'[database]\nurl = "sqlite:///{place.folder}/bench.db"\n')
+def _launch_manyways(place: Place, transport: str) -> Launch:
+    stores = f'[database]\nurl = "sqlite:///{place.folder}/bench.db"\n'
+    return manyways(place, manyways_config(place, stores + over(transport)))
+
+
+def over(transport: str) -> str:
+    """The table that chooses Manyways' transport. Raises `Missing` where it knows no other."""
+    if "upstream" in Settings.__struct_fields__:
+        return f'[upstream]\ntransport = "{transport}"\n'
+    if transport != "aiohttp":
+        raise Missing("it has no other transport than aiohttp yet")
+    return ""
+
+
+def manyways(place: Place, config: Path) -> Launch:
+    """Manyways with a new database, asked with a key of an administrator."""
     done = subprocess.run(
         [_MANYWAYS, "keys", "create", "--type", "admin", "--config", config, "--json"],
         capture_output=True,
@@ -301,8 +319,17 @@ PEERS = (
         name="manyways",
         label="Manyways",
         have=_have_manyways,
-        launch=_launch_manyways,
-        note="Authentication on.",
+        launch=partial(_launch_manyways, transport="native"),
+        note="Authentication on; its own transport to the upstream.",
+        transport="native",
+    ),
+    Peer(
+        name="manyways-aiohttp",
+        label="Manyways (aiohttp)",
+        have=_have_manyways,
+        launch=partial(_launch_manyways, transport="aiohttp"),
+        note="The same over aiohttp's parts.",
+        transport="aiohttp",
     ),
     Peer(
         name="sglang",

@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bench.figures import Figure, advantage, readable
-from bench.goals import GOALS, OURS
+from bench.goals import GOALS, OURS, OURS_TOO
 from bench.results import DIRECT, METRICS, Metric, Results
 
 MISSING: Final = "–"
@@ -22,6 +22,8 @@ def show(results: Results, console: Console) -> None:
     _print("Figures: median, ± half the spread", _figures(results, metrics), console)
     if ratios := _ratios(results, metrics):
         _print("How many times better Manyways is than", ratios, console)
+    if transports := _transports(results, metrics):
+        _print("Manyways over its two transports", transports, console)
     for goal, wanted, reached, met in _goals(results):
         colour = "green" if met else "red"
         words = Text(f"{goal}: wanted {wanted}, reached {reached}: ")
@@ -47,6 +49,8 @@ def page(results: Results) -> str:
     ]
     if ratios:
         parts += ["## In ratios", _RATIOS, _markdown(ratios)]
+    if transports := _transports(results, metrics):
+        parts += ["## Its two transports", _TRANSPORTS, _markdown(transports)]
     if goals:
         parts += ["## Goals", _markdown([["what", "wanted", "reached", ""], *goals])]
     parts += [_method(results), "## Who was measured"]
@@ -67,6 +71,11 @@ _RATIOS: Final = """\
 How many times better Manyways is: 2 means twice the answers, or half the time or memory; below 1,
 the other one is better. Ratios of one run move far less between machines and hours than the
 figures themselves do."""
+
+
+_TRANSPORTS: Final = """\
+The same gateway, measured in the same rounds, once over the transport of its own and once over
+aiohttp's parts. `python -m bench transport` measures them without a gateway around them."""
 
 
 def _where(results: Results) -> str:
@@ -95,12 +104,24 @@ it are compared with the upstream's word by word.
 - **dense streams**: {settings.dense_connections} connections; {settings.chunks} chunks, which the
   upstream sends at once.
 - **paced streams**: {settings.paced_streams} at a time, {settings.chunks} chunks 10 ms apart. The
-  row of the upstream shows how many that can be at most.
+  column of the upstream shows how many that can be at most: the streams' own length bounds it.
+  Whoever passes every chunk on in time reaches it and no more, with a busy core or an idle one, so
+  this tells who keeps up, not who is quicker.
+- **paced streams, twice as many**: {settings.crowd_streams} at a time, about as many chunks as the
+  load and the upstream can have on their core (of still more, they give no more), and about as many
+  as nginx can pass on one by one. A gateway that is slower than the chunks come finds several of
+  them in one read and passes them on together: they are late then, but cost less. The figure is
+  how many streams come through that way.
+- **processor a paced chunk**: of the gateway's core, while there are {settings.paced_streams}
+  paced streams. Of a gateway that does not keep up with these it is the cost of chunks that were
+  joined, and alone would be more.
 - **added latency**: {settings.rate} whole answers a second on a fixed schedule, measured from the
   moment each was due (so a stall counts for all it delayed), less the same percentile without a
   gateway. Of the upstream itself there is none.
 - **memory**: resident, the whole process tree; idle after the first answer, and what each of
-  {settings.paced_streams} streams adds while they run (chunks 40 ms apart, at the peak).
+  {settings.paced_streams} streams adds while they run (chunks 40 ms apart, at the peak). On the
+  upstream side: of our transports by themselves, in a process without a gateway, with
+  {settings.silent_streams} streams of which headers and a chunk have come and that are waited for.
 - **start to first answer**: from the start of the process to the end of its first right answer."""
 
 
@@ -127,17 +148,32 @@ def _cell(figure: Figure | None) -> str:
 def _ratios(results: Results, metrics: Sequence[Metric]) -> list[list[str]]:
     """Cells as in `_figures`; none where there is nobody to compare with."""
     ours = results.row(OURS)
-    others = [row for row in results.rows if row.name not in {OURS, DIRECT}]
+    others = [row for row in results.rows if row.name not in {OURS, OURS_TOO, DIRECT}]
     if ours is None or not others:
         return []
     cells = [["", *(row.label for row in others)]]
     for metric in metrics:
         figure = ours.figures.get(metric.name)
-        ratios = (
+        ratios = [
             advantage(figure, row.figures.get(metric.name), more_is_better=metric.more_is_better)
             for row in others
-        )
-        cells.append([metric.title, *(MISSING if r is None else readable(r) for r in ratios)])
+        ]
+        if any(ratio is not None for ratio in ratios):
+            cells.append([metric.title, *(MISSING if r is None else readable(r) for r in ratios)])
+    return cells
+
+
+def _transports(results: Results, metrics: Sequence[Metric]) -> list[list[str]]:
+    """Cells as in `_figures`: both ways we reach the upstream; none where one was not measured."""
+    ours, other = results.row(OURS), results.row(OURS_TOO)
+    if ours is None or other is None:
+        return []
+    cells = [["", "its own", "aiohttp", "times better"]]
+    for metric in metrics:
+        figure, theirs = ours.figures.get(metric.name), other.figures.get(metric.name)
+        ratio = advantage(figure, theirs, more_is_better=metric.more_is_better)
+        times = MISSING if ratio is None else readable(ratio)
+        cells.append([f"{metric.title}, {metric.unit}", _cell(figure), _cell(theirs), times])
     return cells
 
 

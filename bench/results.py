@@ -28,11 +28,14 @@ METRICS: Final = (
     Metric("unary", "whole answers", "/s", more_is_better=True),
     Metric("dense", "dense streams", "/s", more_is_better=True),
     Metric("paced", "paced streams", "/s", more_is_better=True),
+    Metric("crowd", "paced streams, twice as many", "/s", more_is_better=True),
+    Metric("paced_cpu", "processor a paced chunk", "µs", more_is_better=False),
     Metric("added_p50", "added latency p50", "ms", more_is_better=False),
     Metric("added_p90", "added latency p90", "ms", more_is_better=False),
     Metric("added_p99", "added latency p99", "ms", more_is_better=False),
     Metric("idle", "memory idle", "MB", more_is_better=False),
     Metric("stream", "memory a stream", "kB", more_is_better=False),
+    Metric("upstream_side", "of it on the upstream side", "kB", more_is_better=False),
     Metric("start", "start to first answer", "s", more_is_better=False),
 )
 
@@ -57,6 +60,8 @@ class Settings(msgspec.Struct, frozen=True):
     dense_connections: int
     paced_streams: int
     chunks: int
+    crowd_streams: int = 0
+    silent_streams: int = 0
 
 
 class Row(msgspec.Struct):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from bench import ask, install, results, wire, works
+from bench import ask, install, results, transport, wire, works
 from bench.failures import BenchError, Died
 from bench.figures import Figure
 from bench.peers import Launch, Peer, Place
@@ -20,7 +20,8 @@ from bench.wrk import Wrk
 
 WORK_FOLDER: Final = install.HERE / ".work"
 START_LIMIT: Final = 90.0
-WORKS: Final = ("unary", "dense", "paced", "latency", "memory", "start")
+WORKS: Final = ("unary", "dense", "paced", "crowd", "latency", "memory", "start")
+STREAMED: Final = ("dense", "paced", "crowd")
 COLD: Final = ("memory", "start")
 """Works that need a process which has not served anything yet."""
 
@@ -172,6 +173,8 @@ class Run:
                 try:
                     with self.gateway(peer, folder) as (subject, seconds):
                         self._cold(subject, seconds, load)
+                    if peer.transport and "memory" in self._settings.works:
+                        self._keep(subject, "memory", self._upstream_side(peer))
                 except _BEFALLS_ONE as error:
                     self._rows.pop(peer.name)
                     self._leave_out(peer, str(error))
@@ -186,6 +189,14 @@ class Run:
             if subject.streams:
                 ask.check(subject.target, stream=True)
                 self._keep(subject, "memory", works.stream_memory(subject, load))
+
+    def _upstream_side(self, peer: Peer) -> Reading:
+        """What the transport of a gateway, by itself, keeps for each stream."""
+        plan = transport.Plan(
+            transport=peer.transport, work="memory", port=self._upstream_port, seconds=1.0
+        )
+        figures = transport.measured(plan, self._settings.gateway_core)
+        return Reading({"upstream_side": figures["memory"]})
 
     def _warm_rounds(self, peers: Sequence[Peer], direct: Subject, load: Load) -> None:
         with ExitStack() as stack:
@@ -214,7 +225,7 @@ class Run:
     def _warm_round(self, work: str, subjects: Sequence[Subject], load: Load) -> None:
         base: Reading | None = None
         for subject in subjects:
-            if not subject.streams and work in ("dense", "paced"):
+            if not subject.streams and work in STREAMED:
                 continue
             if work == "latency" and self._too_slow(subject):
                 continue
@@ -279,6 +290,8 @@ class Run:
             dense_connections=works.DENSE_CONNECTIONS,
             paced_streams=works.PACED_STREAMS,
             chunks=wire.CHUNKS,
+            crowd_streams=works.CROWD_STREAMS,
+            silent_streams=transport.SILENT_STREAMS,
         )
         order = [results.DIRECT, *(peer.name for peer in self._settings.peers)]
         rows = [self._rows[name] for name in order if name in self._rows]
@@ -296,6 +309,7 @@ _WARM: Final = {
     "unary": works.unary,
     "dense": works.dense,
     "paced": works.paced,
+    "crowd": works.crowd,
     "latency": works.latency,
 }
 

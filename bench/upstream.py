@@ -9,6 +9,7 @@ import argparse
 import asyncio
 import json
 import signal
+import ssl
 from collections.abc import Callable, Iterator
 from typing import Protocol, cast
 
@@ -24,9 +25,9 @@ def _chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
-def _answer(body: bytes, status: bytes = b"200 OK") -> bytes:
-    head = b"HTTP/1.1 %b\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
-    return head % (status, len(body)) + body
+def _answer(body: bytes, more: bytes = b"") -> bytes:
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n%b\r\n"
+    return head % (len(body), more) + body
 
 
 _STREAM_HEAD = (
@@ -41,10 +42,24 @@ _END_WITH_USAGE = (
 )
 _DENSE = {end: _OPENING + b"".join(_WORDS) + end for end in (_END, _END_WITH_USAGE)}
 _WHOLE = _answer(wire.WHOLE_BODY)
+_LAST_WHOLE = _answer(wire.WHOLE_BODY, b"Connection: close\r\n")
 _MODELS = _answer(
     json.dumps({"object": "list", "data": [{"id": wire.MODEL, "object": "model"}]}).encode()
 )
 _PACES = {name.encode(): pause for name, pause in wire.PACES.items() if pause}
+_SILENT = wire.SILENT.encode()
+_CLOSE = b"\r\nconnection: close\r\n"
+
+
+def at_once(body: bytes) -> bytes:
+    """All of the answer to a question, whatever pace was asked for."""
+    if b'"stream":true' in body or b'"stream": true' in body:
+        return _DENSE[_end(body)]
+    return _WHOLE
+
+
+def _end(body: bytes) -> bytes:
+    return _END_WITH_USAGE if b'"include_usage":' in body else _END
 
 
 class Timers(Protocol):
@@ -145,7 +160,7 @@ class Connection(asyncio.Protocol):
             body = self._received[end_of_head:end]
             self._received = self._received[end:]
             self._answer(head, body)
-            if b"connection: close" in head and not self._streaming:
+            if _CLOSE in head and not self._streaming:
                 self.transport.close()
                 return
 
@@ -155,7 +170,7 @@ class Connection(asyncio.Protocol):
         elif b'"stream":true' in body or b'"stream": true' in body:
             self._stream(body)
         else:
-            self.transport.write(_WHOLE)
+            self.transport.write(_LAST_WHOLE if _CLOSE in head else _WHOLE)
 
     def _looked_up(self, head: bytes) -> bytes:
         if head.startswith(b"get /latest"):
@@ -164,13 +179,17 @@ class Connection(asyncio.Protocol):
         return _MODELS
 
     def _stream(self, body: bytes) -> None:
-        end = _END_WITH_USAGE if b'"include_usage":' in body else _END
+        end = _end(body)
         for name, pause in _PACES.items():
             if name in body:
                 self._streaming = True
                 self.transport.write(_OPENING)
                 self._metronome.add(self, end, pause)
                 return
+        if _SILENT in body:
+            self._streaming = True
+            self.transport.write(_OPENING)
+            return
         self.transport.write(_DENSE[end])
 
 
@@ -182,15 +201,26 @@ def _content_length(head: bytes) -> int:
     return int(head[start + 17 : head.index(b"\r\n", start + 17)])
 
 
-async def serve(port: int) -> None:
-    """Serve on loopback until SIGTERM or SIGINT. Prints a line when it listens."""
+async def serve(
+    port: int,
+    certificate: str | None = None,
+    connection: Callable[[Metronome], Connection] = Connection,
+) -> None:
+    """Serve on loopback until SIGTERM or SIGINT. Prints a line when it listens.
+
+    `certificate` is a file with a chain and its key: then it speaks TLS.
+    """
+    tls = None
+    if certificate is not None:
+        tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        tls.load_cert_chain(certificate)
     loop = asyncio.get_running_loop()
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
     metronome = Metronome(loop)
     server = await loop.create_server(
-        lambda: Connection(metronome), "127.0.0.1", port, backlog=4096
+        lambda: connection(metronome), "127.0.0.1", port, backlog=4096, ssl=tls
     )
     print("listening", flush=True)
     await stopped.wait()
@@ -200,7 +230,9 @@ async def serve(port: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--port", type=int, required=True)
-    uvloop.run(serve(parser.parse_args().port))
+    parser.add_argument("--certificate", help="speak TLS; a file with the chain and its key")
+    options = parser.parse_args()
+    uvloop.run(serve(options.port, options.certificate))
 
 
 if __name__ == "__main__":

@@ -17,6 +17,8 @@ PACED: Final = "every-10ms"
 HELD: Final = "every-40ms"
 PACES: Final = {DENSE: 0, PACED: 10, HELD: 40}
 """The pause between two chunks, in milliseconds."""
+SILENT: Final = "one-chunk-and-no-more"
+"""A stream that begins and never goes on."""
 
 _SYLLABLES: Final = ("ka", "lo", "mi", "ren", "sta", "vor", "ul", "tes")
 _CREATED: Final = 1_790_000_000

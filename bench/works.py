@@ -21,6 +21,8 @@ from bench.wrk import Sample, Wrk
 UNARY_CONNECTIONS = 64
 DENSE_CONNECTIONS = 64
 PACED_STREAMS = 500
+CROWD_STREAMS = 2 * PACED_STREAMS
+"""As many as the load's core bears: of more, the upstream gives no more."""
 RATE = 500
 WARMUP = 1.0
 WARMUP_CONNECTIONS = 8
@@ -93,10 +95,20 @@ def dense(subject: Subject, load: Load) -> Reading:
 
 
 def paced(subject: Subject, load: Load) -> Reading:
-    """Streams a second, 500 at a time, their chunks 10 ms apart."""
+    """Streams a second, 500 at a time, their chunks 10 ms apart; and what a chunk costs."""
     question = subject.question(stream=True, pace=wire.PACED)
     sample, usage = _run(subject, load, question, PACED_STREAMS)
-    return Reading({"paced": _streams(sample, subject)}, usage, sample.errors)
+    figures = {"paced": _streams(sample, subject)}
+    if usage.busy:
+        figures["paced_cpu"] = usage.busy / (figures["paced"] * wire.CHUNKS) * 1e6
+    return Reading(figures, usage, sample.errors)
+
+
+def crowd(subject: Subject, load: Load) -> Reading:
+    """Streams a second, 1,000 at a time: more than a core can pass on chunk by chunk."""
+    question = subject.question(stream=True, pace=wire.PACED)
+    sample, usage = _run(subject, load, question, CROWD_STREAMS)
+    return Reading({"crowd": _streams(sample, subject)}, usage, sample.errors)
 
 
 def _streams(sample: Sample, subject: Subject) -> float:

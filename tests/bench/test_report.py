@@ -19,6 +19,7 @@ def _results(**ours: Figure) -> results.Results:
     rows = [
         results.Row("direct", "upstream, asked directly", figures={"unary": Figure((40.0,))}),
         results.Row("manyways", "Manyways", "1.0", "Keys & <limits>.", figures=ALL | ours),
+        results.Row("manyways-aiohttp", "Manyways (aiohttp)", figures={"unary": Figure((7.5,))}),
         results.Row("tensorzero", "TensorZero", "2026.6.0", figures=dict(ALL)),
         results.Row("portkey", "Portkey", figures={"unary": Figure((1.0, 1.0))}, remarks=["a < b"]),
     ]
@@ -40,12 +41,13 @@ def test_results_come_back_from_their_file_as_they_were(tmp_path: Path) -> None:
 
 def test_the_page_has_every_figure_and_ratio() -> None:
     page = report.page(_results(unary=Figure((30.0,))))
-    figures, ratios, goal = _cells(page, "whole answers")
-    assert figures == ["whole answers, /s", "40.0", "30.0", "10.0 ±2.00", "1.00 ±0.000"]
+    figures, ratios, transports, goal = _cells(page, "whole answers")
+    assert figures == ["whole answers, /s", "40.0", "30.0", "7.50", "10.0 ±2.00", "1.00 ±0.000"]
     assert ratios == ["whole answers", "3.00", "30.0"]
-    assert goal == ["whole answers", "≥ 1.10 × TensorZero", "3.00 ×", "met"]
+    assert transports == ["whole answers, /s", "30.0", "7.50", "4.00"]
+    assert goal == ["whole answers", "≥ 1.80 × TensorZero", "3.00 ×", "met"]
     for metric in results.METRICS:
-        assert len(_cells(page, f"{metric.title}, {metric.unit}")) == 1
+        assert len(_cells(page, f"{metric.title}, {metric.unit}")) == 2
     assert "LiteLLM was left out: no <network>" in page
     assert "Other programs" not in page
 
@@ -68,6 +70,22 @@ def test_a_goal_that_was_not_measured_is_neither_met_nor_missed() -> None:
     assert reached["unary", "litellm"] is None
     assert reached["unary", "tensorzero"] == 1.0
     assert "LiteLLM" not in "".join(map(str, _cells(report.page(found), "whole answers")))
+
+
+def test_who_is_measured_over_one_transport_alone_is_compared_with_no_other() -> None:
+    found = _results()
+    found.rows = [row for row in found.rows if row.name != "manyways-aiohttp"]
+    assert "## Its two transports" not in report.page(found)
+
+
+def test_what_nobody_else_was_measured_for_has_no_ratio() -> None:
+    found = _results()
+    for row in found.rows:
+        if row.name not in {"manyways", "manyways-aiohttp"}:
+            row.figures.pop("upstream_side", None)
+    ratios = report.page(found).partition("## In ratios")[2].partition("## Its two")[0]
+    assert _cells(ratios, "memory a stream")
+    assert not _cells(ratios, "of it on the upstream side")
 
 
 def test_the_terminal_shows_the_same() -> None:
@@ -104,8 +122,8 @@ def test_nothing_is_drawn_outside_the_picture() -> None:
 def test_a_bar_far_longer_than_ours_is_cut_so_that_ours_can_be_seen() -> None:
     picture = ET.fromstring(plot.svg(_results(unary=Figure((0.5,)))))  # noqa: S314
     pieces = [outline.count("M") for outline in _bars(picture)]
-    assert pieces[:3] == [1, 2, 1]
-    assert set(pieces[3:]) == {1}
+    assert pieces[:4] == [1, 2, 2, 1]
+    assert set(pieces[4:]) == {1}
 
 
 @pytest.mark.parametrize(
