@@ -130,14 +130,23 @@ async def cancelled(task: "asyncio.Task[Response] | asyncio.Task[bytes]") -> Non
 class Interrupted:
     """Runs a coroutine as a task, and cancels it at its `at`-th wait.
 
-    Either as it begins to wait, or, where `late`, in the moment between the end of the wait and
-    the task's going on: what it waited for is there then, and nobody takes it. `waits` counts.
+    As it begins to wait; or, where that is to be `late`, in the moment between the end of the
+    wait and the task's going on: what it waited for is there then, and nobody takes it. Or
+    `again` at each wait that follows, too. `waits` counts them.
     """
 
-    def __init__(self, coroutine: Coroutine[Any, Any, object], at: int, *, late: bool) -> None:
+    def __init__(
+        self,
+        coroutine: Coroutine[Any, Any, object],
+        at: int,
+        *,
+        late: bool = False,
+        again: bool = False,
+    ) -> None:
         self.waits = 0
         self._at = at
         self._late = late
+        self._again = again
         self.task = asyncio.create_task(self._run(coroutine))
 
     async def end(self) -> bool:
@@ -162,7 +171,7 @@ class Interrupted:
             except StopIteration:
                 return
             self.waits += 1
-            if self.waits == self._at:
+            if self.waits == self._at or (self._again and self.waits > self._at):
                 if self._late and waited_for is not None:
                     waited_for.add_done_callback(lambda _: self.task.cancel())
                 else:
