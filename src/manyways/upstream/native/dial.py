@@ -171,13 +171,13 @@ class Dialer:
                 ssl_handshake_timeout=_NEVER,
                 ssl_shutdown_timeout=1.0,
             )
-        except ssl.SSLError as error:
+        # ValueError: a name that TLS cannot carry. TypeError: asyncio of Python 3.11 trips over a
+        # failure of TLS in TLS, which it was about to tell.
+        except (*_Broken, ValueError, TypeError) as caught:
+            error = caught.__context__ if isinstance(caught, TypeError) else caught
             raise TlsFailed(f"{where}: {_of_tls(error)}") from error
-        except (*_Broken, ValueError) as error:  # ValueError: a name that TLS cannot carry
-            reason = str(error) or "the connection was closed in the handshake"
-            raise TlsFailed(f"{where}: {reason}") from error
         if above is None:
-            raise TlsFailed(f"{where}: the connection was closed in the handshake")
+            raise TlsFailed(f"{where}: {_of_tls(None)}")
         return above
 
 
@@ -289,7 +289,14 @@ def _reason(error: BaseException) -> str:
     return str(error).removeprefix("Multiple exceptions: ") or type(error).__name__
 
 
-def _of_tls(error: ssl.SSLError) -> str:
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return error.verify_message or str(error)
-    return (error.reason or str(error)).lower().replace("_", " ")
+def _of_tls(error: BaseException | None) -> str:
+    match error:
+        case ssl.SSLCertVerificationError():
+            return error.verify_message or str(error)
+        case ssl.SSLError():
+            return (error.reason or str(error)).lower().replace("_", " ")
+        case OSError() if error.errno:
+            return f"{_reason(error)} in the handshake"
+        case None:
+            return "the connection was closed in the handshake"
+    return str(error) or "the connection was closed in the handshake"
