@@ -10,7 +10,7 @@ from typing import Final
 from rich.console import Console
 from rich.table import Table
 
-from bench import install, peers, wire, works
+from bench import install, wire, works
 from bench.failures import Missing, Unloaded
 from bench.goals import OURS
 from bench.process import pinned
@@ -20,11 +20,13 @@ from bench.wrk import Wrk
 RATE: Final = 400
 """Samples a second."""
 SHOWN: Final = 40
+LOOP: Final = "event loop, Granian"
 _HERTZ: Final = os.sysconf("SC_CLK_TCK")
 
 
 def profile(work: str, settings: Settings, console: Console) -> None:
-    """Print the functions in which the work holds the interpreter longest, and the threads.
+    """Print the parts and the functions in which the work holds the interpreter longest, and the
+    threads; of the first Manyways among the peers.
 
     Native code without the interpreter's lock (Granian's threads) shows only as threads.
 
@@ -32,14 +34,17 @@ def profile(work: str, settings: Settings, console: Console) -> None:
     """
     question, connections = _load(work)
     spy = install.venv("profile").parent / "py-spy"
-    peer = next(peer for peer in peers.PEERS if peer.name == OURS)
+    peer = next((peer for peer in settings.peers if peer.name.startswith(OURS)), None)
+    if peer is None:
+        raise Missing("only Manyways can be profiled")
     peer.have()
     run = Run(settings, console.print)
     wrk = Wrk(settings.load_core, WORK_FOLDER)
     raw = WORK_FOLDER / f"profile-{work}.folded"
-    with run.upstream(), run.gateway(peer, WORK_FOLDER / OURS) as (subject, _):
+    with run.upstream(), run.gateway(peer, WORK_FOLDER / peer.name) as (subject, _):
         assert subject.process is not None
         wrk.run(subject.target, question, connections=connections, seconds=2)
+        subject.process.settle()  # it counts what those had who left in the middle
         command = [str(spy), "record", "--pid", str(subject.process.pid), "--subprocesses"]
         command += ["--format", "raw", "--output", str(raw), "--rate", str(RATE), "--gil"]
         command += ["--function", "--nonblocking", "--duration", str(int(settings.seconds))]
@@ -57,8 +62,10 @@ def profile(work: str, settings: Settings, console: Console) -> None:
         after = _threads(subject.process.tree())
     if watching.returncode or not raw.exists():
         raise Unloaded(f"py-spy failed: {words.decode(errors='replace').strip()[-300:]}")
-    console.print(f"{work}: {sample.per_second:,.0f} answers/s while being watched")
+    rate = f"{sample.per_second:,.0f} answers/s while being watched"
+    console.print(f"{peer.label}, {work}: {rate}", highlight=False)
     _show_threads(before, after, console)
+    _show_parts(raw.read_text().splitlines(), console)
     _show(raw.read_text().splitlines(), console)
     console.print("every stack is kept in bench/.work, for a flame graph")
 
@@ -88,6 +95,40 @@ def counted(stacks: Sequence[str]) -> tuple[dict[str, int], dict[str, int], int]
         for name in set(names):
             whole[name] += int(count)
     return dict(own), dict(whole), sum(own.values())
+
+
+def parts(stacks: Sequence[str]) -> dict[str, int]:
+    """Samples by part of Manyways, that of the innermost frame which is its own: what a library
+    does counts for who called it. `LOOP` is what nobody of ours asked for."""
+    found: collections.Counter[str] = collections.Counter()
+    for line in stacks:
+        frames, _, count = line.rpartition(" ")
+        own = (_part(frame) for frame in reversed(frames.split(";")))
+        found[next((part for part in own if part is not None), LOOP)] += int(count)
+    return dict(found)
+
+
+def _part(frame: str) -> str | None:
+    """The folder or module that a frame such as `chat (manyways/flow.py:12)` belongs to; of
+    `upstream`, the one below it. `None` for other people's code."""
+    _, ours, path = frame.rpartition("(manyways/")
+    if not ours:
+        _, ours, path = frame.rpartition("src/manyways/")
+    first, *more = path.partition(":")[0].split("/")
+    if not ours:
+        return None
+    if first in ("cli", "__main__.py"):  # below these lies the event loop
+        return LOOP
+    return "/".join([first, *more[: first == "upstream"]])
+
+
+def _show_parts(stacks: Sequence[str], console: Console) -> None:
+    found = parts(stacks)
+    total = sum(found.values()) or 1
+    table = Table("share", "part", title="Parts, with what libraries do for them")
+    for part in sorted(found, key=lambda name: found[name], reverse=True):
+        table.add_row(f"{found[part] / total:.1%}", part)
+    console.print(table)
 
 
 def _show(stacks: Sequence[str], console: Console) -> None:

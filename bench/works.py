@@ -26,6 +26,7 @@ CROWD_STREAMS = 2 * PACED_STREAMS
 RATE = 500
 WARMUP = 1.0
 WARMUP_CONNECTIONS = 8
+SETTLING = 5.0
 SAMPLING = 0.1
 
 
@@ -120,6 +121,8 @@ def _streams(sample: Sample, subject: Subject) -> float:
 def _run(subject: Subject, load: Load, question: bytes, connections: int) -> tuple[Sample, Usage]:
     target, wrk, seconds = subject.target, load.wrk, load.seconds
     wrk.run(target, question, connections=WARMUP_CONNECTIONS, seconds=WARMUP)
+    if subject.process is not None:  # who leaves in the middle is something to work off
+        subject.process.settle(SETTLING)
     with _usage(subject, load) as usage:
         sample = wrk.run(target, question, connections=connections, seconds=seconds)
     if not sample.bytes:
