@@ -9,6 +9,7 @@ import os
 from asyncio import CancelledError
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,11 @@ WHEN: dict[str, dict[str, bool]] = {"early": {}, "late": {"late": True}, "again"
 
 def open_files() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def agree(wall: Wall, transport: Transport) -> bool:
+    """Whether the server has the connections open that are kept, and no others."""
+    return wall.open_connections == idle(transport)
 
 
 async def stream(transport: Transport, url: str, body: bytes = b"{}") -> None:
@@ -144,7 +150,7 @@ async def test_whoever_leaves_at_any_wait_leaves_nothing_behind(
                 assert "in_use=0" in repr(transport)
             await asyncio.wait_for(asyncio.gather(*before, *behind), 5)
             assert "in_use=0" in repr(transport)
-            await until(lambda t=transport: wall.open_connections == idle(t))
+            await until(partial(agree, wall, transport))
             wall.forget()
             assert await answer(transport, wall.url) == b"onetwo"
             await transport.aclose()
