@@ -3,11 +3,12 @@ complete."""
 
 import itertools
 import json
+import re
 from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from manyways.dialects.openai_chat import ChatStream
@@ -331,6 +332,78 @@ SMILE = "\\ud83d\\ude00"
 
 def of_text(text: str) -> bytes:
     return b'data: {"choices": [{"delta": {"content": "%b"}}]}\n\n' % text.encode()
+
+
+_NAMED_NULL = msgspec.structs.replace(LABEL, model="null", metadata=msgspec.Raw(b"{}"))
+_FRAMES = [
+    (b'{"choices": ', b', "id": "a", "created": 7}'),  # as of HELLO
+    (b'{"id":"a","choices":', b"}"),
+    (b'{"id":"a","choices":', b',"usage":null}'),
+    (b'{"id":"a","model":"x", "choices" : ', b' ,"obfuscation":"x"}'),
+    (b'{"choices":', b',"provider":"y","x":{"choices":[]},"error":null}'),
+    ('{"x":"ц","choices":'.encode(), b',"x":[{"delta":{}}]}'),
+    (b'{"usage":{"prompt_tokens":1},"choices":', b"}"),
+    (b'{"error":"no","choices":', b"}"),
+    _NESTED := (b'{"x":{"choices":[]},"choices":', b"}"),
+    _MODEL := (b'{"model":"x","choices":', b"}"),
+    _NULLS := (b'{"usage":null,"choices":', b"}"),
+]
+_USUAL = b'[{"index":0,"delta":{"content":"b"}}]'
+_VALUES = [
+    b'[{"index":0,"delta":{"content":"b"},"finish_reason":null,"logprobs":null,"y":"\xd1\x86"}]',
+    '[{"delta":{"content":"ж\\n\\"]}","role":"assistant"}}]'.encode(),
+    b'[{"delta":{"content":"","tool_calls":[{"index":0,"id":"c","function":{"name":"f"}}]}}]',
+    b'[{"delta":{"content":"c","annotations":[1]}}]',
+    b'[{"delta":{"content":"d"}},{"index":1,"delta":{"content":"e"}}]',
+    _END := b'[{"delta":{"content":"f"},"finish_reason":"stop"}]',
+    b'[{"delta":{"content":"g"},"finish_reason":"error"}]',
+    _NO_TEXT := b'[{"delta":{"content":"h"},"x":"\xff"}]',
+    b'[{"delta":{"content":"\\ud83d"}}]',
+    b'[],"usage":{"prompt_tokens":3},"choices":[{"delta":{"content":"i"}}]',
+    b'[],"error":{"message":"no"},"choices":[]',
+    b'[{"delta":{"content":"j"}}',
+    b'[{"delta":{"content":1}}]',
+    b"[]", b"null", b"{}", b"", _LINES := b"[\ndata: ]",
+]  # fmt: skip
+_frame = st.sampled_from(_FRAMES)
+_alike = st.tuples(_frame, _frame, _frame).flatmap(
+    lambda some: st.lists(
+        st.tuples(
+            st.sampled_from(some), st.sampled_from(_VALUES) | st.just(_USUAL), st.integers(1, 3)
+        ),
+        max_size=8,
+    )
+)
+
+
+@given(_alike, st.booleans(), st.booleans())
+@settings(max_examples=300)
+@example([(_FRAMES[0], _USUAL, 1)], True, True)
+@example([(_FRAMES[1], _USUAL, 2), (_FRAMES[1], _END, 1), (_FRAMES[1], _USUAL, 1)], True, False)
+@example([(_FRAMES[1], _USUAL, 1), (_FRAMES[1], _NO_TEXT, 1)], True, False)
+@example([(_FRAMES[1], _USUAL, 1), (_FRAMES[1], _LINES, 1)], True, False)
+@example([(_NESTED, b"[]", 1), ((_NESTED[0][:16], b'},"choices":[]}'), _USUAL, 1)], True, False)
+@example([(_NULLS, b"null", 1), ((_NULLS[0][:9], b',"choices":null}'), _USUAL, 1)], False, False)
+@example([(_MODEL, b"null", 1), (_MODEL, _USUAL, 1)], True, True)
+def test_an_event_fares_the_same_whether_those_before_it_were_like_it_or_not(
+    drawn: list[tuple[tuple[bytes, bytes], bytes, int]], wants_usage: bool, labelled: bool
+) -> None:
+    label = _NAMED_NULL if labelled else LABEL
+    stream = ChatStream(label, wants_usage=wants_usage)
+    alone = ChatStream(label, wants_usage=wants_usage)
+    assert stream.feed(HELLO) == alone.feed(HELLO)
+    for number, ((head, tail), value, times) in enumerate(drawn):
+        data = b"data: " + head + value + tail + b"\n\n"
+        # Behind a field of its own each time, nothing is like the event before.
+        names = [b'{"n%d":0,' % (10 * number + i) for i in range(times)]
+        unlike = [data.replace(b"data: {", b"data: " + name, 1) for name in names]
+        out = stream.feed(data * times)
+        expected = b"".join(alone.feed(one) for one in unlike)
+        assert out == re.sub(rb'"n\d+":0,', b"", expected)
+        assert (stream.failure is None) == (alone.failure is None)
+        assert (stream.complete, stream.usage) == (alone.complete, alone.usage)
+        assert stream.produced == alone.produced
+        assert stream.said() == alone.said()
 
 
 def test_a_character_cut_in_two_passes_as_it_is() -> None:

@@ -5,7 +5,7 @@ Comments, `id:` and `retry:` are passed over. `event:` is kept, as some dialects
 events there.
 """
 
-from typing import NamedTuple
+from msgspec import Struct
 
 DONE = b"[DONE]"
 DONE_EVENT = b"data: [DONE]\n\n"
@@ -15,7 +15,7 @@ _LF, _CR = b"\n\r"
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
-class Event(NamedTuple):
+class Event(Struct, frozen=True, gc=False):
     """One event: its payload, and its name where it has one."""
 
     data: bytes
@@ -47,15 +47,6 @@ class EventReader:
 
     def feed(self, chunk: bytes) -> list[Event]:
         """The events that `chunk` completes, in order. Raises `EventTooLong`."""
-        if (
-            chunk.find(_LF) == len(chunk) - 2
-            and chunk[-1] == _LF
-            and chunk.startswith(b"data: ")
-            and _CR not in chunk
-            and len(chunk) > len(b"data: \n\n")
-            and not (self._pieces or self._data or self._name)
-        ):
-            return [Event(chunk[6:-2], b"")]  # as most come: one event, one line, one read
         if b"\n" not in chunk:
             self._pieces.append(chunk)
             self._hold(self._held + len(chunk))
@@ -67,6 +58,16 @@ class EventReader:
         if not self._begun:
             self._begun = True
             chunk = chunk.removeprefix(_BYTE_ORDER_MARK)
+        if self._data or self._name:
+            return self._read(chunk)
+        events, rest = _plain(chunk)
+        if rest:
+            return events + self._read(rest)
+        self._held = 0
+        return events
+
+    def _read(self, chunk: bytes) -> list[Event]:
+        """The same for lines of any kind, the last of which may be there in part."""
         lines = chunk.split(b"\n")
         rest = lines.pop()
         data = self._data
@@ -96,3 +97,17 @@ class EventReader:
         self._held = size
         if size > self._limit:
             raise EventTooLong(f"an event is longer than {self._limit} bytes")
+
+
+def _plain(chunk: bytes) -> tuple[list[Event], bytes]:
+    """The events of `chunk` if they are as most are, of one line each; and what is left to be
+    read: an event that has only begun, or else all of it."""
+    whole, _, rest = chunk.rpartition(b"\n\n")
+    events = []
+    if _CR in chunk:
+        return [], chunk
+    for text in whole.split(b"\n\n"):
+        if _LF in text or not text.startswith(b"data: "):
+            return [], chunk
+        events.append(Event(text[6:], b""))
+    return events, rest

@@ -104,6 +104,7 @@ class ResumedStream(ChatStream):
     ) -> None:
         super().__init__(label, said=said, wants_usage=wants_usage)
         self.heard = 0
+        self._tries = 0  # each event is taken apart
         self._earlier = said
         self._method: Method = method
         self._own = Transcript()  # what this attempt said itself, old and new

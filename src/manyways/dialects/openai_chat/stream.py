@@ -14,7 +14,7 @@ tells what it `said`, so that another (`resume`) can go on from there.
 from collections.abc import Callable, Sequence
 
 import msgspec
-from msgspec import Raw
+from msgspec import Raw, Struct
 
 from manyways.dialects import json_text
 from manyways.dialects.json_text import Fields
@@ -42,6 +42,9 @@ HELD_AT_MOST = 256
 NOTES_AT_MOST = 64
 """Events that wait to be written into the transcript: some 20 kB."""
 
+TRIES = 3
+"""Events behind each of which nothing was like it: then it is looked for no more."""
+
 
 class ChatStream:
     """One provider's stream on its way to the caller.
@@ -53,9 +56,9 @@ class ChatStream:
     """
 
     __slots__ = (
-        "_choices", "_decode", "_finished", "_halves", "_held", "_metadata", "_notes", "_ours",
-        "_over", "_plain", "_reader", "_transcript", "_trusted", "_wants_usage", "done", "failure",
-        "started", "usage",
+        "_choices", "_decode", "_finished", "_frame", "_halves", "_held", "_metadata", "_notes",
+        "_ours", "_over", "_plain", "_reader", "_transcript", "_tries", "_trusted", "_wants_usage",
+        "done", "failure", "started", "usage",
     )  # fmt: skip
 
     heard = 0
@@ -82,6 +85,8 @@ class ChatStream:
         self._notes: list[Sequence[Choice]] = []  # handed out, and not yet in the transcript
         self._decode: Callable[[Raw], Sequence[Choice] | None] = decode_known
         self._plain = False  # events pass with nothing to be added
+        self._frame: _Frame | None = None  # of the event before, once they pass
+        self._tries = TRIES
         # One id and one moment throughout: known once the answer starts.
         self._ours = {
             "id": said.id if said else json_text.raw(label.id),
@@ -163,32 +168,74 @@ class ChatStream:
         for event in events:
             if self.done or self.failure:
                 break
+            if self._frame is not None and self._pass_alike(event, self._frame, out):
+                continue
             if event.data == DONE:
                 self.done = True
                 break
-            if not event.data:
-                continue
-            try:
+            if event.data:
                 try:
-                    fields = _read(event)
-                except json_text.NotJson as error:
-                    fields = self._read_closer(event, error)
-                try:
-                    choices = self._decode(fields.get("choices", json_text.NULL)) or ()
-                except (msgspec.DecodeError, RecursionError):
-                    choices = self._look_closer(fields)
-                if "usage" in fields:
-                    if len(fields["usage"]) > _NULL:
-                        self.usage = fields["usage"]
-                        if not (self._wants_usage or choices):
-                            continue
-                    elif not self._wants_usage:
-                        del fields["usage"]
-                self._one(fields, choices, out)
-            except AttemptFailed as failure:
-                self.failure = failure
+                    self._take(event, out)
+                except AttemptFailed as failure:
+                    self.failure = failure
         data = out[0] if len(out) == 1 else b"".join(out)
         return json_text.with_halves(data) if self._halves else data
+
+    def _take(self, event: Event, out: list[bytes]) -> None:
+        """Take an event apart. Raises `AttemptFailed`."""
+        try:
+            fields = _read(event)
+        except json_text.NotJson as error:
+            fields = self._read_closer(event, error)
+        try:
+            choices = self._decode(fields.get("choices", json_text.NULL)) or ()
+        except (msgspec.DecodeError, RecursionError):
+            choices = self._look_closer(fields)
+        if "usage" in fields:
+            if len(fields["usage"]) > _NULL:
+                self.usage = fields["usage"]
+                if not (self._wants_usage or choices):
+                    return
+            elif not self._wants_usage:
+                del fields["usage"]
+        begun = self._plain
+        self._one(fields, choices, out)
+        if begun and self._plain and self._tries:
+            self._tries -= 1
+            self._frame = _framed(event, fields, out[-1])
+
+    def _pass_alike(self, event: Event, frame: "_Frame", out: list[bytes]) -> bool:
+        """Hand on an event that differs from the one before in its choices alone, as most do.
+        Whatever is unusual about it is for others to look at: then this says no."""
+        data = event.data
+        if (
+            self._finished
+            or event.name
+            or not (data.startswith(frame.head) and data.endswith(frame.tail))
+        ):
+            return False
+        value = data[len(frame.head) : -len(frame.tail)]
+        try:
+            if not value.isascii():
+                str(value, "utf-8")
+            choices = decode_known(value) or ()
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return False
+        if 10 in value or 13 in value:
+            return False
+        for choice in choices:
+            if choice.finish_reason:
+                return False
+        self._tries = TRIES
+        self._note(choices)
+        out.append(frame.before + value + frame.behind)
+        return True
+
+    def _note(self, choices: Sequence[Choice]) -> None:
+        notes = self._notes
+        notes.append(choices)
+        if len(notes) >= NOTES_AT_MOST:
+            self._write_up()
 
     def _one(self, fields: Fields, choices: Sequence[Choice], out: list[bytes]) -> None:
         """Put what the caller gets for an event into `out`. Raises `AttemptFailed`."""
@@ -199,10 +246,7 @@ class ChatStream:
             if choice.finish_reason:  # some send "" until the end
                 self._finish(choice)
                 finished = True
-        notes = self._notes
-        notes.append(choices)
-        if len(notes) >= NOTES_AT_MOST:
-            self._write_up()
+        self._note(choices)
         if self._plain:
             out.append(self._event(fields))
         elif self.started:
@@ -235,16 +279,22 @@ class ChatStream:
         except json_text.NotJson:
             raise AttemptFailed("garbled", f"sent {what_it_is(event.data, error)}") from None
         self._halves = True
-        self._decode = decode_odd
+        self._look_at_each()
         return fields
 
     def _look_closer(self, fields: Fields) -> Sequence[Choice]:
-        """Choices with something unusual. From here on each is looked at that way."""
-        self._decode = decode_odd
+        """Choices with something unusual."""
+        self._look_at_each()
         try:
             return decode_odd(fields["choices"])
         except (msgspec.DecodeError, RecursionError) as error:
             raise _malformed(error) from None
+
+    def _look_at_each(self) -> None:
+        """From here on no event is taken to be as usual."""
+        self._decode = decode_odd
+        self._frame = None
+        self._tries = 0
 
     def _write_up(self) -> None:
         self._transcript.write(self._notes)
@@ -272,6 +322,34 @@ class ChatStream:
     def _event(self, fields: Fields) -> bytes:
         fields.update(self._ours)
         return b"data: %s\n\n" % json_text.encode(fields)
+
+
+class _Frame(Struct, frozen=True, gc=False):
+    """What stands before and behind the choices of an event, as it came (`head`, `tail`) and as
+    it was handed on. Between the same, any one JSON value makes an event that is right, and has
+    all other fields the same."""
+
+    head: bytes
+    tail: bytes
+    before: bytes
+    behind: bytes
+
+
+def _framed(event: Event, fields: Fields, handed_on: bytes) -> _Frame | None:
+    """The frame of an event; `None` where it has none that is sure."""
+    choices = bytes(fields.get("choices", json_text.NULL))
+    data = event.data
+    if (
+        data.count(choices) != 1
+        or handed_on.count(choices) != 1
+        or len(fields.get("usage", json_text.NULL)) > _NULL
+        or 10 in data
+        or 13 in data
+    ):
+        return None
+    head, _, tail = data.partition(choices)
+    before, _, behind = handed_on.partition(choices)
+    return _Frame(head, tail, before, behind)
 
 
 _NULL = 4
