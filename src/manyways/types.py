@@ -40,7 +40,8 @@ class Provider(Struct, frozen=True, kw_only=True):
     its caller has left is read to its end: the provider bills it anyway, and tells its usage.
     `models_url` is where its list of models is, where that is not below `base_url`. Without
     `probe`, its models are asked nothing unasked; `probe_pause` seconds lie between two
-    requests that verify them, where it is not to be as everywhere.
+    requests that verify them, where it is not to be as everywhere. `proxy` and the files about
+    TLS go before those of the section `[upstream]`.
     """
 
     name: str
@@ -53,6 +54,10 @@ class Provider(Struct, frozen=True, kw_only=True):
     drain: bool = False
     probe: bool = True
     probe_pause: float | None = None
+    proxy: str = ""
+    ca_file: str = ""
+    client_certificate: str = ""
+    client_key: str = ""
 
     def __repr__(self) -> str:
         """Without keys and headers: whatever is printed ends in a log."""

@@ -113,7 +113,7 @@ def asker(
     provider = Provider(name="Test", protocol="openai", base_url=base, api_keys=keys)
     providers = {"Test": OpenAIProvider(provider, carrier)}
     return ProviderAsker(
-        providers, {"Test": provider}, carrier, outside or carrier, yielding=yielding
+        providers, {"Test": provider}, outside or carrier, yielding=yielding
     )
 
 

@@ -29,21 +29,19 @@ Yielding = Callable[[str], Awaitable[None]]
 
 class ProviderAsker:
     """Asks models at their providers, their credentials in turn: one that is not accepted is
-    left out, and only the last one's failure counts. `carrier` leads to providers, `outside` to
-    the public internet and nowhere else. Time limits begin behind the `yielding`."""
+    left out, and only the last one's failure counts. `outside` leads to the
+    public internet and nowhere else. Time limits begin behind the `yielding`."""
 
     def __init__(
         self,
         providers: Mapping[str, OpenAIProvider],
         settings: Mapping[str, Provider],
-        carrier: Transport,
         outside: Transport,
         *,
         yielding: Yielding | None = None,
     ) -> None:
         self._providers = providers
         self._settings = settings
-        self._carrier = carrier
         self._outside = outside
         self._yielding = yielding
         self._turns: dict[str, int] = {}
@@ -119,8 +117,9 @@ class ProviderAsker:
         own = (base.host, base.port)
         wanted = _address(url)
         for _ in range(REDIRECTS + 1):
-            carrier = self._carrier if (wanted.host, wanted.port) == own else self._outside
-            if carrier is self._outside:
+            near = (wanted.host, wanted.port) == own
+            carrier = self._providers[model.provider].transport if near else self._outside
+            if not near:
                 see_that_it_is_public(wanted.host or "")
             try:
                 response = await carrier.send("GET", str(wanted), (), b"", limits)

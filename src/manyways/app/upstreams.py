@@ -6,8 +6,7 @@ from typing import NamedTuple
 
 from manyways.config import Settings
 from manyways.types import Provider
-from manyways.upstream import transport
-from manyways.upstream.aiohttp_transport import AiohttpTransport
+from manyways.upstream import outlets, transport
 from manyways.upstream.openai import OpenAIProvider
 from manyways.upstream.public import public
 
@@ -16,12 +15,11 @@ Ask = Callable[[Provider], Awaitable[bytes]]
 
 
 class Upstreams(NamedTuple):
-    """Every provider by its name, how one is asked for its models, and what carries it all;
-    `outside` leads nowhere but to the public internet."""
+    """Every provider by its name, how one is asked for its models, and what leads nowhere
+    but to the public internet."""
 
     providers: dict[str, OpenAIProvider]
     ask: Ask
-    carrier: transport.Transport
     outside: transport.Transport
 
 
@@ -31,14 +29,16 @@ _LIST_HEADERS = 10.0
 
 @contextlib.asynccontextmanager
 async def upstreams(settings: Settings) -> AsyncIterator[Upstreams]:
-    """What reaches models, embedded ones as children of this process."""
-    carrier = AiohttpTransport()
+    """What reaches models, embedded ones as children of this process. Providers that are reached
+    the same way share a transport."""
+    ways = outlets.Outlets(settings.upstream)
     async with contextlib.AsyncExitStack() as stack:
-        stack.push_async_callback(carrier.aclose)
-        outside = AiohttpTransport(resolver=public())
+        stack.push_async_callback(ways.aclose)
+        outside = outlets.transport(settings.upstream, resolver=public())
         stack.push_async_callback(outside.aclose)
         providers: dict[str, OpenAIProvider] = {}
         for provider in settings.providers:
+            carrier = ways.to(provider)
             if provider.protocol == "local":
                 from manyways.upstream.local import LocalModel
 
@@ -59,4 +59,4 @@ async def upstreams(settings: Settings) -> AsyncIterator[Upstreams]:
         async def ask(provider: Provider) -> bytes:
             return await providers[provider.name].list_models(limits)
 
-        yield Upstreams(providers, ask, carrier, outside)
+        yield Upstreams(providers, ask, outside)

@@ -355,7 +355,6 @@ def asker_of(
     return ProviderAsker(
         reached.providers,
         {one.name: one for one in settings.providers},
-        reached.carrier,
         reached.outside,
         yielding=yielding,
     )

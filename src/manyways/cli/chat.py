@@ -184,12 +184,12 @@ def _gateway(url: str | None, key: str | None, config: Path | None) -> Iterator[
     else:
         host, address = _configured(settings, mount)
     if key:
-        yield Gateway(address, lambda: key, cure=cure)
+        yield Gateway(address, lambda: key, cure=cure, upstream=settings.upstream)
         return
     # A secret of this machine's database is nothing to send to another machine.
     own = _OwnKey(settings if url is None or host in LOOPBACK else None)
     try:
-        yield Gateway(address, own, cure=cure)
+        yield Gateway(address, own, cure=cure, upstream=settings.upstream)
     finally:
         own.revoke("the chat ended")
 

@@ -57,7 +57,8 @@ def doctor(
         tell = _silent if json else _teller(console, names)
         for finding in findings:
             tell(finding)
-        findings += asyncio.run(_ask_providers(providers, tell, progress))
+        if settings:
+            findings += asyncio.run(_ask_providers(settings, tell, progress))
     wrong = sum(one.status == "error" for one in findings)
     if json:
         document = {"ok": not wrong, "checks": findings, "health": health}
@@ -96,16 +97,15 @@ def _this_machine(config: Path | None) -> tuple[list[Finding], Settings | None, 
 
 
 async def _ask_providers(
-    providers: Sequence[Provider], tell: Callable[[Finding], None], progress: Progress
+    settings: Settings, tell: Callable[[Finding], None], progress: Progress
 ) -> list[Finding]:
     """All at once; told in the configuration's order, each as soon as its turn has come."""
-    if not providers:
-        return []
     from manyways.cli.provider_checks import ProviderChecks
-    from manyways.upstream.aiohttp_transport import AiohttpTransport
+    from manyways.upstream.outlets import Outlets
 
-    transport = AiohttpTransport()
-    checks = ProviderChecks(transport)
+    providers = settings.providers
+    ways = Outlets(settings.upstream)
+    checks = ProviderChecks(ways.to, settings.upstream)
     done = 0
 
     async def check(provider: Provider) -> Finding:
@@ -127,7 +127,7 @@ async def _ask_providers(
         for one in asked:
             one.cancel()
         await asyncio.gather(*asked, return_exceptions=True)
-        await transport.aclose()
+        await ways.aclose()
     return findings
 
 

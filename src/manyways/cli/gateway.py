@@ -5,20 +5,20 @@ is under way and closes its connection.
 """
 
 import asyncio
+import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final, NamedTuple
-from urllib.parse import urlencode, urlsplit
-from urllib.request import getproxies, proxy_bypass
+from urllib.parse import urlencode
 
 import msgspec
 from msgspec import Struct
 
-from manyways.cli.address import LOOPBACK
 from manyways.dialects.sse import DONE, EventReader, EventTooLong
 from manyways.errors import ConnectFailed, ManywaysError, TimedOut, TlsFailed, TransportError
-from manyways.upstream.aiohttp_transport import AiohttpTransport
+from manyways.upstream import outlets, proxies
+from manyways.upstream.settings import Settings
 from manyways.upstream.transport import Limits, Response
 
 # A gateway that is alive says something every ten seconds, were it only a comment.
@@ -136,12 +136,15 @@ class Answer(Struct, kw_only=True):
 
 class Gateway:
     """A gateway at `url`, mount included. `key` is called whenever a key is needed, `cure`
-    says what to do where no gateway answers."""
+    says what to do where no gateway answers. Of `upstream`, the transport is used."""
 
-    def __init__(self, url: str, key: Callable[[], str], *, cure: str) -> None:
+    def __init__(
+        self, url: str, key: Callable[[], str], *, cure: str, upstream: Settings | None = None
+    ) -> None:
         self.url = url
         self._key = key
         self._cure = cure
+        self._upstream = upstream or Settings()
 
     def __repr__(self) -> str:
         return f"<Gateway {self.url}>"
@@ -223,7 +226,9 @@ class Gateway:
         limits: Limits,
     ) -> AsyncIterator[Response]:
         """A request whose answer's status is 200; every failure becomes `GatewayFailed`."""
-        transport = AiohttpTransport(proxy=_proxy(self.url))
+        proxy = proxies.of_environment(os.environ, self.url)
+        way = outlets.Outlet(proxy=proxy.url if proxy else "")
+        transport = outlets.transport(self._upstream, way)
         try:
             answered = await transport.send(method, self.url + path, headers, body, limits)
             async with answered as response:
@@ -325,12 +330,3 @@ def _table(value: object) -> dict[str, Any]:
 
 def _since(begun: float) -> int:
     return round((time.monotonic() - begun) * 1000)
-
-
-def _proxy(url: str) -> str | None:
-    """The HTTP proxy that the environment wants for this address."""
-    address = urlsplit(url)
-    host = address.hostname or ""
-    if host in LOOPBACK or proxy_bypass(host):
-        return None
-    return getproxies().get(address.scheme)

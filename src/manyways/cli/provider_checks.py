@@ -5,7 +5,7 @@ import asyncio
 import re
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
@@ -17,10 +17,12 @@ from manyways.cli.checks import Finding, Status
 from manyways.config.shown import without_password
 from manyways.errors import ConnectFailed, ManywaysError, TimedOut, TlsFailed, TransportError
 from manyways.types import Provider
-from manyways.upstream import local_child
+from manyways.upstream import local_child, proxies
 from manyways.upstream.local import LocalModel
 from manyways.upstream.openai import OpenAIProvider
+from manyways.upstream.outlets import proxy_to
 from manyways.upstream.pages import same_origin
+from manyways.upstream.settings import Settings
 from manyways.upstream.transport import Limits, Transport
 
 WHOLE_LIMIT: Final = 15.0
@@ -54,14 +56,15 @@ class _Answer(NamedTuple):
 
 
 class ProviderChecks:
-    """Checks providers over one transport, at most `AT_ONCE` requests at a time."""
+    """Checks providers, each by its own way, at most `AT_ONCE` requests at a time."""
 
-    def __init__(self, transport: Transport) -> None:
-        self._transport = transport
+    def __init__(self, way: Callable[[Provider], Transport], settings: Settings) -> None:
+        self._way = way
+        self._settings = settings
         self._places = asyncio.Semaphore(AT_ONCE)
 
     def __repr__(self) -> str:
-        return f"<ProviderChecks over {self._transport!r}>"
+        return f"<ProviderChecks over {self._settings.transport}>"
 
     async def check(self, provider: Provider) -> Finding:
         """Never raises for what a provider does, and never names a secret."""
@@ -81,7 +84,8 @@ class ProviderChecks:
         host = urlsplit(provider.base_url).hostname or ""
         try:
             async with asyncio.timeout(WHOLE_LIMIT):
-                await _resolve(host)
+                if not proxy_to(provider, self._settings).url:  # a proxy looks names up itself
+                    await _resolve(host)
                 keys: Sequence[str | None] = provider.api_keys or (None,)
                 verdicts = await asyncio.gather(*(self._ask(provider, key) for key in keys))
         except TimeoutError:
@@ -109,12 +113,13 @@ class ProviderChecks:
         try:
             async with self._places:
                 begun = time.monotonic()
-                asked = self._transport.send("GET", url, headers, b"", LIMITS)
+                asked = self._way(provider).send("GET", url, headers, b"", LIMITS)
                 async with await asked as response:
                     took = round((time.monotonic() - begun) * 1000)
                     body = await response.body(_MAX_BODY)
         except TransportError as error:
-            return _unreachable(error, provider)
+            proxy = proxy_to(provider, self._settings).url
+            return _unreachable(error, provider, proxy)
         location = response.headers.get("Location", "")
         return _judged(_Answer(response.status, location, body, took), provider)
 
@@ -123,7 +128,9 @@ class ProviderChecks:
         if (cure := local_child.missing()) is not None:
             return _Verdict("error", "the embedded model is not installed", cure)
         child = LocalModel()
-        asked = OpenAIProvider(provider, self._transport, address=child, api_keys=(child.api_key,))
+        asked = OpenAIProvider(
+            provider, self._way(provider), address=child, api_keys=(child.api_key,)
+        )
         body = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1}
         limits = Limits(connect=LOCAL_LIMIT, headers=LOCAL_LIMIT, idle=LOCAL_LIMIT)
         begun = time.monotonic()
@@ -155,8 +162,10 @@ async def _resolve(host: str) -> None:
         await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
 
 
-def _unreachable(error: TransportError, provider: Provider) -> _Verdict:
+def _unreachable(error: TransportError, provider: Provider, proxy: str) -> _Verdict:
     where = without_password(provider.base_url)
+    if proxy:
+        where = f"{where} by way of the proxy {proxies.parse(proxy)}"
     match error:
         case TlsFailed():
             return _Verdict(

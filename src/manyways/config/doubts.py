@@ -24,7 +24,12 @@ def doubts(settings: Settings) -> tuple[str, ...]:
         origin = settings.origins.get(dotted(path))
         return f"{dotted(path)}{f' ({origin})' if origin else ''} {sentence}"
 
-    found = (*_of_times(settings), *_of_quotas(settings), *_of_providers(settings))
+    found = (
+        *_of_times(settings),
+        *_of_upstream(settings),
+        *_of_quotas(settings),
+        *_of_providers(settings),
+    )
     return tuple(said(path, sentence) for path, sentence in found)
 
 
@@ -39,6 +44,13 @@ def _of_times(settings: Settings) -> _Doubts:
                     f" {write_seconds(deadline)}"
                 ),
             )
+
+
+def _of_upstream(settings: Settings) -> _Doubts:
+    if settings.upstream.transport == "aiohttp":
+        for key in ("max_age", "dns_ttl"):
+            if f"upstream.{key}" in settings.origins:
+                yield ("upstream", key), 'has no effect with upstream.transport = "aiohttp"'
 
 
 def _of_quotas(settings: Settings) -> _Doubts:

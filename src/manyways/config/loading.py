@@ -10,7 +10,7 @@ from typing import Any, Final, cast
 from msgspec import inspect
 from msgspec.structs import replace
 
-from manyways.config import pending
+from manyways.config import outlets, pending
 from manyways.config.document import ConfigProblems, Document, Problem
 from manyways.config.environment import override, resolve
 from manyways.config.quantities import write_seconds
@@ -68,6 +68,7 @@ def load(path: Path | None = None, environ: Mapping[str, str] = os.environ) -> S
     )
     settings = replace(settings, providers=_providers(settings.providers, document))
     _judge(settings, document)
+    outlets.judge(settings, document, environ)
     if document.problems:
         raise ConfigProblems(tuple(sorted(document.problems, key=_place)))
     settings = replace(settings, origins=reader.origins)
@@ -215,6 +216,10 @@ def _judge_providers(providers: tuple[Provider, ...], document: Document) -> Non
                 ("base_url", provider.base_url),
                 ("api_key", provider.api_keys),
                 ("drain", provider.drain),
+                ("proxy", provider.proxy),
+                ("ca_file", provider.ca_file),
+                ("client_certificate", provider.client_certificate),
+                ("client_key", provider.client_key),
             ):
                 if value:
                     document.note((*path, key), "has no use with protocol local; leave it out")

@@ -19,6 +19,8 @@ from manyways.errors import ManywaysError
 from manyways.store import redis_address
 from manyways.store.database_address import checked
 from manyways.types import Quota
+from manyways.upstream import proxies
+from manyways.upstream.outlets import STRAIGHT
 
 Check = Callable[[Any], Any]
 
@@ -185,6 +187,21 @@ def _network(value: str) -> str:
     return value
 
 
+def _proxy(value: str) -> str:
+    if value and value != STRAIGHT:
+        try:
+            proxies.parse(value)
+        except ValueError as error:
+            raise Wrong(str(error)) from None
+    return value
+
+
+def _spared(value: str) -> str:
+    if not value or " " in value or "," in value or "://" in value or not value.isprintable():
+        raise Wrong('should be one host, like "localhost", ".example.com" or "10.0.0.0/8"')
+    return _network(value) if "/" in value else value
+
+
 def _quota(value: Quota) -> Quota:
     amounts = (value.requests, value.tokens, value.cost)
     if all(amount is None for amount in amounts):
@@ -269,6 +286,9 @@ SECONDS: Final = frozenset(
         "routing.idle_timeout",
         "routing.answer_timeout",
         "routing.deadline",
+        "upstream.keepalive",
+        "upstream.max_age",
+        "upstream.dns_ttl",
         "catalog.discovery_interval",
         "catalog.forget_after",
         "catalog.probe_pause",
@@ -308,6 +328,8 @@ SECRETS: Final = (
     "providers.*.api_key",
     "providers.*.headers",
     "providers.*.base_url",
+    "providers.*.proxy",
+    "upstream.proxy",
 )
 """Settings whose values, and all below them, never appear in a message."""
 
@@ -337,6 +359,12 @@ CHECKS: Final[dict[str, Check]] = {
     "routing.answer_timeout": _TIMEOUT,
     "routing.deadline": _TIMEOUT,
     "routing.hedge_budget": between(0, 1),
+    "upstream.proxy": _proxy,
+    "upstream.no_proxy.*": _spared,
+    "upstream.pool_size": between(0, 1_000_000, "{:.0f}".format),
+    "upstream.keepalive": _seconds(0, _DAY),
+    "upstream.max_age": _seconds(1, 365 * _DAY),
+    "upstream.dns_ttl": _seconds(0, _DAY),
     "catalog.title": _name,
     "catalog.refresh": _clock,
     "catalog.timezone": _timezone,
@@ -379,6 +407,7 @@ CHECKS: Final[dict[str, Check]] = {
     "providers.*.base_url": _base_url,
     "providers.*.models_url": _models_url,
     "providers.*.probe_pause": _seconds(0, 3600.0),
+    "providers.*.proxy": _proxy,
     "providers.*.api_key": _not_empty,
     "providers.*.api_key.*": _api_key,
     "providers.*.headers.*": _header_value,

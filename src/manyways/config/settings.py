@@ -10,6 +10,7 @@ from manyways.logs import Settings as LogSettings
 from manyways.routing.settings import Settings as RoutingSettings
 from manyways.store.database import Settings as DatabaseSettings
 from manyways.types import Allowance, Provider
+from manyways.upstream.settings import Settings as UpstreamSettings
 from manyways.usage.settings import Settings as UsageSettings
 
 
@@ -46,6 +47,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     cluster: Cluster = Cluster()
     usage: UsageSettings = UsageSettings()
     routing: RoutingSettings = RoutingSettings()
+    upstream: UpstreamSettings = UpstreamSettings()
     catalog: CatalogSettings = CatalogSettings()
     keys: KeySettings = KeySettings()
     accounts: Allowance = Allowance()

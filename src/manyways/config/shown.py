@@ -74,8 +74,11 @@ class _Writer:
                 for name, value in provider.headers.items()
             )
             lines.append(f"headers = {{ {', '.join(pairs)} }}")
-        if provider.drain:
-            lines.append(self.pair("drain", provider.drain, (*path, "drain")))
+        lines += [
+            self.pair(name, value, (*path, name))
+            for name in ("drain", "proxy", "ca_file", "client_certificate", "client_key")
+            if (value := getattr(provider, name))
+        ]
         for index, model in enumerate(provider.models or ()):
             here = (*path, "models", index)
             lines += ["", "[[providers.models]]"]

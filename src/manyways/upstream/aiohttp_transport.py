@@ -65,7 +65,7 @@ class AiohttpTransport:
 
     `ssl_context` is for every TLS peer (default: the system's authorities). `proxy` is the URL
     of an HTTP proxy, user and password included where it wants them. `pool_size` bounds the
-    connections that exist at once (0: no bound). `keepalive` is how many seconds an unused
+    connections to one origin (0: no bound). `keepalive` is how many seconds an unused
     connection is kept. `resolver` looks up the names of hosts (default: the system).
     """
 
@@ -231,7 +231,11 @@ class _Pool(TCPConnector):
         resolver: AbstractResolver | None,
     ) -> None:
         super().__init__(
-            limit=limit, keepalive_timeout=keepalive_timeout, ssl=ssl, resolver=resolver
+            limit=0,
+            limit_per_host=limit,
+            keepalive_timeout=keepalive_timeout,
+            ssl=ssl,
+            resolver=resolver,
         )
         self._factory = cast("partial[ResponseHandler]", partial(_Wire, loop=self._loop))
 

@@ -80,6 +80,11 @@ class OpenAIProvider:
         return f"<OpenAIProvider {self.name}>"
 
     @property
+    def transport(self) -> Transport:
+        """What leads to it."""
+        return self._transport
+
+    @property
     def credentials(self) -> int:
         """How many there are: at least one."""
         return len(self._headers)

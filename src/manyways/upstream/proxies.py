@@ -6,7 +6,6 @@ from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
 from msgspec import Struct
-from yarl import URL
 
 PORTS: Final = {"http": 80, "https": 443, "socks5": 1080, "socks5h": 1080}
 """The ports of proxies whose URLs name none."""
@@ -49,6 +48,8 @@ def parse(url: str) -> Proxy:
 
     Raises `ValueError`, whose words follow the name of a setting and hold no password.
     """
+    from yarl import URL
+
     scheme, found, _ = url.partition("://")
     if not found:
         raise ValueError('should be a URL like "http://proxy.example.com:3128"')
@@ -94,6 +95,14 @@ def named(environ: Mapping[str, str], scheme: str) -> Named | None:
         if name is not None and (url := environ[name].strip()):
             return Named(name, url if "://" in url else f"http://{url}")
     return None
+
+
+def of_environment(environ: Mapping[str, str], url: str) -> Named | None:
+    """The proxy that an environment wants for a URL. This machine is reached without one."""
+    found = named(environ, url.partition("://")[0])
+    if found is None or is_loopback(url) or bypasses(url, spared(environ)):
+        return None
+    return found
 
 
 def spared(environ: Mapping[str, str]) -> tuple[str, ...]:
