@@ -5,7 +5,7 @@ import resource
 import socket
 import types
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from typing import Any
 
 import pytest
@@ -191,3 +191,15 @@ async def many_open_files(count: int) -> AsyncIterator[None]:
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, count), hard))
     yield
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@contextmanager
+def full() -> Iterator[str]:
+    """The address of a listener that takes no more connections: whoever tries gets no word."""
+    with ExitStack() as stack:
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        for _ in range(4):
+            one = stack.enter_context(socket.socket())
+            one.setblocking(False)
+            one.connect_ex(listener.getsockname())
+        yield f"127.0.0.1:{listener.getsockname()[1]}"

@@ -151,6 +151,16 @@ async def test_the_headers_limit_includes_the_writing(transport: Transport) -> N
     assert state(transport, in_use=0, idle=0)
 
 
+async def test_headers_that_trickle_are_late(transport: Transport, wall: Wall) -> None:
+    trickle: Script = (Pause(0.02), Send(b"x")) * 40
+    wall.answer = (Send(b"HTTP/1.1 200 OK\r\nX: "), *trickle, Stall())
+    with pytest.raises(TimedOut) as caught:
+        await ask(transport, wall.url, limits=Limits(connect=5, headers=0.2, idle=5))
+    assert (caught.value.phase, caught.value.seconds) == ("headers", 0.2)
+    assert state(transport, in_use=0, idle=0)
+    await wall.requests[0].left.wait()
+
+
 async def test_silence_inside_a_body_ends_it(transport: Transport, wall: Wall) -> None:
     wall.answer = (*chunked(b"some", ends=False), Stall())
     limits = Limits(connect=5, headers=5, idle=0.05)
