@@ -42,12 +42,12 @@ class TimeLimit:
         """Whether this limit has cancelled its task."""
         return self._expired
 
-    def restart(self, seconds: float, why: str | None = None) -> None:
-        """From now on, `seconds` are left."""
+    def restart(self, seconds: float, why: str | None = None, now: float | None = None) -> None:
+        """From now on, `seconds` are left. `now` is for who has just asked the loop's clock."""
         self.seconds = seconds
         if why is not None:
             self.why = why
-        self._due = self._clock.now() + seconds
+        self._due = (self._clock.now() if now is None else now) + seconds
 
     def __enter__(self) -> Self:
         clock = self._clock

@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+from collections.abc import Awaitable
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -19,7 +20,7 @@ class Reply(Protocol):
         """Commit to 200 and an event stream."""
         ...
 
-    async def write(self, data: bytes) -> None:
+    def write(self, data: bytes) -> Awaitable[None]:
         """Hand bytes to the caller's socket; waits while the caller does not read.
         Raises `CallerLeft`."""
         ...

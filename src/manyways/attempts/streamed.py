@@ -129,31 +129,34 @@ class StreamedAttempt:
         while True:
             data = await response.chunk()
             out = events.feed(data) if data else events.end()
+            now = self._now()
             if out:
                 if self._spoke is not None:
                     self._spoke()
                     self._spoke = None
-                limit.restart(self._send_timeout, _CALLER)
+                limit.restart(self._send_timeout, _CALLER, now)
                 await patient.write(out)
-                if self._now() > self._deadline:
+                now = self._now()
+                if now > self._deadline:
                     if events.complete:
                         return  # and whatever else the provider may go on sending
                     raise AttemptFailed("timeout", _TOO_LATE)
-            if events.failure and not events.complete:
+            complete = events.complete
+            if events.failure and not complete:
                 raise events.failure
             if not data or events.done or events.failure:
                 return
-            if events.complete:
-                over_at = over_at or self._now() + TAIL
+            if complete:
+                over_at = over_at or now + TAIL
                 if limit.why != _END:
-                    limit.restart(max(0.0, over_at - self._now()), _END)
+                    limit.restart(max(0.0, over_at - now), _END, now)
             elif out or events.heard > heard:
                 heard = events.heard
-                left = self._deadline - self._now()
+                left = self._deadline - now
                 if left < self._settings.idle_timeout:
-                    limit.restart(left, _DEADLINE)
+                    limit.restart(left, _DEADLINE, now)
                 else:
-                    limit.restart(self._settings.idle_timeout, _NEXT)
+                    limit.restart(self._settings.idle_timeout, _NEXT, now)
 
     async def _end(self, patient: PatientReply, reply: Reply) -> None:
         self._ended = True

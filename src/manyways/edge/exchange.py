@@ -241,9 +241,9 @@ class Exchange:
             out += _rate(self.standing)
         await self._send({"type": "http.response.start", "status": 200, "headers": out})
 
-    async def write(self, data: bytes) -> None:
+    def write(self, data: bytes) -> Awaitable[None]:
         """Hand bytes to the caller's socket; waits while the caller does not read."""
-        await self._send({"type": "http.response.body", "body": data, "more_body": True})
+        return self._send({"type": "http.response.body", "body": data, "more_body": True})
 
     async def end(self, data: bytes) -> None:
         """The last bytes of a stream."""

@@ -77,12 +77,9 @@ class Repeats:
     def once(self, endpoint: Endpoint) -> Endpoint:
         """The endpoint, for requests with and without a key."""
 
-        async def answered_once(exchange: Exchange) -> None:
+        def answered_once(exchange: Exchange) -> Awaitable[None]:
             key = exchange.headers.get(b"idempotency-key")
-            if key is None:
-                await endpoint(exchange)
-            else:
-                await self._answer(endpoint, exchange, key)
+            return endpoint(exchange) if key is None else self._answer(endpoint, exchange, key)
 
         return answered_once
 

@@ -122,6 +122,8 @@ class ChatStream:
         Some providers tell that in each event. Where more came behind it, only the stream's
         own end counts.
         """
+        if not self._finished:
+            return False
         if self._trusted or self.done or (self._over and self.failure is None):
             return self._all_finished()
         return False
