@@ -168,6 +168,18 @@ def test_providers_out_of_reach_are_told_apart(tmp_path: Path, port: int) -> Non
     assert "certificate" in found["provider Unproven"]["detail"]
 
 
+@pytest.mark.parametrize("transport", ["aiohttp", "native"])
+def test_a_proxy_that_is_not_there_is_told_of(tmp_path: Path, port: int, transport: str) -> None:
+    section = f'[upstream]\ntransport = "{transport}"\n'
+    way = f'proxy = "http://me:{SECRET}@127.0.0.1:{port}"'
+    behind = provider("http://nowhere.invalid", extra=way)
+    status, found = examine(tmp_path, port, section + behind)
+
+    assert (status, found["provider Test"]["status"]) == (1, "error")
+    assert f"by way of the proxy 127.0.0.1:{port}" in found["provider Test"]["detail"]
+    assert "connection refused" in found["provider Test"]["detail"]
+
+
 def test_a_wrong_configuration_is_told_whole(tmp_path: Path) -> None:
     (tmp_path / "manyways.toml").write_text("[server]\nprot = 1\nhost = 5\n")
     done = run_command(tmp_path, "doctor", "--json")

@@ -373,7 +373,9 @@ async def test_a_proxy_that_refuses_is_told(case: str, proxy_tls: ssl.SSLContext
 async def test_a_proxy_that_is_not_there_is_told() -> None:
     port = nobodys_port()
     by = dialer(proxy=f"http://me:{SECRET}@127.0.0.1:{port}")
-    with pytest.raises(ConnectFailed, match=f"127.0.0.1:{port}: connection refused"):
+    with pytest.raises(
+        ConnectFailed, match=f"^a.test:443: the proxy 127.0.0.1:{port}: connection refused$"
+    ):
         await dial(by, Route("a.test", 443, tls=True, tunnel=True))
 
 
@@ -464,7 +466,9 @@ async def test_what_is_no_socks_proxy_is_told(said: bytes) -> None:
 async def test_a_socks_proxy_that_is_not_there_is_told_once() -> None:
     port = nobodys_port()
     by = dialer(proxy=f"socks5://me:{SECRET}@127.0.0.1:{port}")
-    with pytest.raises(ConnectFailed, match=f"^127.0.0.1:{port}: connection refused$"):
+    with pytest.raises(
+        ConnectFailed, match=f"^a.test:443: the proxy 127.0.0.1:{port}: connection refused$"
+    ):
         await dial(by, Route("a.test", 443, tls=True, tunnel=True))
 
 

@@ -61,11 +61,12 @@ class Dialer:
         """
         proxy = self._proxy if route.tunnel else None
         if proxy is None:
-            sock = await self._connect(route.host, route.port, begin)
+            sock = await self._connect(route.host, route.port, str(route), begin)
         elif proxy.socks:
             sock = await self._through_socks(proxy, route, begin)
         else:
-            sock = await self._connect(proxy.host, proxy.port, begin)
+            where = f"{route}: the proxy {proxy}"
+            sock = await self._connect(proxy.host, proxy.port, where, begin)
         loop = asyncio.get_running_loop()
         if not route.tls and (proxy is None or proxy.socks):
             _, wire = await loop.create_connection(make, sock=sock)
@@ -87,28 +88,21 @@ class Dialer:
             bare.abort()
             raise
 
-    async def _connect(self, host: str, port: int, begin: Callable[[Phase], None]) -> socket.socket:
+    async def _connect(
+        self, host: str, port: int, where: str, begin: Callable[[Phase], None]
+    ) -> socket.socket:
         """A TCP connection to the first of a host's addresses that takes one."""
-        where = _where(host, port)
         begin("dns")
         try:
             found = await self._names.addresses(host, port)
         except OSError as error:
             raise ConnectFailed(f"{where}: {_reason(error)}") from error
         begin("connect")
+        infos = [
+            (one.family, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (one.host, one.port))
+            for one in found
+        ]
         try:
-            # Addresses in the shape that the system gives them, scopes of IPv6 included.
-            infos = [
-                info
-                for one in found
-                for info in socket.getaddrinfo(
-                    one.host,
-                    one.port,
-                    one.family,
-                    socket.SOCK_STREAM,
-                    flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
-                )
-            ]
             return await start_connection(
                 infos, happy_eyeballs_delay=_AHEAD, interleave=1, socket_factory=_socket
             )
@@ -123,7 +117,7 @@ class Dialer:
         from python_socks import ProxyError, ProxyType
         from python_socks.async_.asyncio import Proxy as Library
 
-        dialer = self
+        dialer, where = self, f"{route}: the proxy {proxy}"
 
         class Reaching(Library):
             """Connects to the proxy in our way, where the library would in its own."""
@@ -135,7 +129,7 @@ class Dialer:
                 timeout: float | None = None,  # noqa: ARG002  the caller's, as everywhere
                 **_: object,
             ) -> socket.socket:
-                return await dialer._connect(dest_host, dest_port, begin)
+                return await dialer._connect(dest_host, dest_port, where, begin)
 
         library = Library(
             ProxyType.SOCKS5,
@@ -150,7 +144,7 @@ class Dialer:
             return await library.connect(route.host, route.port, timeout=_NEVER)
         except (ProxyError, OSError, ValueError) as error:
             # Its own words hold what the proxy said, and nothing of what it was told.
-            raise ConnectFailed(f"{route}: the proxy {proxy}: {_reason(error)}") from error
+            raise ConnectFailed(f"{where}: {_reason(error)}") from error
 
     async def _secured(
         self, below: asyncio.Transport, link: "_Link", host: str, where: str
@@ -274,10 +268,6 @@ def _system() -> ssl.SSLContext:
     context = ssl.create_default_context()
     context.set_alpn_protocols(["http/1.1"])
     return context
-
-
-def _where(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _reason(error: BaseException) -> str:
