@@ -17,7 +17,6 @@ from pathlib import Path
 from bench import install, wire
 from bench.failures import Missing
 from bench.process import free_port
-from manyways.config import Settings
 
 CHAT = "/v1/chat/completions"
 
@@ -173,12 +172,8 @@ def _launch_manyways(place: Place, transport: str) -> Launch:
 
 
 def over(transport: str) -> str:
-    """The table that chooses Manyways' transport. Raises `Missing` where it knows no other."""
-    if "upstream" in Settings.__struct_fields__:
-        return f'[upstream]\ntransport = "{transport}"\n'
-    if transport != "aiohttp":
-        raise Missing("it has no other transport than aiohttp yet")
-    return ""
+    """The table that chooses Manyways' transport."""
+    return f'[upstream]\ntransport = "{transport}"\n'
 
 
 def manyways(place: Place, config: Path) -> Launch:
