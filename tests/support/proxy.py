@@ -18,6 +18,10 @@ class Relay:
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
+    def url(self) -> str:
+        raise NotImplementedError
+
+    @property
     def open_connections(self) -> int:
         return len(self._tasks)
 
