@@ -119,8 +119,8 @@ it are compared with the upstream's word by word.
   moment each was due (so a stall counts for all it delayed), less the same percentile without a
   gateway. Of the upstream itself there is none.
 - **memory**: resident, the whole process tree; idle after the first answer, and what each of
-  {settings.paced_streams} streams adds while they run (chunks 40 ms apart, at the peak). On the
-  upstream side: of our transports by themselves, in a process without a gateway, with
+  {settings.paced_streams} streams adds while they run (chunks 40 ms apart, at the peak).
+  Upstream: of that, what our transports keep, in a process without a gateway and without TLS, with
   {settings.silent_streams} streams of which headers and a chunk have come and that are waited for.
 - **start to first answer**: from the start of the process to the end of its first right answer."""
 

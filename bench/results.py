@@ -35,7 +35,7 @@ METRICS: Final = (
     Metric("added_p99", "added latency p99", "ms", more_is_better=False),
     Metric("idle", "memory idle", "MB", more_is_better=False),
     Metric("stream", "memory a stream", "kB", more_is_better=False),
-    Metric("upstream_side", "of it on the upstream side", "kB", more_is_better=False),
+    Metric("upstream_side", "memory a stream upstream", "kB", more_is_better=False),
     Metric("start", "start to first answer", "s", more_is_better=False),
 )
 

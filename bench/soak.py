@@ -18,7 +18,8 @@ import json
 import random
 import tempfile
 import time
-from collections.abc import Coroutine, Iterator, Sequence
+import urllib.request
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -241,8 +242,10 @@ def main(
             upstream.check()
             callers, looks = uvloop.run(_load(console, subject, port, minutes, rate))
             left = _closed(subject, port)
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/faults", timeout=20) as page:
+                faults = json.loads(page.read())
             subject.process.check() if subject.process else None
-    return _tell(console, callers, looks, left)
+    return _tell(console, callers, looks, left, faults)
 
 
 @contextlib.contextmanager
@@ -317,11 +320,18 @@ def _closed(subject: Subject, upstream: int) -> int:
     return left
 
 
-def _tell(console: Console, callers: Callers, looks: Sequence[Look], left: int) -> int:
-    table = Table("what became of them", "callers")
-    for end, count in callers.ends.most_common():
-        table.add_row(end, f"{count:,}")
-    console.print(table)
+def _tell(
+    console: Console,
+    callers: Callers,
+    looks: Sequence[Look],
+    left: int,
+    faults: Mapping[str, int],
+) -> int:
+    for title, counts in (("what became of callers", callers.ends), ("the upstream's", faults)):
+        table = Table(title, "times")
+        for name, count in sorted(counts.items(), key=lambda item: -item[1]):
+            table.add_row(name, f"{count:,}")
+        console.print(table)
     if callers.seconds:
         shares = [f"{percentile(callers.seconds, share) * 1000:.1f}" for share in (0.5, 0.99)]
         console.print(

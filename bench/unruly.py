@@ -1,4 +1,5 @@
 """The upstream on its bad days: of its answers, a few go wrong in every way that answers can.
+`GET /faults` tells how many of each kind there were.
 
 Run as `python -m bench.unruly --port P --faults 0.05 --seed 1`.
 """
@@ -7,13 +8,14 @@ import argparse
 import asyncio
 import json
 import random
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from typing import Final
 
 import uvloop
 
-from bench.upstream import Connection, Metronome, at_once, serve
+from bench.upstream import Connection, Metronome, as_json, at_once, serve
 
 PIECES: Final = 8
 """Of a slow answer."""
@@ -25,16 +27,31 @@ _REFUSAL: Final = json.dumps({"error": {"message": "Not now.", "type": "server_e
 class Unruly(Connection):
     """A connection over which a share of the answers fails."""
 
-    def __init__(self, metronome: Metronome, *, faults: float, chance: random.Random) -> None:
+    def __init__(
+        self,
+        metronome: Metronome,
+        *,
+        faults: float,
+        chance: random.Random,
+        counts: Counter[str],
+    ) -> None:
         super().__init__(metronome)
         self._faults = faults
         self._chance = chance
+        self._counts = counts
 
     def _answer(self, head: bytes, body: bytes) -> None:
         if head.startswith(b"post") and self._chance.random() < self._faults:
-            self._chance.choice(FAULTS)(self, body)
+            fault = self._chance.choice(FAULTS)
+            self._counts[fault.__name__] += 1
+            fault(self, body)
         else:
             super()._answer(head, body)
+
+    def _looked_up(self, head: bytes) -> bytes:
+        return (
+            as_json(self._counts) if head.startswith(b"get /faults") else super()._looked_up(head)
+        )
 
     def reset(self, _body: bytes) -> None:
         """Gone before a word was said."""
@@ -129,7 +146,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     chance = random.Random(options.seed)
-    made = partial(Unruly, faults=options.faults, chance=chance)
+    made = partial(Unruly, faults=options.faults, chance=chance, counts=Counter())
     uvloop.run(serve(options.port, connection=made))
 
 

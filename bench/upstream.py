@@ -30,6 +30,11 @@ def _answer(body: bytes, more: bytes = b"") -> bytes:
     return head % (len(body), more) + body
 
 
+def as_json(value: object) -> bytes:
+    """A whole answer that has this for its body."""
+    return _answer(json.dumps(value).encode())
+
+
 _STREAM_HEAD = (
     b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-cache\r\n"
     b"Transfer-Encoding: chunked\r\n\r\n"
@@ -43,9 +48,7 @@ _END_WITH_USAGE = (
 _DENSE = {end: _OPENING + b"".join(_WORDS) + end for end in (_END, _END_WITH_USAGE)}
 _WHOLE = _answer(wire.WHOLE_BODY)
 _LAST_WHOLE = _answer(wire.WHOLE_BODY, b"Connection: close\r\n")
-_MODELS = _answer(
-    json.dumps({"object": "list", "data": [{"id": wire.MODEL, "object": "model"}]}).encode()
-)
+_MODELS = as_json({"object": "list", "data": [{"id": wire.MODEL, "object": "model"}]})
 _PACES = {name.encode(): pause for name, pause in wire.PACES.items() if pause}
 _SILENT = wire.SILENT.encode()
 _CLOSE = b"\r\nconnection: close\r\n"
@@ -175,7 +178,7 @@ class Connection(asyncio.Protocol):
     def _looked_up(self, head: bytes) -> bytes:
         if head.startswith(b"get /latest"):
             latest, self._metronome.latest = self._metronome.latest, 0.0
-            return _answer(json.dumps({"latest": latest}).encode())
+            return as_json({"latest": latest})
         return _MODELS
 
     def _stream(self, body: bytes) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import random
+from collections import Counter
 
 import pytest
 from bench.soak import Look, growth, judged, slope
@@ -11,7 +12,7 @@ from bench.unruly import FAULTS, Unruly
 from bench.upstream import Metronome, at_once
 
 from bench import wire
-from tests.support.virtual_time import virtual_time
+from tests.support.virtual_time import VirtualLoop, virtual_time
 
 WHOLE = wire.WHOLE_BODY
 STREAM = b"".join((wire.ROLE_EVENT, *wire.WORD_EVENTS, wire.FINISH_EVENT, wire.DONE_EVENT))
@@ -101,7 +102,9 @@ async def _failed(fault: str) -> Wire:
             chosen(self, body)
 
     metronome = Metronome(asyncio.get_running_loop())
-    connection, sent = Failing(metronome, faults=1.0, chance=random.Random(7)), Wire()
+    chance, counts = random.Random(7), Counter[str]()
+    connection = Failing(metronome, faults=1.0, chance=chance, counts=counts)
+    sent = Wire()
     connection.connection_made(sent)
     connection.data_received(Target(port=1).request(wire.question(stream=False)))
     await asyncio.sleep(60)
@@ -137,6 +140,16 @@ def test_every_fault_is_what_it_says(fault: str, ended: str, said: str) -> None:
         assert not whole.startswith(sent.written)
     else:
         assert sent.written == (whole if said == "all" else b"")
+
+
+def test_faults_are_counted_and_told() -> None:
+    loop, sent = VirtualLoop(), Wire()
+    counts = Counter(refuse=3)
+    connection = Unruly(Metronome(loop), faults=1.0, chance=random.Random(7), counts=counts)
+    connection.connection_made(sent)
+    connection.data_received(b"GET /faults HTTP/1.1\r\n\r\n")
+    loop.close()
+    assert sent.written.endswith(b'{"refuse": 3}')
 
 
 def test_every_fault_was_looked_at() -> None:
