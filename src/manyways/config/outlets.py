@@ -58,7 +58,7 @@ def _judge_variable(named: proxies.Named, upstream: UpstreamSettings, document: 
         if not socks or upstream.transport != "aiohttp":
             return
         what = _NOT_SPOKEN
-    cure = f'{named.variable} {what}. To use no proxy: upstream.proxy = "none"'
+    cure = f'{what}. To use no proxy: upstream.proxy = "none"'
     document.problems.append(Problem(named.variable, named.variable, cure))
 
 
