@@ -112,9 +112,7 @@ def asker(
 ) -> ProviderAsker:
     provider = Provider(name="Test", protocol="openai", base_url=base, api_keys=keys)
     providers = {"Test": OpenAIProvider(provider, carrier)}
-    return ProviderAsker(
-        providers, {"Test": provider}, outside or carrier, yielding=yielding
-    )
+    return ProviderAsker(providers, {"Test": provider}, outside or carrier, yielding=yielding)
 
 
 # Addresses that models have named
