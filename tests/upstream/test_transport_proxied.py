@@ -63,8 +63,8 @@ async def way(
     async with AsyncExitStack() as stack:
         tls = AUTHORITY.server if "tunnel" in request.param else None
         wall = await stack.enter_async_context(Wall(tls=tls))
-        server: Proxy | Socks = Socks() if by_socks else Proxy()
-        proxy = await stack.enter_async_context(server)
+        proxy: Proxy | Socks = Socks() if by_socks else Proxy()
+        await stack.enter_async_context(proxy)
         transport = make(proxy=proxy.url, ssl_context=AUTHORITY.client, pool_size=20)
         yield Way(transport, proxy, wall)
 
