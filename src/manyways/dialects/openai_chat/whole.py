@@ -26,15 +26,12 @@ class _Choice(Struct):
     finish_reason: str | None = None
 
 
-class _Answer(Struct):
-    choices: list[_Choice] = []
-
-
 _OBJECT = Raw(b'"chat.completion"')
-_FIRST = ("id", "object", "created", "model", "provider")
+_FIRST = dict.fromkeys(("id", "object", "created", "model", "provider"), json_text.NULL)
 """What an answer begins with, whatever the provider's order: people read it, too."""
 
-_decode_answer = msgspec.json.Decoder(_Answer).decode
+_decode_choices = msgspec.json.Decoder(list[_Choice]).decode
+_NONE = Raw(b"[]")
 
 
 def edit_answer(body: bytes, label: AnswerLabel) -> tuple[bytes, Raw | None]:
@@ -51,13 +48,17 @@ def edit_answer(body: bytes, label: AnswerLabel) -> tuple[bytes, Raw | None]:
     if json_text.means_something(fields.get("error")):
         raise AttemptFailed("error_inside", error_words(fields["error"]), status=200)
     try:
-        choices = _decode_answer(body).choices
+        choices = _decode_choices(fields.get("choices", _NONE))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise AttemptFailed("no_answer", f"its answer is malformed: {error}") from None
+        raise AttemptFailed("no_answer", f"its answer has malformed choices: {error}") from None
     if not choices:
         raise AttemptFailed("no_answer", "answered 200 without any choice")
-    if any(choice.finish_reason == "error" for choice in choices):
-        raise AttemptFailed("error_inside", "reports that it failed while answering", status=200)
+    for choice in choices:
+        if choice.finish_reason == "error":
+            raise AttemptFailed(
+                "error_inside", "reports that it failed while answering", status=200
+            )
+    fields = _FIRST | fields
     if not json_text.means_something(fields.get("id")):
         fields["id"] = json_text.raw(label.id)
     if not tells_when(fields.get("created")):
@@ -67,8 +68,7 @@ def edit_answer(body: bytes, label: AnswerLabel) -> tuple[bytes, Raw | None]:
     fields["provider"] = json_text.raw(label.provider)
     if label.metadata is not None:
         fields["_metadata"] = label.metadata
-    usage = fields.get("usage")
-    return json_text.encode({name: fields.pop(name) for name in _FIRST} | fields), usage
+    return json_text.encode(fields), fields.get("usage")
 
 
 def no_stream(body: bytes) -> AttemptFailed:
