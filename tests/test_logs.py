@@ -37,6 +37,26 @@ def test_the_short_way_writes_what_the_long_way_does() -> None:
     assert quickly["level"] == "info"
 
 
+def test_lines_stand_in_their_order_whichever_way_they_took() -> None:
+    raw = io.BytesIO()
+    logs.configure(logs.Settings(format="json"), io.TextIOWrapper(raw, "utf-8"))
+    for number in range(3):
+        logs.tell("request", {"number": number, "path": "/ü"})
+        structlog.get_logger().info("waiting", number=number, path="/ü")
+    found = [json.loads(line) for line in raw.getvalue().decode().splitlines()]
+    told = [(number, event) for number in range(3) for event in ("request", "waiting")]
+    assert [(one["number"], one["event"]) for one in found] == told
+    assert {one["path"] for one in found} == {"/ü"}
+
+
+def test_where_nobody_reads_the_log_any_more_nothing_happens() -> None:
+    out = io.TextIOWrapper(io.BytesIO(), "utf-8")
+    logs.configure(logs.Settings(format="json"), out)
+    out.close()
+    logs.tell("request", {"status": 200})
+    structlog.get_logger().info("waiting")
+
+
 @pytest.mark.parametrize("worker", [None, 2])
 def test_lines_of_one_of_several_workers_have_its_number(worker: int | None) -> None:
     long, short = io.StringIO(), io.StringIO()

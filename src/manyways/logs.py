@@ -8,7 +8,7 @@ import contextlib
 import logging
 import sys
 import time
-from typing import Any, Literal, TextIO, cast
+from typing import Any, BinaryIO, Literal, TextIO, cast
 
 import structlog
 from msgspec import Struct, json
@@ -49,7 +49,7 @@ def configure(
     global _quick, _worker  # noqa: PLW0603  (logging is set up once a process)
     _worker = worker
     at_info = level <= logging.INFO
-    _quick = _JsonLines(_Patient(out)) if at_info and not text else None
+    _quick = _JsonLines(out) if at_info and not text else None
     handler = logging.StreamHandler(out)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
@@ -74,13 +74,24 @@ def tell(event: str, facts: dict[str, Any]) -> None:
 class _JsonLines:
     """The processors of JSON lines, called directly: structlog takes longer than they do."""
 
-    def __init__(self, out: "_Patient") -> None:
-        self._out = out
+    def __init__(self, out: TextIO) -> None:
+        # Below the text, as lines are bytes already; nothing waits there, as it is written line
+        # by line.
+        self._out: BinaryIO | None = getattr(out, "buffer", None)
+        self._text = _Patient(out)
 
     def write(self, event: str, facts: dict[str, Any]) -> None:
         facts["event"] = event
-        self._out.write(_to_json(None, "info", _stamp(None, "info", facts)) + "\n")
-        self._out.flush()
+        line = _encode(_stamp(None, "info", facts))
+        if self._out is None:
+            self._text.write(str(line, "utf-8") + "\n")
+            self._text.flush()
+            return
+        try:
+            self._out.write(line + b"\n")
+            self._out.flush()
+        except (OSError, ValueError):  # as in `_Patient`
+            pass
 
 
 _quick: _JsonLines | None = None
