@@ -84,7 +84,8 @@ _KINDS: Final = (  # whether it is a stream, its pace, and how many of ten calle
     (True, wire.DENSE, 2),
     (True, wire.PACED, 1),
 )
-_HONEST: Final = ("whole", "an error", "an error event", "left by its caller")
+_HONEST: Final = ("whole", "an error", "an error event", "left by its caller", "turned away")
+"""The last: the connection was refused, or closed before anything was answered."""
 
 
 class Look(NamedTuple):
@@ -176,7 +177,11 @@ class Callers:
                 async with asyncio.timeout(self._chance.random() * 0.005):
                     await sending
             return "left by its caller"
-        async with await sending as response:
+        try:
+            response = await sending
+        except OSError:
+            return "turned away"
+        async with response:
             if leaves:
                 await response.chunk()
                 return "left by its caller"
