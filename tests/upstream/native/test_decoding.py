@@ -224,6 +224,15 @@ def test_several_members_are_one_body(coding: str, pack: Callable[[bytes], bytes
         assert decoded(coding, [packed[:cut], packed[cut:]]) == b"one, two"
 
 
+@pytest.mark.parametrize(
+    ("coding", "pack"), [("gzip", gzip.compress), ("zstd", zstd.compress)], ids=["gzip", "zstd"]
+)
+def test_members_that_hold_nothing_have_an_end(coding: str, pack: Callable[[bytes], bytes]) -> None:
+    assert decoded(coding, [(pack(b"") * 90 + pack(b"one")) * 3]) == b"one" * 3
+    with pytest.raises(Garbled, match="on and on"):
+        decoded(coding, [pack(b"") * 200])
+
+
 @pytest.mark.parametrize("behind", [b"\0" * 600, b"garbage, then \x1f\x8b"])
 @pytest.mark.parametrize(
     ("coding", "pack"),

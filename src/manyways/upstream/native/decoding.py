@@ -21,6 +21,7 @@ from manyways.errors import Garbled
 
 _PIECE: Final = 256 * 1024
 _BROTLI_PIECE: Final = 96 * 1024  # it stops at the end of a block of its own beyond that
+_EMPTY: Final = 100  # members in a row that hold nothing: to begin one costs some 50 µs
 _GZIP: Final = 16 + zlib.MAX_WBITS
 _GZIP_BEGINS: Final = 0x1F
 _ZLIB_BEGINS: Final = 0x08  # in the lower half of the byte, where raw data has no such bits
@@ -49,9 +50,11 @@ class Decoder:
     Once it has raised `Garbled` it gives nothing more, and `close` raises that again.
     """
 
-    __slots__ = ("_coding", "_engine", "_error", "_failure", "_ignoring", "_open", "_waiting")
+    __slots__ = ("_begun", "_coding", "_engine", "_error", "_failure", "_ignoring", "_open",
+                 "_waiting")  # fmt: skip
 
     def __init__(self, coding: str, open_engine: _Open) -> None:
+        self._begun = 0  # members since something came out
         self._coding = coding
         self._open = open_engine
         self._engine: _Engine | None = None  # None: no byte came so far
@@ -82,6 +85,7 @@ class Decoder:
                 if engine.eof:
                     self._waiting = engine.unused_data
                 if piece:
+                    self._begun = 0
                     return piece
         except (Garbled, self._error) as error:
             raise self._broken(str(error)) from error
@@ -108,6 +112,9 @@ class Decoder:
             if opened is None:
                 self._ignoring, self._waiting = True, b""
                 return None
+            self._begun += 1
+            if self._begun > _EMPTY:
+                raise Garbled("it goes on and on, and holds nothing")
             self._engine, self._error = opened
             return self._engine
         return engine if self._waiting or not engine.needs_input else None
