@@ -348,19 +348,18 @@ def _characters(messages: list[_Message]) -> int:
 
 def _check_messages(messages: list[_Message]) -> None:
     for i, message in enumerate(messages):
-        where = f"messages[{i}]"
         if message.role not in ROLES:
             raise Refusal(
                 "invalid_request",
-                f"{where}.role: must be one of {', '.join(ROLES)}.",
-                param=f"{where}.role",
+                f"messages[{i}].role: must be one of {', '.join(ROLES)}.",
+                param=f"messages[{i}].role",
             )
         if message.content is None and message.role in _NEED_CONTENT:
             raise Refusal(
                 "invalid_request",
-                f"{where}.content: a {message.role} message needs content,"
+                f"messages[{i}].content: a {message.role} message needs content,"
                 " a string or a list of parts.",
-                param=f"{where}.content",
+                param=f"messages[{i}].content",
             )
 
 
