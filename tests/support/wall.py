@@ -97,11 +97,16 @@ class Close:
 
 
 @dataclass(frozen=True)
+class HangUp:
+    """End the connection below TLS, without the goodbye that TLS would say."""
+
+
+@dataclass(frozen=True)
 class Reset:
     """End the connection with a TCP reset."""
 
 
-Step = Send | Forever | Pause | WaitFor | Stall | Close | Reset
+Step = Send | Forever | Pause | WaitFor | Stall | Close | HangUp | Reset
 Script = Sequence[Step]
 Headers = Iterable[tuple[str, str]]
 
@@ -357,15 +362,21 @@ class _Visit(asyncio.StreamReaderProtocol):
             case Close():
                 self._transport.close()
                 return False
+            case HangUp():
+                with self._kernel() as kernel:
+                    kernel.shutdown(socket.SHUT_RDWR)
+                self._transport.abort()
+                return False
             case Reset():
-                # The kernel's own socket: an event loop may hand out something that only
-                # looks like one.
-                handle = os.dup(self._transport.get_extra_info("socket").fileno())
-                with socket.socket(fileno=handle) as kernel:
+                with self._kernel() as kernel:
                     kernel.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 self._transport.abort()
                 return False
         return True
+
+    def _kernel(self) -> socket.socket:
+        """The kernel's own socket: an event loop may hand out something that only looks so."""
+        return socket.socket(fileno=os.dup(self._transport.get_extra_info("socket").fileno()))
 
 
 @contextmanager

@@ -151,6 +151,22 @@ async def test_the_headers_limit_includes_the_writing(transport: Transport) -> N
     assert state(transport, in_use=0, idle=0)
 
 
+@pytest.mark.parametrize("seconds", [0, -1])
+async def test_a_limit_that_is_over_before_it_begins_ends_what_takes_time(
+    transport: Transport, wall: Wall, seconds: float
+) -> None:
+    """As whoever takes it from what is left of a deadline may find."""
+    wall.then((Stall(),), (*chunked(b"some", ends=False), Stall()))
+    with pytest.raises(TimedOut) as caught:
+        await ask(transport, wall.url, limits=Limits(connect=5, headers=seconds, idle=5))
+    assert caught.value.phase in {"headers", "write"}
+    limits = Limits(connect=5, headers=5, idle=seconds)
+    async with await ask(transport, wall.url, limits=limits) as response:
+        _, error = await chunks_until_failure(response)
+        assert isinstance(error, TimedOut)
+    assert state(transport, in_use=0, idle=0)
+
+
 async def test_headers_that_trickle_are_late(transport: Transport, wall: Wall) -> None:
     trickle: Script = (Pause(0.02), Send(b"x")) * 40
     wall.answer = (Send(b"HTTP/1.1 200 OK\r\nX: "), *trickle, Stall())

@@ -13,6 +13,7 @@ from tests.support.wall import (
     END,
     Close,
     Forever,
+    HangUp,
     Moment,
     Script,
     Send,
@@ -363,7 +364,7 @@ CUT: dict[str, bytes] = {
 
 
 @pytest.mark.parametrize("data", CUT.values(), ids=CUT)
-@pytest.mark.parametrize("end", [Close(), scripted.Reset()], ids=["close", "reset"])
+@pytest.mark.parametrize("end", [Close(), HangUp(), scripted.Reset()], ids=["", "hung up", "reset"])
 async def test_a_body_cut_anywhere_gives_what_came_and_is_cut(
     transport: Transport, wall: Wall, data: bytes, end: scripted.Step
 ) -> None:

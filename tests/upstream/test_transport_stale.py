@@ -11,7 +11,7 @@ from collections import Counter
 
 import pytest
 
-from manyways.errors import Reset, TimedOut
+from manyways.errors import ConnectFailed, Garbled, Reset, TimedOut
 from manyways.upstream.transport import Limits, Transport
 from tests.support import wall as scripted
 from tests.support.wall import (
@@ -185,6 +185,53 @@ async def test_a_server_that_is_gone_for_good_is_told_as_such(
     with pytest.raises(Reset):
         await answer(transport, wall.url, b"{}")
     assert state(transport, in_use=0, idle=0)
+
+
+async def test_a_server_that_closes_its_half_has_closed_the_connection(
+    transport: Transport,
+) -> None:
+    """Of two requests, each has its own, and the server is not kept waiting for more."""
+    ends = [Moment(), Moment()]
+    to_come = iter(ends)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+        writer.write_eof()
+        await reader.read()
+        next(to_come).set()
+        writer.transport.abort()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        for end in ends:
+            assert await answer(transport, url) == b"ok"
+            await end.wait()
+        assert "in_use=0" in repr(transport)
+
+
+@pytest.mark.parametrize("closes", [True, False])
+async def test_a_server_that_speaks_before_it_was_asked_is_answered_for_at_once(
+    transport: Transport, closes: bool
+) -> None:
+    """Whether that is an answer depends on who was first; nobody waits for another."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 503 Busy\r\nConnection: close\r\nContent-Length: 4\r\n\r\nbusy")
+        await writer.drain()
+        if not closes:
+            await reader.read()
+        writer.transport.abort()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        for _ in range(3):
+            try:
+                async with await ask(transport, url, b"{}") as response:
+                    assert (response.status, await response.body(9)) == (503, b"busy")
+            except (Reset, Garbled, ConnectFailed):
+                pass
+            assert state(transport, in_use=0, idle=0)
 
 
 class Fickle:
