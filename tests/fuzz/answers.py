@@ -20,10 +20,12 @@ import atheris
 
 with atheris.instrument_imports(include=["manyways.upstream"]):
     from manyways.errors import Cut, Garbled, Reset, TransportError
+    from manyways.upstream.decoded import Decoded, decoded
     from manyways.upstream.native.answer import Answer
     from manyways.upstream.native.origin import Route
     from manyways.upstream.native.pool import Pool
     from manyways.upstream.native.wire import Wire
+    from manyways.upstream.transport import Response
 
 PAGE = 4096
 WARM = 10_000
@@ -74,7 +76,7 @@ class Socket(asyncio.Transport):
 class Reading:
     """`answer.chunk()`, taken up by hand as often as something may have come."""
 
-    def __init__(self, answer: Answer) -> None:
+    def __init__(self, answer: Response) -> None:
         self.answer = answer
         self.body = b""
         self.failure: TransportError | None = None
@@ -146,7 +148,9 @@ def _exchange(
                 wire.data_received(piece)
         if reading is None and wire.answering:
             assert 200 <= wire.status <= 999
-            reading = Reading(Answer(wire, pool, LOOP, idle=60, whole=60, ends=LOOP.time() + 3600))
+            reading = Reading(
+                decoded(Answer(wire, pool, LOOP, idle=60, whole=60, ends=LOOP.time() + 3600))
+            )
         if reading is None:
             if wire.failure is not None:
                 assert isinstance(wire.failure, Reset | Garbled), wire.failure
@@ -165,7 +169,7 @@ def _exchange(
     else:
         ends[type(reading.failure).__name__] += 1
         assert isinstance(reading.failure, Cut | Garbled), reading.failure
-    assert answer._decoder is not None or len(reading.body) <= fed
+    assert isinstance(answer, Decoded) or len(reading.body) <= fed
     assert repr(answer)
     assert (pool.in_use, pool.idle) in {(0, 0), (0, 1)}, "given back once"
     again = Reading(answer)

@@ -45,8 +45,8 @@ from manyways.errors import (
     TooLarge,
     TransportError,
 )
-from manyways.upstream.native.decoding import Decoder, decoder_of
-from manyways.upstream.transport import Limits, Lookup
+from manyways.upstream.decoded import decoded
+from manyways.upstream.transport import Limits, Lookup, Response
 from manyways.watch import TimeLimit
 
 # A stream pauses its socket at twice as many unread bytes, and goes on below that many.
@@ -99,7 +99,7 @@ class AiohttpTransport:
         headers: Sequence[tuple[str, str]],
         body: bytes,
         limits: Limits,
-    ) -> "_Answer":
+    ) -> Response:
         """As `transport.Transport.send` promises.
 
         Raises `ValueError` for headers that cannot be sent: line breaks, or the framing that
@@ -146,7 +146,7 @@ class AiohttpTransport:
         limit: TimeLimit,
         *,
         fresh: bool,
-    ) -> "_Answer":
+    ) -> Response:
         """One exchange on one connection, up to the answer's headers."""
         connection, wire = await self._connect(address, fresh=fresh)
         try:
@@ -156,10 +156,7 @@ class AiohttpTransport:
             wire.abort()
             connection.close()
             raise
-        coding = message.headers.get("Content-Encoding")
-        if coding is not None and (decoder := decoder_of(coding)) is not None:
-            return _Decoded(connection, wire, message, content, idle=limits.idle, decoder=decoder)
-        return _Answer(connection, wire, message, content, limits.idle)
+        return decoded(_Answer(connection, wire, message, content, limits.idle))
 
     async def _connect(self, address: "_Address", *, fresh: bool) -> tuple[Connection, "_Wire"]:
         while True:
@@ -505,51 +502,6 @@ class _Answer:
             return
         self._failure = TimedOut("body", self._idle)
         self._content.set_exception(TimeoutError())
-
-
-class _Decoded(_Answer):
-    """An answer whose content is compressed, and is decoded here."""
-
-    __slots__ = ("_decoder",)
-
-    def __init__(
-        self,
-        connection: Connection,
-        wire: _Wire,
-        message: RawResponseMessage,
-        content: StreamReader,
-        *,
-        idle: float,
-        decoder: Decoder,
-    ) -> None:
-        super().__init__(connection, wire, message, content, idle)
-        headers = message.headers.copy()
-        headers.popall("Content-Encoding")
-        headers.popall("Content-Length", None)
-        self.headers = headers
-        self._decoder = decoder
-
-    async def chunk(self) -> bytes:
-        """As `transport.Response.chunk` promises."""
-        decoder = self._decoder
-        try:
-            data = decoder.take()
-            if data:
-                await asyncio.sleep(0)  # one read may hold gigabytes: others have their turn
-            while not data:
-                if came := await super().chunk():
-                    decoder.feed(came)
-                    data = decoder.take()
-                else:
-                    decoder.close()
-                    break
-        except BaseException as error:
-            if self._failure is None:
-                given_up = Cut("waiting for the answer was given up")
-                self._failure = error if isinstance(error, Garbled) else given_up
-            self._end()
-            raise
-        return data
 
 
 def _unreachable(error: Exception) -> TransportError:

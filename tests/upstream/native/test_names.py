@@ -204,3 +204,18 @@ async def test_no_more_than_so_many_names_are_kept() -> None:
     assert len(directory.asked) == 1030
     await hosts(names, "0.test")
     assert len(directory.asked) == 1031
+
+
+async def test_what_was_reached_comes_first_for_as_long_as_it_is_known() -> None:
+    found = [Address(socket.AF_INET, f"10.0.0.{number}", 443) for number in (1, 2, 3)]
+
+    async def lookup(_host: str, _port: int) -> list[Address]:
+        return found
+
+    names = Names(lookup)
+    assert await hosts(names) == ["10.0.0.1", "10.0.0.2", "10.0.0.3"]
+    names.prefer("a.test", 443, "10.0.0.2")
+    names.prefer("b.test", 443, "10.0.0.2")
+    assert await hosts(names) == ["10.0.0.2", "10.0.0.1", "10.0.0.3"]
+    names.forget("a.test", 443)
+    assert await hosts(names) == ["10.0.0.1", "10.0.0.2", "10.0.0.3"]

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Self
 
 from manyways.errors import Cut, TimedOut, TooLarge, TransportError
-from manyways.upstream.native.decoding import Decoder, decoder_of
 from manyways.upstream.native.pool import Pool
 from manyways.upstream.native.wire import Headers, Wire
 
@@ -16,7 +15,7 @@ _DIGITS = 16  # of a length that is believed beforehand
 class Answer:
     """Implements `transport.Response`. `idle` is in seconds, `ends` a moment of the loop."""
 
-    __slots__ = ("_bell", "_decoder", "_due", "_ends", "_failure", "_idle", "_loop", "_pool",
+    __slots__ = ("_bell", "_due", "_ends", "_failure", "_idle", "_loop", "_pool",
                  "_whole", "_wire", "headers", "status")  # fmt: skip
 
     def __init__(
@@ -40,17 +39,6 @@ class Answer:
         self._due = 0.0
         self._bell: asyncio.TimerHandle | None = None
         self._failure: TransportError | None = None  # what is raised in place of an end
-        self._decoder: Decoder | None = None
-        coding = self.headers.get("content-encoding")
-        if coding is not None and (decoder := decoder_of(coding)) is not None:
-            self._decoder = decoder
-            self.headers = Fields(
-                [
-                    (name, value)
-                    for name, value in wire.headers
-                    if name.lower() not in {b"content-encoding", b"content-length"}
-                ]
-            )
 
     def __repr__(self) -> str:
         state = self._failure or ("open" if self._wire else "complete")
@@ -65,47 +53,6 @@ class Answer:
 
     async def chunk(self) -> bytes:
         """As `transport.Response.chunk` promises."""
-        decoder = self._decoder
-        if decoder is None:
-            return await self._arrived()
-        try:
-            data = decoder.take()
-            if data:
-                await asyncio.sleep(0)  # one read may hold gigabytes: others have their turn
-            while not data:
-                if raw := await self._arrived():
-                    decoder.feed(raw)
-                    data = decoder.take()
-                else:
-                    decoder.close()
-                    break
-        except BaseException as error:
-            if self._failure is None:
-                given_up = Cut("waiting for the answer was given up")
-                self._give_up(error if isinstance(error, TransportError) else given_up)
-            raise
-        return data
-
-    async def body(self, limit: int) -> bytes:
-        """As `transport.Response.body` promises."""
-        claimed = self.headers.get("content-length", "")
-        size = int(claimed) if claimed.isdecimal() and len(claimed) < _DIGITS else 0
-        chunks = []
-        if size <= limit:
-            size = 0
-            while data := await self.chunk():
-                chunks.append(data)
-                size += len(data)
-                if size > limit:
-                    break
-            else:
-                return chunks[0] if len(chunks) == 1 else b"".join(chunks)
-        failure = TooLarge(f"the answer is larger than {limit} bytes")
-        self._give_up(failure)
-        raise failure
-
-    async def _arrived(self) -> bytes:
-        """The next bytes of the body as they came; `b""` at its end."""
         wire = self._wire
         if wire is None:
             if self._failure is not None:
@@ -130,6 +77,24 @@ class Answer:
                 self._give_up(Cut("waiting for the answer was given up"))
                 raise
             self._due = 0.0
+
+    async def body(self, limit: int) -> bytes:
+        """As `transport.Response.body` promises."""
+        claimed = self.headers.get("content-length", "")
+        size = int(claimed) if claimed.isdecimal() and len(claimed) < _DIGITS else 0
+        chunks = []
+        if size <= limit:
+            size = 0
+            while data := await self.chunk():
+                chunks.append(data)
+                size += len(data)
+                if size > limit:
+                    break
+            else:
+                return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        failure = TooLarge(f"the answer is larger than {limit} bytes")
+        self._give_up(failure)
+        raise failure
 
     def _watch(self) -> None:
         """Begin to wait. The bell is hung once and looks, when it rings, what is due by then."""

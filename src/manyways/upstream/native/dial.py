@@ -103,9 +103,12 @@ class Dialer:
             for one in found
         ]
         try:
-            return await start_connection(
+            sock = await start_connection(
                 infos, happy_eyeballs_delay=_AHEAD, interleave=1, socket_factory=_socket
             )
+            with contextlib.suppress(OSError):  # closed already: who comes next will notice
+                self._names.prefer(host, port, sock.getpeername()[0])
+            return sock
         except _Broken as error:
             self._names.forget(host, port)
             raise ConnectFailed(f"{where}: {_reason(error)}") from error

@@ -78,6 +78,13 @@ class Names:
         """None of its addresses could be reached: the next who asks shall have new ones."""
         self._known.pop((host, port), None)
 
+    def prefer(self, host: str, port: int, address: str) -> None:
+        """This one of its addresses could be reached: the others come behind it for now."""
+        known = self._known.get((host, port))
+        if known is not None and known.addresses[0].host != address:
+            first = sorted(known.addresses, key=lambda one: one.host != address)
+            self._known[host, port] = known._replace(addresses=first)
+
     async def _ask(self, key: _Key) -> Sequence[Address]:
         try:
             async with asyncio.timeout(_LONGEST):

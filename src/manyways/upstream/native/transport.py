@@ -10,6 +10,7 @@ from typing import Final
 from yarl import URL
 
 from manyways.errors import ConnectFailed, Phase, TimedOut, TransportError
+from manyways.upstream.decoded import decoded
 from manyways.upstream.names import system_addresses
 from manyways.upstream.native.answer import Answer
 from manyways.upstream.native.dial import Dialer
@@ -17,7 +18,7 @@ from manyways.upstream.native.names import Names
 from manyways.upstream.native.origin import Origin, Route
 from manyways.upstream.native.pool import Pool
 from manyways.upstream.native.wire import Wire
-from manyways.upstream.transport import Limits, Lookup
+from manyways.upstream.transport import Limits, Lookup, Response
 from manyways.watch import TimeLimit
 
 _URLS: Final = 1024
@@ -76,7 +77,7 @@ class NativeTransport:
         headers: Sequence[tuple[str, str]],
         body: bytes,
         limits: Limits,
-    ) -> Answer:
+    ) -> Response:
         """As `transport.Transport.send` promises.
 
         Raises `ValueError` for headers that cannot be sent: line breaks, or the framing that
@@ -119,7 +120,9 @@ class NativeTransport:
             except BaseException:  # cancelled, above all: the provider must notice at once
                 pool.give_back(wire)
                 raise
-            return Answer(wire, pool, self._loop, idle=limits.idle, whole=limits.whole, ends=ends)
+            return decoded(
+                Answer(wire, pool, self._loop, idle=limits.idle, whole=limits.whole, ends=ends)
+            )
 
     async def aclose(self) -> None:
         self._closed = True

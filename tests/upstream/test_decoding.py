@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from manyways.errors import Garbled
-from manyways.upstream.native.decoding import Decoder, decoder_of
+from manyways.upstream.decoding import Decoder, decoder_of
 
 if sys.version_info >= (3, 14):
     from compression import zstd
