@@ -202,6 +202,13 @@ def _parity(options: argparse.Namespace, console: Console) -> int:
     )
 
 
+def _path(options: argparse.Namespace, console: Console) -> int:
+    from bench import path
+
+    os.sched_setaffinity(0, {(options.cores or _two_cores())[0]})
+    return path.main(console)
+
+
 def _accounts(options: argparse.Namespace, console: Console) -> int:
     from bench import accounts
 
@@ -247,6 +254,7 @@ _COMMANDS: Final = {
     "workers": _workers,
     "reports": _reports,
     "parity": _parity,
+    "path": _path,
     "verification": _verification,
 }
 
