@@ -106,12 +106,12 @@ class Dialer:
             sock = await start_connection(
                 infos, happy_eyeballs_delay=_AHEAD, interleave=1, socket_factory=_socket
             )
-            with contextlib.suppress(OSError):  # closed already: who comes next will notice
-                self._names.prefer(host, port, sock.getpeername()[0])
-            return sock
         except _Broken as error:
             self._names.forget(host, port)
             raise ConnectFailed(f"{where}: {_reason(error)}") from error
+        with contextlib.suppress(OSError):  # closed already: who comes next will notice
+            self._names.prefer(host, port, sock.getpeername()[0])
+        return sock
 
     async def _through_socks(
         self, proxy: Proxy, route: Route, begin: Callable[[Phase], None]

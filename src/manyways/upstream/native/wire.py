@@ -36,6 +36,7 @@ class Wire(asyncio.Protocol):
     __slots__ = (
         "_bodiless",
         "_dropped",
+        "_ended",
         "_fed",
         "_interim",
         "_keeps",
@@ -78,6 +79,7 @@ class Wire(asyncio.Protocol):
         self._interim = False
         self._paused = False
         self._fed = 0  # bytes since the last that meant something
+        self._ended = False  # the other side has said that nothing more comes
         self._surplus = False  # more came than was asked for
         self._whole = 0  # pieces that belong to the answer, once it is complete
         self._keeps = False  # the server says that it goes on
@@ -210,7 +212,9 @@ class Wire(asyncio.Protocol):
             self._wake()
 
     def eof_received(self) -> None:
-        """The transport closes itself."""
+        """The transport closes itself. Over TLS this is not told of a connection that was only cut:
+        uvloop knows the difference."""
+        self._ended = True
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self._transport = None
@@ -221,7 +225,7 @@ class Wire(asyncio.Protocol):
             if not self.answering:
                 reason = "the connection was closed" if exc is None else str(exc)
                 self.failure = Reset(reason)
-            elif exc is None and not _is_framed(self.headers):
+            elif exc is None and self._ended and not _is_framed(self.headers):
                 self.complete = True
             else:
                 self.failure = Cut("closed before its end" if exc is None else str(exc))
@@ -278,6 +282,8 @@ class Wire(asyncio.Protocol):
     def _overfull(self) -> None:
         """More came than the answer: nobody may take it for the next one."""
         self._surplus = True
+        if not self.complete and self.failure is None:
+            self.failure = Garbled("it spoke before it was asked")
         if self._transport is not None:
             self._transport.abort()
 
