@@ -39,7 +39,7 @@ commands
             verify a thousand models over forty providers, with a kill in the middle
 
 examples
-  python -m bench                                          all of it, a quarter of an hour
+  python -m bench                                          all of it, twenty minutes
   python -m bench --only manyways,tensorzero --work unary --seconds 3 --rounds 1
   python -m bench accounts                                 three minutes
   python -m bench transport --work unary,memory --rounds 5

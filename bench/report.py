@@ -63,7 +63,7 @@ _INTRODUCTION: Final = """\
 # Benchmark
 
 This page is written by `make bench`, which installs the peers into `bench/.peers`, measures all of
-them in one run, and takes a quarter of an hour. `python -m bench --help` tells how to measure
+them in one run, and takes twenty minutes. `python -m bench --help` tells how to measure
 less."""
 
 
