@@ -47,6 +47,14 @@ class EventReader:
 
     def feed(self, chunk: bytes) -> list[Event]:
         """The events that `chunk` completes, in order. Raises `EventTooLong`."""
+        if (
+            chunk.find(_LF) == len(chunk) - 2
+            and chunk[-1] == _LF
+            and chunk.startswith(b"data: ")
+            and _CR not in chunk
+            and not (self._pieces or self._data or self._name)
+        ):
+            return [Event(chunk[6:-2], b"")]  # as most come: one event, one line, one read
         if b"\n" not in chunk:
             self._pieces.append(chunk)
             self._hold(self._held + len(chunk))

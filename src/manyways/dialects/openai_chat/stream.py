@@ -210,13 +210,10 @@ class ChatStream:
         """Hand on an event that differs from the one before in its choices alone, as most do.
         Whatever is unusual about it is for others to look at: then this says no."""
         data = event.data
-        if (
-            self._finished
-            or event.name
-            or not (data.startswith(frame.head) and data.endswith(frame.tail))
-        ):
+        head, tail = frame.head, frame.tail
+        if self._finished or event.name or not (data.startswith(head) and data.endswith(tail)):
             return False
-        value = data[len(frame.head) : -len(frame.tail)]
+        value = data[len(head) : -len(tail)]
         try:
             if not value.isascii():
                 str(value, "utf-8")
