@@ -1,5 +1,5 @@
 """What our own transport promises beyond `manyways.upstream.transport`: it tells exactly what took
-too long, and it lets go of connections that are old.
+too long, it lets go of connections that are old, and it believes TLS about ends.
 """
 
 import asyncio
@@ -9,14 +9,16 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import msgspec
 import pytest
+import uvloop
 
-from manyways.errors import ConnectFailed, Phase, TimedOut
+from manyways.errors import ConnectFailed, Cut, Phase, TimedOut
 from manyways.upstream.native import NativeTransport
 from manyways.upstream.transport import Address, Limits, Transport
 from tests.support.proxy import Proxy
 from tests.support.wall import (
     Close,
     Forever,
+    HangUp,
     Pause,
     Script,
     Send,
@@ -272,3 +274,26 @@ async def test_addresses_are_remembered_for_a_time(make: Make, seconds: float, t
             assert await answer(transport, f"http://provider.test:{wall.port}/") == b"ok"
         assert wall.connections == 3
     assert asked == times
+
+
+# Ends
+
+
+async def test_where_tls_says_no_goodbye_a_body_without_a_length_is_cut(make: Make) -> None:
+    """Whoever cuts the line below TLS cannot make a part look like the whole (RFC 9112, 9.8)."""
+    if not isinstance(asyncio.get_running_loop(), uvloop.Loop):
+        pytest.skip("asyncio's loop does not tell one end from the other")
+    transport = make(ssl_context=AUTHORITY.client)
+    async with Wall((Send(head() + b"some"), HangUp()), tls=AUTHORITY.server) as wall:
+        async with await ask(transport, wall.url) as response:
+            data, error = await chunks_until_failure(response)
+        assert data == b"some"
+        assert type(error) is Cut
+    assert state(transport, in_use=0, idle=0)
+
+
+async def test_without_tls_a_body_without_a_length_ends_with_its_connection(make: Make) -> None:
+    transport = make()
+    async with Wall((Send(head() + b"some"), HangUp())) as wall:
+        assert await answer(transport, wall.url) == b"some"
+    assert state(transport, in_use=0, idle=0)
