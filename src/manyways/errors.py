@@ -137,6 +137,9 @@ class TimedOut(TransportError):
         self.phase = phase
         self.seconds = seconds
 
+    def __reduce__(self) -> tuple[type["TimedOut"], tuple[Phase, float]]:
+        return TimedOut, (self.phase, self.seconds)  # so that it can be copied
+
     @property
     def connecting(self) -> bool:
         """Whether there was no connection yet: nothing was sent."""

@@ -3,6 +3,7 @@
 import asyncio
 import math
 from collections.abc import Iterator, Mapping
+from copy import copy
 from typing import Any, Self
 
 from manyways.errors import Cut, TimedOut, TooLarge, TransportError
@@ -38,7 +39,9 @@ class Answer:
         self._ends = ends
         self._due = 0.0
         self._bell: asyncio.TimerHandle | None = None
-        self._failure: TransportError | None = None  # what is raised in place of an end
+        # What a copy of is raised in place of an end: one that was raised knows its frames, and
+        # so this answer, which only the garbage collector would part again.
+        self._failure: TransportError | None = None
 
     def __repr__(self) -> str:
         state = self._failure or ("open" if self._wire else "complete")
@@ -56,7 +59,7 @@ class Answer:
         wire = self._wire
         if wire is None:
             if self._failure is not None:
-                raise self._failure
+                raise copy(self._failure)
             return b""
         while True:
             if self._ends < math.inf and self._loop.time() >= self._ends:
@@ -69,7 +72,7 @@ class Answer:
                 return data
             if wire.failure is not None:
                 self._give_up(wire.failure)
-                raise wire.failure
+                raise copy(wire.failure)
             self._watch()
             try:
                 await wire.wait()
@@ -92,9 +95,8 @@ class Answer:
                     break
             else:
                 return chunks[0] if len(chunks) == 1 else b"".join(chunks)
-        failure = TooLarge(f"the answer is larger than {limit} bytes")
-        self._give_up(failure)
-        raise failure
+        self._give_up(TooLarge(f"the answer is larger than {limit} bytes"))
+        raise TooLarge(f"the answer is larger than {limit} bytes")
 
     def _watch(self) -> None:
         """Begin to wait. The bell is hung once and looks, when it rings, what is due by then."""

@@ -12,8 +12,8 @@ import os
 import re
 import socket
 import ssl
-from collections.abc import Callable
-from functools import cache
+from collections.abc import Awaitable, Callable
+from functools import cache, partial
 from typing import Final, TypeVar, cast
 
 from aiohappyeyeballs import start_connection
@@ -120,20 +120,8 @@ class Dialer:
         from python_socks import ProxyError, ProxyType
         from python_socks.async_.asyncio import Proxy as Library
 
-        dialer, where = self, f"{route}: the proxy {proxy}"
-
-        class Reaching(Library):
-            """Connects to the proxy in our way, where the library would in its own."""
-
-            async def connect(
-                self,
-                dest_host: str,
-                dest_port: int,
-                timeout: float | None = None,  # noqa: ARG002  the caller's, as everywhere
-                **_: object,
-            ) -> socket.socket:
-                return await dialer._connect(dest_host, dest_port, where, begin)
-
+        where = f"{route}: the proxy {proxy}"
+        reach = _Reach(partial(self._connect, proxy.host, proxy.port, where, begin))
         library = Library(
             ProxyType.SOCKS5,
             proxy.host,
@@ -141,7 +129,7 @@ class Dialer:
             proxy.user or None,
             proxy.password or None,
             rdns=True,
-            forward=Reaching(ProxyType.SOCKS5, proxy.host, proxy.port),
+            forward=cast("Library", reach),
         )
         try:
             return await library.connect(route.host, route.port, timeout=_NEVER)
@@ -176,6 +164,16 @@ class Dialer:
         if above is None:
             raise TlsFailed(f"{where}: {_of_tls(None)}")
         return above
+
+
+class _Reach:
+    """What the library asks for a connection to the proxy, which it would make in its own way."""
+
+    def __init__(self, connect: Callable[[], Awaitable[socket.socket]]) -> None:
+        self._connect = connect
+
+    async def connect(self, **_: object) -> socket.socket:
+        return await self._connect()
 
 
 class _Link(asyncio.Protocol):

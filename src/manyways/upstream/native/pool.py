@@ -36,6 +36,7 @@ class Pool:
     ) -> None:
         self.route = route
         self.in_use = 0
+        self.closed = False
         self.busy: set[Wire] = set()
         self._loop = loop
         self._bound = bound
@@ -73,14 +74,19 @@ class Pool:
 
     def give_back(self, wire: Wire) -> None:
         """A request is through with a connection, which is kept if it can serve another one."""
-        self.busy.discard(wire)
         now = self._loop.time()
         if wire.reusable and now < wire.born + self._max_age and self._keepalive > 0:
+            self.busy.discard(wire)
             wire.rest(now)
             self._pass_on(wire)
         else:
-            wire.abort()
-            self.gone()
+            self.discard(wire)
+
+    def discard(self, wire: Wire) -> None:
+        """A request has no use for its connection any more, and nobody else may have it."""
+        self.busy.discard(wire)
+        wire.abort()
+        self.gone()
 
     def gone(self) -> None:
         """A connection in use, or one that was being made, is no more."""
@@ -102,7 +108,8 @@ class Pool:
             self._idle.pop(0).abort()
 
     def close(self) -> None:
-        """Close every connection."""
+        """Close every connection, those that are given back later as well."""
+        self.closed = True
         for wire in (*self.busy, *self._idle):
             wire.abort()
 
@@ -127,6 +134,8 @@ class Pool:
 
     def _pass_on(self, wire: Wire | None) -> None:
         """What one request leaves goes to the next one, or to rest."""
+        if wire is not None and self.closed:
+            wire.abort()
         if wire is None or not wire.open:
             self.gone()
         elif not self._next(wire):

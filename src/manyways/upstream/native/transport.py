@@ -4,6 +4,7 @@ import asyncio
 import math
 import ssl
 from collections.abc import Sequence
+from copy import copy
 from functools import lru_cache, partial
 from typing import Final
 
@@ -102,23 +103,25 @@ class NativeTransport:
                 with limit:
                     wire.begin(request, bodiless=method == "HEAD")
                     if wire.blocked and limits.write < limit.seconds:
-                        await _written(wire, limit, limits.write)
+                        await self._written(wire, limit, limits)
                     while not wire.answering:
                         if wire.failure is not None:
-                            raise wire.failure
+                            raise copy(wire.failure)  # which must not know who waited for it
                         await wire.wait()
             except TransportError:
-                if wire.stale and self._loop.time() - began < _STALE:
+                stale = wire.stale and self._loop.time() - began < _STALE
+                if stale and not self._closed:
                     wire = await self._connect(pool, limits, ends, instead_of=wire)
                     continue
-                pool.give_back(wire)
+                pool.discard(wire)
                 raise
             except TimeoutError:
-                late = _late(wire, limit, limits, whole=left < limits.headers)
-                pool.give_back(wire)
-                raise late from None
+                pool.discard(wire)
+                raise _late(wire, limit, limits, whole=left < limits.headers) from None
             except BaseException:  # cancelled, above all: the provider must notice at once
-                pool.give_back(wire)
+                # Its answer may have come in this very moment, and be whole: it was not for the
+                # next request.
+                pool.discard(wire)
                 raise
             return decoded(
                 Answer(wire, pool, self._loop, idle=limits.idle, whole=limits.whole, ends=ends)
@@ -143,6 +146,7 @@ class NativeTransport:
         task = asyncio.current_task()
         if task is None:
             raise RuntimeError("connections are made for a task")
+        cancelled = task.cancelling()
         stages = _Stages(self._loop, limits, ends)
         placed = instead_of is not None
         if instead_of is not None:
@@ -168,13 +172,21 @@ class NativeTransport:
             if placed:
                 pool.gone()
             if isinstance(error, TimeoutError) and stages.limit.expired:
-                raise stages.late from None
-            if isinstance(error, asyncio.CancelledError) and task not in self._connecting:
-                task.uncancel()  # it was us
+                raise stages.late() from None
+            ours = isinstance(error, asyncio.CancelledError) and task not in self._connecting
+            if ours and task.uncancel() <= cancelled:  # by `aclose`, and by nobody else
                 raise ConnectFailed("the transport was closed") from None
             raise
         finally:
             self._connecting.discard(task)
+
+    async def _written(self, wire: Wire, limit: TimeLimit, limits: Limits) -> None:
+        """Until the system has taken the request, or something else has happened."""
+        until = self._loop.time() + limit.seconds
+        limit.restart(limits.write, "write")
+        while wire.blocked and not wire.answering and wire.failure is None:
+            await wire.wait()
+        limit.restart(until - self._loop.time(), "headers")
 
 
 class _Stages:
@@ -189,30 +201,25 @@ class _Stages:
             "pool": limits.pool, "dns": limits.dns, "connect": limits.dial, "tls": limits.tls,
         }  # fmt: skip
         self.limit = TimeLimit(limits.connect, "connect")
-        self.late = TimedOut("connect", limits.connect)
+        self._late: tuple[Phase, float] = "connect", limits.connect
 
     def __repr__(self) -> str:
         return f"<_Stages {self.limit.why}>"
 
     def begin(self, phase: Phase) -> None:
-        """The next stage. `late` is the error if its time, or that of all of them, runs out."""
+        """The next stage."""
         left, part = self._ends - self._now(), self._parts[phase]
         self.limit.restart(min(left, part), phase)
         if part < left:
-            self.late = TimedOut(phase, part)
+            self._late = phase, part
         elif self._whole:
-            self.late = TimedOut("whole", self._limits.whole)
+            self._late = "whole", self._limits.whole
         else:
-            self.late = TimedOut(phase, self._limits.connect)
+            self._late = phase, self._limits.connect
 
-
-async def _written(wire: Wire, limit: TimeLimit, seconds: float) -> None:
-    """Until the system has taken the request, or something else has happened."""
-    rest = limit.seconds
-    limit.restart(seconds, "write")
-    while wire.blocked and not wire.answering and wire.failure is None:
-        await wire.wait()
-    limit.restart(max(0.0, rest - seconds), "headers")
+    def late(self) -> TimedOut:
+        """What it means that the time of this stage, or that of all of them, has run out."""
+        return TimedOut(*self._late)
 
 
 def _late(wire: Wire, limit: TimeLimit, limits: Limits, *, whole: bool) -> TimedOut:

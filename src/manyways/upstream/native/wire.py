@@ -38,7 +38,6 @@ class Wire(asyncio.Protocol):
         "_dropped",
         "_ended",
         "_fed",
-        "_interim",
         "_keeps",
         "_loop",
         "_parser",
@@ -76,7 +75,6 @@ class Wire(asyncio.Protocol):
         self._parser = HttpResponseParser(self)
         self._waiter: asyncio.Future[None] | None = None
         self._bodiless = False
-        self._interim = False
         self._paused = False
         self._fed = 0  # bytes since the last that meant something
         self._ended = False  # the other side has said that nothing more comes
@@ -159,6 +157,7 @@ class Wire(asyncio.Protocol):
         return (
             self.complete
             and self._keeps
+            and not self._pieces
             and self.open
             and transport is not None
             and not transport.get_write_buffer_size()
@@ -189,7 +188,7 @@ class Wire(asyncio.Protocol):
         if self.complete or not self.asked or self.failure is not None:
             self._overfull()
             return
-        pieces = len(self._pieces)
+        pieces, answering = len(self._pieces), self.answering
         self._fed += len(data)
         try:
             self._parser.feed_data(data)
@@ -208,7 +207,8 @@ class Wire(asyncio.Protocol):
                 self._transport.pause_reading()
         elif self._fed > _HEAD and not self.complete:
             self._broken("framing without an end")
-        if self.answering or self.failure is not None:
+        # Framing alone wakes nobody: it is no sign of life.
+        if self.answering > answering or len(self._pieces) > pieces or self.complete:
             self._wake()
 
     def eof_received(self) -> None:
@@ -249,11 +249,13 @@ class Wire(asyncio.Protocol):
             self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
-        if self.complete:
+        if self.complete or self.failure is not None:
             return
         status = self._parser.get_status_code()
-        self._interim = status < 200
-        if self._interim:
+        if status < 100:
+            self._broken(f"a status of {status}")
+            return
+        if status < 200:  # another one follows
             self.headers.clear()
             if status == 101:
                 self._broken("another protocol, which nobody asked for")
@@ -267,7 +269,7 @@ class Wire(asyncio.Protocol):
             self.on_message_complete()
 
     def on_message_complete(self) -> None:
-        if self._interim or self.complete:
+        if not self.answering or self.complete:
             return
         self.complete = True
         self._whole = len(self._pieces)
