@@ -286,9 +286,19 @@ FAULTS = [
     early("an error inside a 200", error(200, "overloaded"), "error_inside or no_answer"),
     early("no object", whole(b"[]", 200, JSON_TYPE), "no_answer or garbled"),
     early("broken JSON", whole(ANSWER[:-1], 200, JSON_TYPE), "no_answer or garbled"),
-    early(
+    Fault(
         "a compressed body that nobody asked for",
-        whole(gzip.compress(ANSWER), 200, [*JSON_TYPE, ("Content-Encoding", "gzip")]),
+        whole=[whole(gzip.compress(ANSWER), 200, [*JSON_TYPE, ("Content-Encoding", "gzip")])],
+        at_once=Verdicts("complete", "complete"),
+    ),
+    early(
+        "a body in a coding that nobody knows",
+        whole(gzip.compress(ANSWER), 200, [*JSON_TYPE, ("Content-Encoding", "x-strange")]),
+        "no_answer or garbled",
+    ),
+    early(
+        "a compressed body without its end",
+        whole(gzip.compress(ANSWER)[:-9], 200, [*JSON_TYPE, ("Content-Encoding", "gzip")]),
         "no_answer or garbled",
     ),
     early_whole("a stream where none was asked for", GOOD_STREAM, "no_answer or garbled"),

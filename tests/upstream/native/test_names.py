@@ -89,25 +89,35 @@ def test_all_who_ask_at_once_share_one_look_up() -> None:
         run(ask())
 
 
-def test_who_gives_up_does_not_end_it_for_the_others_but_the_last_one_does() -> None:
+def test_a_look_up_goes_on_for_whoever_asks_next_when_nobody_waits_any_more() -> None:
     async def ask() -> None:
         directory = Directory(1)
         names = Names(directory)
         asking = [asyncio.create_task(hosts(names)) for _ in range(3)]
         await asyncio.sleep(0.5)
-        asking[0].cancel()
-        await asyncio.wait(asking[:1])
-        assert directory.ended == 0
-        assert await asking[1] == ["10.0.0.1"]
+        for one in asking:
+            one.cancel()
+        await asyncio.wait(asking)
+        assert repr(names) == "<Names known=0 asked=1>"
+        assert await hosts(names) == ["10.0.0.1"]
+        assert directory.asked == ["a.test"]
+        assert repr(names) == "<Names known=1 asked=0>"
 
-        names.forget("a.test", 443)
-        last = asyncio.create_task(hosts(names))
+    with virtual_time() as run:
+        run(ask())
+
+
+def test_who_closes_ends_what_is_asked() -> None:
+    async def ask() -> None:
+        directory = Directory(1)
+        names = Names(directory)
+        asking = asyncio.create_task(hosts(names))
         await asyncio.sleep(0.5)
-        last.cancel()
-        await asyncio.wait([last])
+        names.close()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+        assert directory.ended == 1
         assert repr(names) == "<Names known=0 asked=0>"
-        assert await hosts(names) == ["10.0.0.3"]  # not of the one that was given up
-        assert directory.ended == 3
 
     with virtual_time() as run:
         run(ask())

@@ -30,6 +30,7 @@ _CONSENT: Final = 16 * 1024
 _NEVER: Final = 86400.0
 """Seconds. Time limits are the caller's; libraries that insist on one of their own get this."""
 _STATUS: Final = re.compile(rb"HTTP/1\.\d (\d{3})(?: ([^\r\n]*))?\r?\n")
+_WORDS: Final = 200  # letters of reasons, of which a name has one for each address
 _LINE: Final = 100  # letters of a proxy's reason that are passed on
 
 W = TypeVar("W", bound=asyncio.Protocol)
@@ -277,7 +278,7 @@ def _reason(error: BaseException) -> str:
         return "the name leads nowhere (DNS)"
     if isinstance(error, OSError) and error.errno:
         return os.strerror(error.errno).lower()
-    return str(error).removeprefix("Multiple exceptions: ") or type(error).__name__
+    return str(error).removeprefix("Multiple exceptions: ")[:_WORDS] or type(error).__name__
 
 
 def _of_tls(error: BaseException | None) -> str:

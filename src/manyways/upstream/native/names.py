@@ -3,6 +3,7 @@
 import asyncio
 import socket
 from collections.abc import Sequence
+from functools import partial
 from ipaddress import ip_address
 from typing import Final, NamedTuple
 
@@ -21,28 +22,19 @@ class _Known(NamedTuple):
     until: float
 
 
-class _Asked:
-    """A look-up under way, and how many wait for it: somebody always does."""
-
-    __slots__ = ("task", "waiting")
-
-    def __init__(self, task: "asyncio.Task[Sequence[Address]]") -> None:
-        self.task = task
-        self.waiting = 0
-
-
 class Names:
     """Looks names up by `lookup`, and serves what was found for `seconds`, never longer.
 
-    Who asks for the same name at the same time shares one look-up; it ends with the last who
-    waits for it. Failures are not remembered.
+    Who asks for the same name at the same time shares one look-up, which goes on when nobody waits
+    any more: it could not be called off, and the next who asks would begin another beside it.
+    Failures are not remembered.
     """
 
     def __init__(self, lookup: Lookup, seconds: float = 30.0) -> None:
         self._lookup = lookup
         self._seconds = seconds
         self._known: dict[_Key, _Known] = {}  # the oldest first
-        self._asked: dict[_Key, _Asked] = {}
+        self._asked: dict[_Key, asyncio.Task[Sequence[Address]]] = {}
 
     def __repr__(self) -> str:
         return f"<Names known={len(self._known)} asked={len(self._asked)}>"
@@ -62,17 +54,14 @@ class Names:
             return known.addresses
         asked = self._asked.get(key)
         if asked is None:
-            asked = self._asked[key] = _Asked(loop.create_task(self._ask(key)))
-            asked.task.add_done_callback(_noticed)
-        asked.waiting += 1
-        try:
-            return await asyncio.shield(asked.task)
-        finally:
-            asked.waiting -= 1
-            if not asked.waiting:
-                asked.task.cancel()  # nothing to one that has ended
-                if self._asked.get(key) is asked:
-                    del self._asked[key]
+            asked = self._asked[key] = loop.create_task(self._ask(key))
+            asked.add_done_callback(partial(self._answered, key))
+        return await asyncio.shield(asked)
+
+    def close(self) -> None:
+        """Wait for nothing any more."""
+        for task in self._asked.values():
+            task.cancel()
 
     def forget(self, host: str, port: int) -> None:
         """None of its addresses could be reached: the next who asks shall have new ones."""
@@ -84,6 +73,11 @@ class Names:
         if known is not None and known.addresses[0].host != address:
             first = sorted(known.addresses, key=lambda one: one.host != address)
             self._known[host, port] = known._replace(addresses=first)
+
+    def _answered(self, key: _Key, task: "asyncio.Task[Sequence[Address]]") -> None:
+        del self._asked[key]
+        if not task.cancelled():
+            task.exception()  # one that nobody waits for is none that asyncio should report
 
     async def _ask(self, key: _Key) -> Sequence[Address]:
         try:
@@ -101,12 +95,6 @@ class Names:
             if len(self._known) > _KEPT:
                 del self._known[next(iter(self._known))]
         return found
-
-
-def _noticed(task: "asyncio.Task[Sequence[Address]]") -> None:
-    """A failure that nobody waits for any more is none that asyncio should report."""
-    if not task.cancelled():
-        task.exception()
 
 
 def _literal(host: str, port: int) -> Address | None:

@@ -52,7 +52,8 @@ class NativeTransport:
         dns_ttl: float = 30,
     ) -> None:
         self._loop = asyncio.get_running_loop()
-        self._dialer = Dialer(Names(resolver or system_addresses, dns_ttl), ssl_context, proxy)
+        self._names = Names(resolver or system_addresses, dns_ttl)
+        self._dialer = Dialer(self._names, ssl_context, proxy)
         self._origin = lru_cache(_URLS)(partial(Origin, proxy=URL(proxy) if proxy else None))
         self._pools: dict[Route, Pool] = {}
         self._new_pool = partial(
@@ -133,6 +134,7 @@ class NativeTransport:
             pool.close()
         while self._connecting:
             self._connecting.pop().cancel()
+        self._names.close()
         await asyncio.sleep(0)  # what was aborted is closed in the loop's next turn
 
     def _open(self, route: Route) -> Pool:
