@@ -5,7 +5,6 @@ import http.client
 import json
 import signal
 import socket
-import threading
 import time
 from collections.abc import Callable, Iterator
 
@@ -577,28 +576,3 @@ def wait_until_refused(gateway: Gateway) -> None:
         except OSError:
             return
     raise AssertionError("requests are still served")
-
-
-def test_a_hundred_callers_at_once_each_get_their_own_answer(
-    gateway: Gateway, wall: ChatWall
-) -> None:
-
-    def echo(request: Request) -> Script:
-        word = json.loads(request.body)["messages"][0]["content"]
-        return whole(ANSWER.replace(b"Neither", word.encode()), 200, JSON_TYPE)
-
-    wall.answer = echo
-    wrong: list[object] = []
-
-    def ask(number: int) -> None:
-        word = f"number-{number}."
-        answer = gateway.chat({"model": "m", "messages": [{"role": "user", "content": word}]})
-        if answer.status != 200 or word.encode() not in answer.body:
-            wrong.append((number, answer))
-
-    threads = [threading.Thread(target=ask, args=(number,)) for number in range(100)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert wrong == []
