@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bench.figures import Figure, advantage, readable
-from bench.goals import GOALS, OURS, OURS_TOO
+from bench.goals import GOALS, NATIVE, OURS
 from bench.results import DIRECT, METRICS, Metric, Results
 
 MISSING: Final = "–"
@@ -148,7 +148,7 @@ def _cell(figure: Figure | None) -> str:
 def _ratios(results: Results, metrics: Sequence[Metric]) -> list[list[str]]:
     """Cells as in `_figures`; none where there is nobody to compare with."""
     ours = results.row(OURS)
-    others = [row for row in results.rows if row.name not in {OURS, OURS_TOO, DIRECT}]
+    others = [row for row in results.rows if row.name not in {OURS, NATIVE, DIRECT}]
     if ours is None or not others:
         return []
     cells = [["", *(row.label for row in others)]]
@@ -165,7 +165,7 @@ def _ratios(results: Results, metrics: Sequence[Metric]) -> list[list[str]]:
 
 def _transports(results: Results, metrics: Sequence[Metric]) -> list[list[str]]:
     """Cells as in `_figures`: both ways we reach the upstream; none where one was not measured."""
-    ours, other = results.row(OURS), results.row(OURS_TOO)
+    ours, other = results.row(NATIVE), results.row(OURS)
     if ours is None or other is None:
         return []
     cells = [["", "its own", "aiohttp", "times better"]]
@@ -184,7 +184,8 @@ def _goals(results: Results) -> Iterator[tuple[str, str, str, bool]]:
         if reached is not None:
             unit = goal.unit or "×"
             wanted = goal.wanted(results)
-            yield titles[goal.metric], wanted, f"{readable(reached)} {unit}", goal.met(reached)
+            whose = titles[goal.metric] + (", own transport" if goal.of == NATIVE else "")
+            yield whose, wanted, f"{readable(reached)} {unit}", goal.met(reached)
 
 
 def _remarks(results: Results) -> list[str]:
