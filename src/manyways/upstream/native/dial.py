@@ -21,6 +21,7 @@ from aiohappyeyeballs import start_connection
 from manyways.errors import ConnectFailed, Phase, TlsFailed
 from manyways.upstream.native.names import Names
 from manyways.upstream.native.origin import Route, basic
+from manyways.upstream.native.wire import Wire
 from manyways.upstream.proxies import Proxy, parse
 
 _AHEAD: Final = 0.25
@@ -84,7 +85,10 @@ class Dialer:
             if route.tls:
                 begin("tls")
                 top = await self._secured(top, link, route.host, str(route))
-            return link.hand_over(top, make(), str(route))
+            wire = make()
+            if isinstance(wire, Wire):
+                wire.below = bare
+            return link.hand_over(top, wire, str(route))
         except BaseException:
             bare.abort()
             raise

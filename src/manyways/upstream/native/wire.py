@@ -50,6 +50,7 @@ class Wire(asyncio.Protocol):
         "_whole",
         "answering",
         "asked",
+        "below",
         "blocked",
         "born",
         "complete",
@@ -81,6 +82,7 @@ class Wire(asyncio.Protocol):
         self._surplus = False  # more came than was asked for
         self._whole = 0  # pieces that belong to the answer, once it is complete
         self._keeps = False  # the server says that it goes on
+        self.below: asyncio.Transport | None = None  # where TLS leaves what it has encrypted
         self.born = self.rested = loop.time()
         self.uses = 0
         self.heard = False
@@ -161,6 +163,7 @@ class Wire(asyncio.Protocol):
             and self.open
             and transport is not None
             and not transport.get_write_buffer_size()
+            and not (self.below and self.below.get_write_buffer_size())
         )
 
     def rest(self, now: float) -> None:
