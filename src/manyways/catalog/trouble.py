@@ -65,6 +65,8 @@ def _of_http(error: Exception) -> str | None:
 def _of_transport(error: Exception) -> str | None:
     for cause in _causes(error):
         match cause:
+            case TimedOut(phase="pool"):
+                return f"no connection was free within {cause.seconds:g} s (upstream.pool_size)"
             case TimedOut(connecting=True):
                 return f"no connection within {cause.seconds:g} s"
             case TimedOut():

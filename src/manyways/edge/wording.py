@@ -8,6 +8,7 @@ MEANINGS: Final = {
     "tls": "its certificate is not accepted",
     "reset": "closed the connection before it answered",
     "timeout": "took too long",
+    "crowded": "had no connection free in time",
     "cut": "broke its answer off",
     "garbled": "sent what cannot be read",
     "too_large": "sent more than the gateway holds",

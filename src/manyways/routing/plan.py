@@ -45,10 +45,12 @@ JITTER: Final = 0.25
 _AGAIN = frozenset(
     {
         "rate_limited", "provider_error", "connect", "tls", "reset", "cut", "garbled", "timeout",
-        "no_answer", "error_inside",
+        "no_answer", "error_inside", "crowded",
     }
 )  # fmt: skip
 """What may be gone when the same candidate is asked once more."""
+_OF_THE_REQUEST = frozenset({"diverged", "unsuitable", "crowded"})
+"""What says nothing of how a provider does."""
 
 
 class Plan:
@@ -390,8 +392,8 @@ class Plan:
         one.failure = failure
         self._ended(one, failure.code, now)
         code, took = failure.code, now - one.began
-        if code in {"diverged", "unsuitable"} or (code == "rate_limited" and failure.status == 413):
-            # It says something about this request alone,
+        if code in _OF_THE_REQUEST or (code == "rate_limited" and failure.status == 413):
+            # It says something about this request, or about ourselves,
             self._health.dropped(one, outcome=code)
         elif code == "timeout" and self._was_hurried(one, now):
             self._health.left(one, now)  # or about the patience of this caller

@@ -132,7 +132,12 @@ class Queue:
         provider = one.model.provider
         if code not in _OF_THE_MODEL:
             silent = code == "timeout" and one.spoke_at is None
-            strikes = STRUCK if silent else max(STRIKES.get(code, STRIKE), took * STRIKE)
+            # Its other models would be waited for in the same line.
+            strikes = (
+                STRUCK
+                if silent or code == "crowded"
+                else max(STRIKES.get(code, STRIKE), took * STRIKE)
+            )
             self._strikes[provider] = self._strikes.get(provider, 0.0) + strikes
         if code in _NOT_REACHED:
             self._not_reached.add(provider)

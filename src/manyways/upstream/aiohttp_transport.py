@@ -33,12 +33,14 @@ from aiohttp.client_reqrep import ConnectionKey
 from aiohttp.connector import Connection
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.http_parser import RawResponseMessage
+from aiohttp.tracing import Trace
 from yarl import URL
 
 from manyways.errors import (
     ConnectFailed,
     Cut,
     Garbled,
+    Phase,
     Reset,
     TimedOut,
     TlsFailed,
@@ -124,7 +126,9 @@ class AiohttpTransport:
         except _FOREIGN as error:
             connected = limit.why == "headers"
             if limit.expired:
-                raise TimedOut("headers" if connected else "connect", limit.seconds) from None
+                in_line = self._pool.left_line is asyncio.current_task()
+                phase: Phase = "headers" if connected else "pool" if in_line else "connect"
+                raise TimedOut(phase, limit.seconds) from None
             raise (_reset if connected else _unreachable)(error) from error
         except asyncio.CancelledError:
             # A pool that closes cancels those who wait for a connection, and not their tasks.
@@ -235,6 +239,15 @@ class _Pool(TCPConnector):
             resolver=resolver,
         )
         self._factory = cast("partial[ResponseHandler]", partial(_Wire, loop=self._loop))
+        self.left_line: asyncio.Task[object] | None = None
+        """Who was the last to be cancelled while it waited for a free connection."""
+
+    async def _wait_for_available_connection(self, key: ConnectionKey, traces: list[Trace]) -> None:
+        try:
+            await super()._wait_for_available_connection(key, traces)
+        except asyncio.CancelledError:
+            self.left_line = asyncio.current_task()
+            raise
 
     @property
     def in_use(self) -> int:

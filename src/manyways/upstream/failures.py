@@ -11,7 +11,8 @@
 | 400, 404, 422 without a word that the caller caused it  | `AttemptFailed("provider_error")`  |
 | 408, 409, 425, 5xx and whatever else                    | `AttemptFailed("provider_error")`  |
 | refused, DNS, TLS, reset, cut, not HTTP                 | `"connect"`, `"reset"`, `"cut"`, … |
-| a phase took too long                                   | `AttemptFailed("timeout")`         |
+| no connection of ours was free in time                  | `AttemptFailed("crowded")`         |
+| another phase took too long                             | `AttemptFailed("timeout")`         |
 
 What the caller caused comes with an error object: a page of HTML, an empty body or a framework's
 `{"detail": "Not Found"}` is a wrong address or a proxy, and the next candidate may do better.
@@ -172,11 +173,14 @@ _TRANSPORT_CODES: dict[type[TransportError], str] = {
 def from_transport(error: TransportError) -> AttemptFailed:
     """What a failure to exchange bytes means. Addresses are for the log, not for callers."""
     code = _TRANSPORT_CODES.get(type(error), "connect")
+    if isinstance(error, TimedOut) and error.phase == "pool":
+        code = "crowded"
     return AttemptFailed(code, _FOR_CALLERS.get(code, str(error)))
 
 
 _FOR_CALLERS = {
     "connect": "cannot be reached",
+    "crowded": "had no connection free in time (upstream.pool_size bounds them)",
     "tls": "its certificate is not accepted",
     "reset": "closed the connection before it answered",
     "cut": "broke its answer off",
