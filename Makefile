@@ -49,8 +49,9 @@ test: install-dev ## install, then run the whole test suite
 test-fast: install-dev ## the suite without servers, processes or the model
 	$(BIN)/python -m pytest -m "not process and not model and not node"
 
-fuzz: install-dev ## a million made-up answers of a provider
-	FUZZ=1000000 $(BIN)/python -m pytest tests/fuzz
+FUZZ ?= 1000000
+fuzz: install-dev ## a million made-up answers of a provider (FUZZ=n: another number)
+	FUZZ=$(FUZZ) $(BIN)/python -m pytest tests/fuzz
 
 lint: install-dev ## formatting, style, types, layers, module sizes
 	$(BIN)/ruff format --check .

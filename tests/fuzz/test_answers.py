@@ -1,6 +1,6 @@
 """The fuzzing of `answers.py`, briefly: each of its inputs keeps every promise.
 
-FUZZ=1000000 makes it long. The bytes are others each time; those that break a promise are written
+FUZZ=1000000 makes it long (it counts in tens of thousands). The bytes are others each time; those that break a promise are written
 to the folder that the failure names, to be run again with `python -m tests.fuzz.answers FILE`.
 """
 
@@ -14,7 +14,7 @@ import pytest
 
 pytest.importorskip("atheris", reason="there is no wheel of atheris for this Python")
 
-RUNS = int(os.environ.get("FUZZ", "20000"))
+RUNS = max(20_000, int(os.environ.get("FUZZ") or 0))
 HERE = Path(__file__).parent
 
 
