@@ -4,6 +4,7 @@ How they come to be, how long they may take, what is left of them, and when they
 """
 
 import asyncio
+import ssl
 
 import pytest
 
@@ -451,12 +452,64 @@ async def test_a_proxy_that_refuses_is_a_failure_to_connect(make: Make) -> None:
         assert state(transport, in_use=0, idle=0)
 
 
+@pytest.mark.parametrize("tls", [None, AUTHORITY.server])
+async def test_a_407_for_a_plain_provider_is_the_proxys_own(
+    make: Make, tls: ssl.SSLContext | None
+) -> None:
+    async with Wall(whole(b'{"error": "hunter2"}', 407), tls=tls) as proxy:
+        proxied = proxy.url.replace("//", "//me:hunter2@")
+        transport = make(proxy=proxied, ssl_context=AUTHORITY.client)
+        with pytest.raises(ConnectFailed) as caught:
+            await ask(transport, "http://a.test/v1/models")
+        place = f"127.0.0.1:{proxy.port}"
+        assert str(caught.value) == f"the proxy {place} answered 407 Proxy Authentication Required"
+        assert state(transport, in_use=0, idle=0)
+
+
+async def test_what_else_comes_by_a_proxy_is_an_answer(make: Make) -> None:
+    async with Wall(whole(b"no", 403)) as proxy, Wall(whole(b"no", 407)) as wall:
+        async with await ask(make(proxy=proxy.url), "http://a.test/") as response:
+            assert response.status == 403
+        async with await ask(make(), wall.url) as response:
+            assert response.status == 407
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        (b"HTTP/1.1 403 Not for Me\r\n\r\n", "answered 403"),
+        (b"HTTP/1.1 403 No: hunter2\r\n\r\n", "answered 403"),
+        (b"HTTP/1.1 403 No: bWU6aHVudGVyMg==\r\n\r\n", "answered 403"),
+        (b"HTTP/1.1 502 Bad Gateway\r\n\r\n", "answered 502 Bad Gateway"),
+        (b"SSH-2.0-OpenSSH_9.9\r\n", "answered what is not HTTP"),
+        (b"", "the connection was closed"),
+    ],
+)
+async def test_what_a_proxy_says_is_a_line_with_its_address_and_no_secret(
+    make: Make, said: bytes, told: str
+) -> None:
+    async with Proxy(refusal=said or b"HTTP/1.1 ") as proxy:
+        transport = make(proxy=proxy.url.replace("//", "//me:hunter2@"))
+        with pytest.raises(ConnectFailed) as caught:
+            await ask(transport, "https://a.test/")
+        words = str(caught.value).removeprefix("a.test:443: ")
+        assert words.removeprefix(f"the proxy 127.0.0.1:{proxy.port}").lstrip(": ") == told
+
+
+async def test_the_certificate_of_a_proxy_is_told_as_its_own(make: Make) -> None:
+    async with Proxy(tls=Authority().server) as proxy:
+        transport = make(proxy=proxy.url, ssl_context=AUTHORITY.client)
+        for target in ("http://a.test/", "https://a.test/"):
+            with pytest.raises(TlsFailed, match=f"the proxy 127.0.0.1:{proxy.port}: "):
+                await ask(transport, target)
+
+
 async def test_a_proxy_that_is_not_there_is_a_failure_to_connect(make: Make) -> None:
     async with Proxy() as proxy:
         url = proxy.url
     transport = make(proxy=url, ssl_context=AUTHORITY.client)
     for target in ("http://127.0.0.1:1/", "https://127.0.0.1:1/"):
-        with pytest.raises(ConnectFailed):
+        with pytest.raises(ConnectFailed, match=f"the proxy 127.0.0.1:{proxy.port}: "):
             await ask(transport, target)
 
 

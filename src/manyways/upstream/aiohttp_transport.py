@@ -18,7 +18,9 @@ from aiohttp import (
     ClientConnectionError,
     ClientConnectorError,
     ClientError,
+    ClientHttpProxyError,
     ClientPayloadError,
+    ClientProxyConnectionError,
     ClientRequest,
     ClientResponseError,
     ClientTimeout,
@@ -47,6 +49,7 @@ from manyways.errors import (
     TooLarge,
     TransportError,
 )
+from manyways.upstream import proxies
 from manyways.upstream.decoded import decoded
 from manyways.upstream.transport import Limits, Lookup, Response
 from manyways.watch import TimeLimit
@@ -129,7 +132,7 @@ class AiohttpTransport:
                 in_line = self._pool.left_line is asyncio.current_task()
                 phase: Phase = "headers" if connected else "pool" if in_line else "connect"
                 raise TimedOut(phase, limit.seconds) from None
-            raise (_reset if connected else _unreachable)(error) from error
+            raise (_reset(error) if connected else _unreachable(error, address.by)) from error
         except asyncio.CancelledError:
             # A pool that closes cancels those who wait for a connection, and not their tasks.
             task = asyncio.current_task()
@@ -156,6 +159,8 @@ class AiohttpTransport:
         try:
             limit.restart(limits.headers, "headers")
             message, content = await wire.ask(request, bodiless=method == "HEAD")
+            if message.code == 407 and address.asked is not None:  # no provider's to say
+                raise ConnectFailed(address.asked.answered(407))
         except BaseException:  # cancelled, above all: the provider must notice at once
             wire.abort()
             connection.close()
@@ -182,9 +187,13 @@ class _Address(ClientRequest):
             raise ValueError("neither http nor https")
         super().__init__("GET", parsed, proxy=proxy, loop=asyncio.get_running_loop())
         self.host.encode("idna")  # as the resolver will, whose complaint nobody expects
+        self.by = proxies.parse(str(proxy)) if proxy is not None else None
+        self.asked: proxies.Proxy | None = None
+        """The proxy that is asked in place of the server, and may answer for itself."""
         target = parsed.raw_path_qs
         opening = f"Host: {parsed.host_port_subcomponent}\r\n"
         if proxy is not None and parsed.scheme == "http":
+            self.asked = self.by
             target = str(parsed.with_user(None).with_fragment(None))
             if proxy.user is not None:
                 credentials = encode_basic_auth(proxy.user, proxy.password or "")
@@ -517,19 +526,31 @@ class _Answer:
         self._content.set_exception(TimeoutError())
 
 
-def _unreachable(error: Exception) -> TransportError:
-    if isinstance(error, ClientResponseError):  # its own text holds the proxy's password
-        reason = f"the proxy answered {error.status} {error.message}"
-    elif isinstance(error, ClientConnectorError):
-        reason = f"{error.host}:{error.port}: {error.os_error}"
-    else:
-        reason = str(error)
-    return (TlsFailed if isinstance(error, ssl.SSLError) else ConnectFailed)(reason)
+def _unreachable(error: Exception, proxy: proxies.Proxy | None) -> TransportError:
+    """A failure on the way, which is the proxy's as long as it has not opened a tunnel."""
+    kind = TlsFailed if isinstance(error, ssl.SSLError) else ConnectFailed
+    match error:  # a text of theirs may hold several lines, or the proxy's password
+        case ClientHttpProxyError() if proxy is not None:
+            return ConnectFailed(proxy.answered(error.status, error.message))
+        case ClientResponseError():
+            reason = "answered what is not HTTP"
+            return ConnectFailed(f"the proxy {proxy} {reason}" if proxy else reason)
+        case ClientConnectorError():
+            where = f"{error.host}:{error.port}"
+            by_proxy = isinstance(error, ClientProxyConnectionError) or where == str(proxy)
+            where = f"the proxy {where}" if by_proxy else where
+            return kind(f"{where}: {_in_a_line(error.os_error)}")
+    reason = _in_a_line(error)
+    return kind(f"the proxy {proxy}: {reason}" if proxy else reason)
 
 
 def _reset(error: Exception) -> TransportError:
     if isinstance(error, HttpProcessingError):
-        return Garbled(error.message.strip() or "what came back is not HTTP")
-    return Reset(
-        "the connection was closed" if isinstance(error, ServerDisconnectedError) else str(error)
-    )
+        return Garbled(_in_a_line(error.message) or "what came back is not HTTP")
+    return Reset(_in_a_line(error))
+
+
+def _in_a_line(said: object) -> str:
+    if isinstance(said, ServerDisconnectedError):
+        return "the connection was closed"
+    return " ".join(str(said).split())

@@ -1,9 +1,11 @@
 """Proxies: what their URLs say, whom the environment names, and who is reached without one."""
 
+import base64
 from collections.abc import Iterable, Mapping
+from http import HTTPStatus
 from ipaddress import ip_address, ip_network
 from typing import Final, NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from msgspec import Struct
 
@@ -12,6 +14,13 @@ PORTS: Final = {"http": 80, "https": 443, "socks5": 1080, "socks5h": 1080}
 
 _LONGEST: Final = 255
 """Bytes of a user or a password that SOCKS can carry (RFC 1929)."""
+
+_PORTS: Final = 65536
+
+_ENDS_HOST: Final = frozenset("/?#")
+
+_SAID: Final = 100
+"""Letters of a proxy's reason that are passed on."""
 
 
 class Proxy(Struct, frozen=True):
@@ -35,6 +44,23 @@ class Proxy(Struct, frozen=True):
     def socks(self) -> bool:
         return self.scheme.startswith("socks")
 
+    def answered(self, status: int, reason: str = "") -> str:
+        """That this proxy answered so, for a log: one line, without what it knows of us. Some
+        repeat the user and the password that they do not accept."""
+        if not reason and status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
+            reason = HTTPStatus.PROXY_AUTHENTICATION_REQUIRED.phrase
+        said = "".join(letter for letter in reason if letter.isprintable())
+        if not said.isascii() or self._is_quoted(said):
+            said = ""
+        return f"the proxy {self} answered {status} {said[:_SAID]}".rstrip()
+
+    def _is_quoted(self, said: str) -> bool:
+        """Whether words hold the user or the password, as they are or encoded."""
+        basic = base64.b64encode(f"{self.user}:{self.password}".encode()).decode().rstrip("=")
+        secrets = {self.user, self.password, basic} if self.user or self.password else set()
+        heard = (said.lower(), unquote(said).lower())
+        return any(one and one.lower() in text for one in secrets for text in heard)
+
 
 class Named(NamedTuple):
     """A proxy's URL, and the variable of the environment that names it."""
@@ -50,17 +76,25 @@ def parse(url: str) -> Proxy:
     """
     from yarl import URL
 
-    scheme, found, _ = url.partition("://")
+    if " " in url or not url.isprintable():
+        raise ValueError("holds a blank or a control character")
+    scheme, found, rest = url.partition("://")
     if not found:
-        raise ValueError('should be a URL like "http://proxy.example.com:3128"')
+        raise ValueError('should be a URL like "http://proxy.example.com:3128", or "none"')
+    scheme = scheme.lower()
     if scheme not in PORTS:
         raise ValueError(f'is of the scheme "{scheme}"; there is {", ".join(PORTS)}')
+    before, at, _ = rest.rpartition("@")
+    if at and not _ENDS_HOST.isdisjoint(before):
+        raise ValueError(
+            "has a /, ? or # in its user or password; write it percent-encoded: %2F, %3F, %23"
+        )
     try:
         parsed = URL(url)
         host, port = parsed.raw_host, parsed.explicit_port
     except ValueError:
         parsed, host, port = URL(), None, None
-    if not host or port == 0 or not url.isprintable() or " " in url:
+    if not host or port == 0:
         raise ValueError("has no host, or a port that is none")
     if parsed.raw_path not in {"", "/"} or parsed.raw_query_string or parsed.raw_fragment:
         raise ValueError("has something behind its port, where nothing belongs")
@@ -121,6 +155,24 @@ def bypasses(url: str, entries: Iterable[str]) -> bool:
     host = (parts.hostname or "").rstrip(".")
     port = parts.port or PORTS.get(parts.scheme)
     return any(_means(entry.lower(), host, port) for entry in entries)
+
+
+def can_be_meant(entry: str) -> bool:
+    """Whether an entry without a network is of a form that `bypasses` knows: its port is one,
+    and its address of IPv6 too."""
+    host, port = entry, ""
+    if entry.startswith("["):
+        host, bracket, rest = entry[1:].partition("]")
+        port = rest.removeprefix(":")
+        if not bracket or (rest and not port) or (rest and not rest.startswith(":")):
+            return False
+    elif entry.count(":") == 1:
+        host, _, port = entry.partition(":")
+        if not port:
+            return False
+    if port and not (port.isdecimal() and port.isascii() and 0 < int(port[:9]) < _PORTS):
+        return False
+    return bool(host) and (":" not in host or _is_within(host, host))
 
 
 def _means(entry: str, host: str, port: int | None) -> bool:

@@ -32,7 +32,6 @@ _NEVER: Final = 86400.0
 """Seconds. Time limits are the caller's; libraries that insist on one of their own get this."""
 _STATUS: Final = re.compile(rb"HTTP/1\.\d (\d{3})(?: ([^\r\n]*))?\r?\n")
 _WORDS: Final = 200  # letters of reasons, of which a name has one for each address
-_LINE: Final = 100  # letters of a proxy's reason that are passed on
 
 W = TypeVar("W", bound=asyncio.Protocol)
 _Broken = (OSError, RuntimeError)  # uvloop says RuntimeError of a transport that is gone
@@ -62,8 +61,9 @@ class Dialer:
         Raises `ConnectFailed` and `TlsFailed`, neither of which tells a proxy's password.
         """
         proxy = self._proxy if route.tunnel else None
+        there = self._called(route)
         if proxy is None:
-            sock = await self._connect(route.host, route.port, str(route), begin)
+            sock = await self._connect(route.host, route.port, there, begin)
         elif proxy.socks:
             sock = await self._through_socks(proxy, route, begin)
         else:
@@ -84,14 +84,21 @@ class Dialer:
                 await _consent(top, link, proxy, route)
             if route.tls:
                 begin("tls")
-                top = await self._secured(top, link, route.host, str(route))
+                top = await self._secured(top, link, route.host, there)
             wire = make()
             if isinstance(wire, Wire):
                 wire.below = bare
-            return link.hand_over(top, wire, str(route))
+            return link.hand_over(top, wire, there)
         except BaseException:
             bare.abort()
             raise
+
+    def _called(self, route: Route) -> str:
+        """What a route leads to: the server, or the proxy that is asked for whole addresses."""
+        proxy = self._proxy
+        if proxy is None or route.tunnel or (route.host, route.port) != (proxy.host, proxy.port):
+            return str(route)
+        return f"the proxy {proxy}"
 
     async def _connect(
         self, host: str, port: int, where: str, begin: Callable[[Phase], None]
@@ -251,9 +258,8 @@ async def _consent(transport: asyncio.Transport, link: _Link, proxy: Proxy, rout
     if status is None:
         raise ConnectFailed(f"{where} answered what is not HTTP")
     if not 200 <= int(status[1]) < 300:
-        reason = (status[2] or b"").decode("latin-1")[:_LINE]
-        told = "".join(letter for letter in reason if letter.isprintable())
-        raise ConnectFailed(f"{where} answered {status[1].decode()} {told}".rstrip())
+        reason = (status[2] or b"").decode("latin-1")
+        raise ConnectFailed(f"{route}: {proxy.answered(int(status[1]), reason)}")
     if len(said) > end + 4:  # there is nobody yet who could speak first
         raise ConnectFailed(f"{where} answered more than it was asked")
     said.clear()

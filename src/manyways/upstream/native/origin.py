@@ -8,6 +8,8 @@ from typing import Final
 from msgspec import Struct
 from yarl import URL
 
+from manyways.upstream import proxies
+
 _PORTS: Final = {"http": 80, "https": 443}
 _BODILESS: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "DELETE"})
 _FRAMING: Final = frozenset({"content-length", "transfer-encoding"})
@@ -38,6 +40,8 @@ class Origin:
     """
 
     def __init__(self, url: str, proxy: URL | None = None) -> None:
+        self.asked: proxies.Proxy | None = None
+        """The proxy that is asked in place of the server, and may answer for itself."""
         parsed = URL(url)
         host, port = parsed.raw_host, parsed.port
         if parsed.scheme not in _PORTS or not host or not port:
@@ -48,6 +52,7 @@ class Origin:
         if proxy is None or tls or proxy.scheme not in _PORTS:
             self.route = Route(host, port, tls, tunnel=proxy is not None)
         else:  # an HTTP proxy is asked for the whole address
+            self.asked = proxies.parse(str(proxy))
             self.route = Route(proxy.raw_host or "", proxy.port or 0, proxy.scheme == "https")
             target = str(parsed.with_user(None).with_fragment(None))
             if proxy.user is not None:

@@ -109,6 +109,8 @@ class NativeTransport:
                         if wire.failure is not None:
                             raise copy(wire.failure)  # which must not know who waited for it
                         await wire.wait()
+                if wire.status == 407 and origin.asked is not None:  # no provider's to say
+                    raise ConnectFailed(origin.asked.answered(407))
             except TransportError:
                 stale = wire.stale and self._loop.time() - began < _STALE
                 if stale and not self._closed:
