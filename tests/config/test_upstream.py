@@ -117,6 +117,7 @@ def test_what_cannot_be_used_is_named(
         ('no_proxy = ["a.test, b.test"]', "no_proxy[0] should be one host, like"),
         ('no_proxy = ["http://a.test"]', "no_proxy[0] should be one host, like"),
         ('no_proxy = ["10.0.0.0/99"]', "no_proxy[0] should be an address or a network"),
+        ('no_proxy = ["localhost:abc"]', "no_proxy[0] has a port that is none"),
         ("pool_size = -1", "pool_size must be between 0 and 1000000"),
         ("max_age = 0", "max_age must be between 1s and"),
         ('transport = "httpx"', 'transport should be one of "aiohttp", "native"'),

@@ -2,7 +2,16 @@
 
 import pytest
 
-from manyways.upstream.proxies import Named, Proxy, bypasses, is_loopback, named, parse, spared
+from manyways.upstream.proxies import (
+    Named,
+    Proxy,
+    bypasses,
+    can_be_meant,
+    is_loopback,
+    named,
+    parse,
+    spared,
+)
 
 
 @pytest.mark.parametrize(
@@ -11,6 +20,7 @@ from manyways.upstream.proxies import Named, Proxy, bypasses, is_loopback, named
         ("http://proxy.test:3128", Proxy("http", "proxy.test", 3128)),
         ("http://proxy.test/", Proxy("http", "proxy.test", 80)),
         ("https://proxy.test", Proxy("https", "proxy.test", 443)),
+        ("HTTP://me:p@ss@proxy.test", Proxy("http", "proxy.test", 80, "me", "p@ss")),
         ("socks5://proxy.test", Proxy("socks5", "proxy.test", 1080)),
         ("socks5h://me:p%40ss@[::1]:9050", Proxy("socks5h", "::1", 9050, "me", "p@ss")),
         ("http://me@proxy.test:1", Proxy("http", "proxy.test", 1, "me")),
@@ -25,13 +35,18 @@ def test_a_url_says_where_a_proxy_is(url: str, proxy: Proxy) -> None:
 @pytest.mark.parametrize(
     ("url", "words"),
     [
-        ("proxy.test:3128", 'should be a URL like "http://proxy.example.com:3128"'),
+        ("proxy.test:3128", 'should be a URL like "http://proxy.example.com:3128", or "none"'),
+        ("None", 'should be a URL like "http://proxy.example.com:3128", or "none"'),
+        (" http://proxy.test", "holds a blank or a control character"),
+        ("http://me:hunter2/@proxy.test:1", "has a /, ? or # in its user or password; write it"),
+        ("http://me:hunter2#x@proxy.test:1", "has a /, ? or # in its user or password; write it"),
+        ("http://me:1?hunter2@proxy.test:1", "has a /, ? or # in its user or password; write it"),
         ("ftp://proxy.test", 'is of the scheme "ftp"; there is http, https, socks5, socks5h'),
         ("http://", "has no host, or a port that is none"),
         ("http://me:hunter2@:3128", "has no host, or a port that is none"),
         ("http://me:hunter2@proxy.test:99999", "has no host, or a port that is none"),
         ("http://me:hunter2@proxy.test:0", "has no host, or a port that is none"),
-        ("http://me:hunter2@proxy test", "has no host, or a port that is none"),
+        ("http://me:hunter2@proxy test", "holds a blank or a control character"),
         ("http://me:hunter2@proxy.test/path", "has something behind its port, where nothing"),
         ("http://me:hunter2@proxy.test?x", "has something behind its port, where nothing"),
         ("http://m%3Ae:hunter2@proxy.test", "has a colon in its user"),
@@ -119,6 +134,29 @@ def test_the_environment_spares_what_it_lists() -> None:
 )
 def test_who_is_spared(entry: str, url: str, *, meant: bool) -> None:
     assert bypasses(url, ["other.test", entry]) is meant
+
+
+@pytest.mark.parametrize(
+    ("entry", "can"),
+    [
+        ("*", True),
+        ("*.a.test", True),
+        ("a.test:443", True),
+        ("::1", True),
+        ("[::1]:80", True),
+        ("a.test:abc", False),
+        ("a.test:", False),
+        ("a.test:0", False),
+        ("a.test:65536", False),
+        (":80", False),
+        ("a:b:c", False),
+        ("[::1", False),
+        ("[::1]80", False),
+        ("[a.test:x]", False),
+    ],
+)
+def test_what_nobody_can_be_meant_by_is_known(entry: str, *, can: bool) -> None:
+    assert can_be_meant(entry) is can
 
 
 @pytest.mark.parametrize(

@@ -199,7 +199,11 @@ def _proxy(value: str) -> str:
 def _spared(value: str) -> str:
     if not value or " " in value or "," in value or "://" in value or not value.isprintable():
         raise Wrong('should be one host, like "localhost", ".example.com" or "10.0.0.0/8"')
-    return _network(value) if "/" in value else value
+    if "/" in value:
+        return _network(value)
+    if not proxies.can_be_meant(value):
+        raise Wrong("has a port that is none, or an address that is none")
+    return value
 
 
 def _quota(value: Quota) -> Quota:
