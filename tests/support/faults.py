@@ -525,7 +525,8 @@ FAULTS = [
         "a stream whose length lies short",
         stream=[claimed([*ALL, "[DONE]"], -60)],
         streamed=Verdicts(
-            "broken all_models_failed cut or 503 all_models_failed garbled",
+            "broken all_models_failed cut or broken all_models_failed garbled"
+            " or 503 all_models_failed garbled",
             "continued or by fallback",
         ),
     ),

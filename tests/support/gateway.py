@@ -25,6 +25,8 @@ COUNTS = "[keys.types.counted]\nquota = 1_000_000_000\n"
 """A configuration with which the tokenizer is loaded at the start, and not when it is needed
 first: that stops everybody for a third of a second, which tests of time limits would notice."""
 UNASKED = "\n[catalog]\nprobe = false\n"
+TRANSPORT = os.environ.get("TRANSPORT", "")
+"""What gateways reach their providers over, where a test leaves it open: `TRANSPORT=native`."""
 STOP_LIMIT = 20.0
 
 
@@ -207,7 +209,11 @@ def running_gateway(
     key that is known already: a second gateway on a database shows none.
     Raises `RuntimeError` with its log when it does not start.
     """
-    (directory / "manyways.toml").write_text(config if "[catalog]" in config else config + UNASKED)
+    if "[catalog]" not in config:
+        config += UNASKED
+    if TRANSPORT and "[upstream]" not in config:
+        config += f'\n[upstream]\ntransport = "{TRANSPORT}"\n'
+    (directory / "manyways.toml").write_text(config)
     if key:
         (directory / "key").write_text(key)
     process = subprocess.Popen(

@@ -5,7 +5,7 @@ first; else a new one may be made, as far as the bound allows; else the request 
 """
 
 import asyncio
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final
 
@@ -44,7 +44,7 @@ class Pool:
         self._max_age = max_age
         self._emptied = emptied
         self._idle: list[Wire] = []  # the one used last is the last
-        self._line: deque[asyncio.Future[Wire | None]] = deque()
+        self._line: OrderedDict[asyncio.Future[Wire | None], None] = OrderedDict()
         self._sweep: asyncio.TimerHandle | None = None
 
     def __repr__(self) -> str:
@@ -115,13 +115,12 @@ class Pool:
 
     async def _wait(self) -> Wire | None:
         waiter: asyncio.Future[Wire | None] = self._loop.create_future()
-        self._line.append(waiter)
+        self._line[waiter] = None
         try:
             wire = await waiter
         except asyncio.CancelledError:
             if waiter.cancelled():
-                if waiter in self._line:
-                    self._line.remove(waiter)
+                self._line.pop(waiter, None)
             elif waiter.exception() is None:  # given just before: the next one gets it
                 self._pass_on(waiter.result())
             raise
@@ -147,7 +146,7 @@ class Pool:
     def _next(self, wire: Wire | None) -> bool:
         """Hand a connection, or leave to make one, to the first in line."""
         while self._line:
-            waiter = self._line.popleft()
+            waiter, _ = self._line.popitem(last=False)
             if not waiter.done():
                 waiter.set_result(wire)
                 return True
