@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from manyways.errors import AttemptFailed, Refusal
-from manyways.upstream.failures import from_status
+from manyways.errors import AttemptFailed, ConnectFailed, Refusal, Reset, TlsFailed, TransportError
+from manyways.upstream.failures import from_status, from_transport
 
 NOW = 1_800_000_000.0
 
@@ -477,6 +477,27 @@ def test_a_refusal_keeps_the_providers_status_code_message_and_field() -> None:
 @given(status=st.integers(300, 599), body=st.binary(max_size=200))
 def test_any_answer_at_all_means_something(status: int, body: bytes) -> None:
     assert isinstance(from_status(status, {}, body, NOW), Refusal | AttemptFailed)
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "ours"),
+    [
+        (Reset("[SSL: TLSV13_ALERT_CERTIFICATE_REQUIRED] tlsv13 alert"), "tls", True),
+        (Reset("[SSL: TLSV1_ALERT_UNKNOWN_CA] tlsv1 alert unknown ca"), "tls", True),
+        (Reset("[SSL: SSLV3_ALERT_BAD_CERTIFICATE] sslv3 alert"), "tls", True),
+        (TlsFailed("a.test:443: sslv3 alert certificate unknown"), "tls", True),
+        (TlsFailed("a.test:443: certificate has expired"), "tls", False),
+        (Reset("[SSL: SSLV3_ALERT_BAD_RECORD_MAC] sslv3 alert"), "reset", False),
+        (Reset("connection reset by peer"), "reset", False),
+        (ConnectFailed("the proxy p:1 answered 403 alert unknown ca"), "connect", False),
+    ],
+)
+def test_a_certificate_that_is_wanted_of_us_is_no_reset(
+    error: TransportError, code: str, *, ours: bool
+) -> None:
+    found = from_transport(error)
+    assert found.code == code
+    assert ("of the gateway" in found.message) is ours
 
 
 FIELDS = st.sampled_from(

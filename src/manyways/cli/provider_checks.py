@@ -12,15 +12,14 @@ from urllib.parse import urlsplit
 import msgspec
 
 from manyways.catalog.discovery import BadModelList, parse
-from manyways.catalog.trouble import of_system
-from manyways.cli.checks import Finding, Status
+from manyways.cli.checks import Finding
+from manyways.cli.provider_faults import Verdict, Way, unreachable, way_to
 from manyways.config.shown import without_password
-from manyways.errors import ConnectFailed, ManywaysError, TimedOut, TlsFailed, TransportError
+from manyways.errors import ManywaysError, TransportError
 from manyways.types import Provider
-from manyways.upstream import local_child, proxies
+from manyways.upstream import local_child
 from manyways.upstream.local import LocalModel
 from manyways.upstream.openai import OpenAIProvider
-from manyways.upstream.outlets import proxy_to
 from manyways.upstream.pages import same_origin
 from manyways.upstream.settings import Settings
 from manyways.upstream.transport import Limits, Transport
@@ -38,12 +37,8 @@ AT_ONCE: Final = 16
 _MAX_BODY: Final = 32 * 1024 * 1024
 _SHOWN_MODELS: Final = 5
 _SHOWN_WORDS: Final = 200
-
-
-class _Verdict(NamedTuple):
-    status: Status
-    detail: str
-    advice: str = ""
+_OF_PROXIES: Final = frozenset({403, 502, 503, 504})
+"""Statuses that a proxy may answer by itself, where no TLS shows who speaks."""
 
 
 class _Answer(NamedTuple):
@@ -79,30 +74,30 @@ class ProviderChecks:
             advice=_without_secrets(verdict.advice, provider),
         )
 
-    async def _remote(self, provider: Provider) -> _Verdict:
+    async def _remote(self, provider: Provider) -> Verdict:
         where = without_password(provider.base_url)
         host = urlsplit(provider.base_url).hostname or ""
         try:
             async with asyncio.timeout(WHOLE_LIMIT):
-                if not proxy_to(provider, self._settings).url:  # a proxy looks names up itself
+                if not way_to(provider, self._settings).proxy:  # a proxy looks names up itself
                     await _resolve(host)
                 keys: Sequence[str | None] = provider.api_keys or (None,)
                 verdicts = await asyncio.gather(*(self._ask(provider, key) for key in keys))
         except TimeoutError:
-            return _Verdict(
+            return Verdict(
                 "error",
                 f"{where} said nothing useful within {WHOLE_LIMIT:g} s",
                 "Try again; if it lasts, ask the provider, or take it out.",
             )
         except socket.gaierror:
-            return _Verdict(
+            return Verdict(
                 "error",
                 f"the name {host} leads nowhere (DNS)",
                 "See that base_url is spelt right and this machine can look up names.",
             )
         return _together(verdicts)
 
-    async def _ask(self, provider: Provider, key: str | None) -> _Verdict:
+    async def _ask(self, provider: Provider, key: str | None) -> Verdict:
         """Ask for the list of models with one key."""
         url = provider.models_url or f"{provider.base_url}/models"
         headers = [("Accept", "application/json")]
@@ -118,15 +113,15 @@ class ProviderChecks:
                     took = round((time.monotonic() - begun) * 1000)
                     body = await response.body(_MAX_BODY)
         except TransportError as error:
-            proxy = proxy_to(provider, self._settings).url
-            return _unreachable(error, provider, proxy)
+            return unreachable(error, provider, self._settings)
         location = response.headers.get("Location", "")
-        return _judged(_Answer(response.status, location, body, took), provider)
+        answer = _Answer(response.status, location, body, took)
+        return _with_way(_judged(answer, provider), way_to(provider, self._settings), answer, url)
 
-    async def _local(self, provider: Provider) -> _Verdict:
+    async def _local(self, provider: Provider) -> Verdict:
         """Start a child of our own, and ask it for one token."""
         if (cure := local_child.missing()) is not None:
-            return _Verdict("error", "the embedded model is not installed", cure)
+            return Verdict("error", "the embedded model is not installed", cure)
         child = LocalModel()
         asked = OpenAIProvider(
             provider, self._way(provider), address=child, api_keys=(child.api_key,)
@@ -143,17 +138,17 @@ class ProviderChecks:
                 async with answered as response:
                     await response.body(_MAX_BODY)
         except TimeoutError:
-            return _Verdict(
+            return Verdict(
                 "error",
                 f"the embedded model did not answer within {LOCAL_LIMIT:g} s",
                 "See that this machine has memory and processor time left (about 300 MB).",
             )
         except ManywaysError as error:
-            return _Verdict("error", str(error), "Install it anew: make install")
+            return Verdict("error", str(error), "Install it anew: make install")
         finally:
             await child.stop()
         took = round((time.monotonic() - begun - started) * 1000)
-        return _Verdict("ok", f"starts in {started:.1f} s, answers in {took} ms")
+        return Verdict("ok", f"starts in {started:.1f} s, answers in {took} ms")
 
 
 async def _resolve(host: str) -> None:
@@ -162,47 +157,17 @@ async def _resolve(host: str) -> None:
         await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
 
 
-def _unreachable(error: TransportError, provider: Provider, proxy: str) -> _Verdict:
-    where = without_password(provider.base_url)
-    if proxy:
-        where = f"{where} by way of the proxy {proxies.parse(proxy)}"
-    match error:
-        case TlsFailed():
-            return _Verdict(
-                "error",
-                f"no secure connection to {where}: {of_system(error) or error}",
-                "See that the name in base_url is the certificate's, that this machine's clock and"
-                " its authorities (package ca-certificates) are right, and that the port speaks"
-                " TLS: else the address begins with http://",
-            )
-        case ConnectFailed():
-            return _Verdict(
-                "error",
-                f"{where} cannot be reached: {of_system(error) or error}",
-                "See that it runs, that address and port in base_url are right, and that no"
-                " firewall is between.",
-            )
-        case TimedOut(connecting=True):
-            return _Verdict(
-                "error",
-                f"{where} cannot be reached within {error.seconds:g} s",
-                "See that the address is right and that no firewall is between.",
-            )
-        case TimedOut():
-            return _Verdict(
-                "error",
-                f"{where} takes connections, but does not answer ({error})",
-                "Try again; if it lasts, ask the provider, or take it out.",
-            )
-        case _:
-            return _Verdict(
-                "error",
-                f"{where} breaks the connection off: {error}",
-                "See that base_url is the address of an API over HTTP.",
-            )
+def _with_way(verdict: Verdict, way: Way, answer: _Answer, url: str) -> Verdict:
+    """A verdict on an answer that may have come by way of a proxy, or from it."""
+    if way.proxy is None:
+        return verdict
+    advice = verdict.advice
+    if not way.proxy.socks and url.startswith("http://") and answer.status in _OF_PROXIES:
+        advice = f"{advice} Or it is the proxy that says so: then the cure is there.".lstrip()
+    return verdict._replace(detail=f"{verdict.detail} ({way})", advice=advice)
 
 
-def _judged(answer: _Answer, provider: Provider) -> _Verdict:
+def _judged(answer: _Answer, provider: Provider) -> Verdict:
     """What an answer to `GET /models` means."""
     match answer.status:
         case 200:
@@ -212,50 +177,50 @@ def _judged(answer: _Answer, provider: Provider) -> _Verdict:
         case 404 | 405 | 501:
             return _without_list(answer, provider)
         case 429:
-            return _Verdict(
+            return Verdict(
                 "warning",
                 f"answers in {answer.took} ms, but wants fewer requests now (HTTP 429)",
                 "Wait, or give it several keys to use in turn: api_key = [...]",
             )
         case status if 300 <= status < 400:
-            return _Verdict(
+            return Verdict(
                 "error",
                 f"sends us elsewhere (HTTP {status}), to {answer.location or 'nowhere'}",
                 "Put the address that it names into base_url, without /models.",
             )
-    return _Verdict(
+    return Verdict(
         "error",
         f"answers HTTP {answer.status}: {_excerpt(answer.body)}",
         "The fault is the provider's if base_url is right; try again later.",
     )
 
 
-def _unbelieved(status: int, provider: Provider) -> _Verdict:
+def _unbelieved(status: int, provider: Provider) -> Verdict:
     if not provider.api_keys:
-        return _Verdict(
+        return Verdict(
             "error",
             f"wants a key (HTTP {status}), and none is configured",
             'Set api_key = "env:NAME" for it, and the key in that variable.',
         )
     what = "its credit is used up" if status == 402 else "does not accept the key"
-    return _Verdict(
+    return Verdict(
         "error",
         f"{what} (HTTP {status})",
         "See that the key is right, still valid and paid for; then set it as api_key.",
     )
 
 
-def _without_list(answer: _Answer, provider: Provider) -> _Verdict:
+def _without_list(answer: _Answer, provider: Provider) -> Verdict:
     listed_at = provider.models_url or f"{without_password(provider.base_url)}/models"
     where = f"{listed_at} (HTTP {answer.status})"
     if provider.models is None:
-        return _Verdict(
+        return Verdict(
             "error",
             f"has no list of models at {where}",
             "See that base_url is whole (most end in /v1); a provider without such a list needs"
             " its models in the configuration: [[providers.models]]",
         )
-    return _Verdict(
+    return Verdict(
         "warning",
         f"answers in {answer.took} ms, but has no list of models at {where}: key and models are"
         " not proven",
@@ -263,11 +228,11 @@ def _without_list(answer: _Answer, provider: Provider) -> _Verdict:
     )
 
 
-def _judged_list(answer: _Answer, provider: Provider) -> _Verdict:
+def _judged_list(answer: _Answer, provider: Provider) -> Verdict:
     try:
         found = parse(answer.body)
     except BadModelList as error:
-        return _Verdict(
+        return Verdict(
             "error",
             f"answers, but with no list of models: {error}",
             "See that base_url is whole (most end in /v1), and that no login page or portal is"
@@ -280,19 +245,19 @@ def _judged_list(answer: _Answer, provider: Provider) -> _Verdict:
     wanted = [entry.upstream_id or entry.id for entry in provider.models or ()]
     missing = [model for model in wanted if model not in ids]
     if provider.models is None and not found:
-        return _Verdict("warning", reached, "Nothing can be asked of it until it has one.")
+        return Verdict("warning", reached, "Nothing can be asked of it until it has one.")
     if missing:
         named = ", ".join(missing[:_SHOWN_MODELS])
         more = f" and {len(missing) - _SHOWN_MODELS} more" if len(missing) > _SHOWN_MODELS else ""
-        return _Verdict(
+        return Verdict(
             "warning",
             f"{reached}, but does not list {named}{more}",
             "See that these are the provider's own names; if not, add upstream_id.",
         )
-    return _Verdict("ok", reached)
+    return Verdict("ok", reached)
 
 
-def _together(verdicts: Sequence[_Verdict]) -> _Verdict:
+def _together(verdicts: Sequence[Verdict]) -> Verdict:
     """One verdict on a provider that was asked with each of its keys."""
     bad = [(number, one) for number, one in enumerate(verdicts, 1) if one.status == "error"]
     if len(verdicts) == 1 or not bad:
@@ -301,7 +266,7 @@ def _together(verdicts: Sequence[_Verdict]) -> _Verdict:
     if not good:
         return bad[0][1]._replace(detail=f"{bad[0][1].detail}, with each of its {len(bad)} keys")
     which = ", ".join(str(number) for number, _ in bad)
-    return _Verdict(
+    return Verdict(
         "warning",
         f"{good[0].detail}; but with key {which} of {len(verdicts)}: {bad[0][1].detail}",
         bad[0][1].advice,

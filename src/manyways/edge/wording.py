@@ -5,7 +5,7 @@ from typing import Final, NamedTuple
 
 MEANINGS: Final = {
     "connect": "cannot be reached",
-    "tls": "its certificate is not accepted",
+    "tls": "cannot be reached securely: a certificate is not accepted",
     "reset": "closed the connection before it answered",
     "timeout": "took too long",
     "crowded": "had no connection free in time",

@@ -170,8 +170,22 @@ _TRANSPORT_CODES: dict[type[TransportError], str] = {
 }
 
 
+_OUR_CERTIFICATE = _words(
+    r"alert[_ ](certificate[_ ]\w+|bad[_ ]certificate|unsupported[_ ]certificate|unknown[_ ]ca\b"
+    r"|access[_ ]denied)"
+)
+
+
+def refuses_our_certificate(error: TransportError) -> bool:
+    """Whether the provider wants a client certificate, or one of another authority. In TLS 1.3
+    it says so behind the handshake: what comes is a connection that is reset."""
+    return isinstance(error, TlsFailed | Reset) and bool(_OUR_CERTIFICATE.search(str(error)))
+
+
 def from_transport(error: TransportError) -> AttemptFailed:
     """What a failure to exchange bytes means. Addresses are for the log, not for callers."""
+    if refuses_our_certificate(error):
+        return AttemptFailed("tls", "wants a certificate of the gateway that it accepts")
     code = _TRANSPORT_CODES.get(type(error), "connect")
     if isinstance(error, TimedOut) and error.phase == "pool":
         code = "crowded"
@@ -181,7 +195,7 @@ def from_transport(error: TransportError) -> AttemptFailed:
 _FOR_CALLERS = {
     "connect": "cannot be reached",
     "crowded": "had no connection free in time (upstream.pool_size bounds them)",
-    "tls": "its certificate is not accepted",
+    "tls": "cannot be reached securely: a certificate is not accepted",
     "reset": "closed the connection before it answered",
     "cut": "broke its answer off",
     "garbled": "does not speak HTTP as it should",
