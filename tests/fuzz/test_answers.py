@@ -1,7 +1,8 @@
 """The fuzzing of `answers.py`, briefly: each of its inputs keeps every promise.
 
-FUZZ=1000000 makes it long (it counts in tens of thousands). The bytes are others each time; those that break a promise are written
-to the folder that the failure names, to be run again with `python -m tests.fuzz.answers FILE`.
+FUZZ=1000000 makes it long (it counts in tens of thousands). The bytes are others each time; those
+that break a promise are written to the folder that the failure names, to be run again with
+`python -m tests.fuzz.answers FILE`.
 """
 
 import os
