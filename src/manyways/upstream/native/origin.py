@@ -2,7 +2,7 @@
 
 import base64
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Final
 
 from msgspec import Struct
@@ -57,9 +57,8 @@ class Origin:
             target = str(parsed.with_user(None).with_fragment(None))
             if proxy.user is not None:
                 opening += f"Proxy-Authorization: {basic(proxy.user, proxy.password or '')}\r\n"
-        self._opening = f" {target} HTTP/1.1\r\n{opening}"
-        self._lines = self._opening.count("\n")
-        self._beginning = lru_cache(_HEADS)(self._begin)
+        opening = f" {target} HTTP/1.1\r\n{opening}"
+        self._beginning = lru_cache(_HEADS)(partial(_beginning, opening, opening.count("\n")))
 
     def __repr__(self) -> str:
         return f"<Origin {self.route}>"
@@ -72,18 +71,20 @@ class Origin:
             return b"%sContent-Length: %d\r\n\r\n" % (beginning, size)
         return beginning + b"\r\n"
 
-    def _begin(self, method: str, headers: tuple[tuple[str, str], ...]) -> bytes:
-        """All but the length: the same for each request with the same headers."""
-        text = method + self._opening + "".join(f"{name}: {value}\r\n" for name, value in headers)
-        lines = self._lines + len(headers)
-        if not lines == text.count("\n") == text.count("\r") or "\0" in text:
-            raise ValueError("a header holds a line break or a NUL")
-        names = {name.lower() for name, _ in headers}
-        if not _FRAMING.isdisjoint(names):
-            raise ValueError("the length of the body is not the caller's to say")
-        if "accept-encoding" not in names:
-            text += "Accept-Encoding: identity\r\n"
-        return text.encode()
+
+def _beginning(
+    opening: str, lines: int, method: str, headers: tuple[tuple[str, str], ...]
+) -> bytes:
+    """All of a head but the length: the same for each request with the same headers."""
+    text = method + opening + "".join(f"{name}: {value}\r\n" for name, value in headers)
+    if not lines + len(headers) == text.count("\n") == text.count("\r") or "\0" in text:
+        raise ValueError("a header holds a line break or a NUL")
+    names = {name.lower() for name, _ in headers}
+    if not _FRAMING.isdisjoint(names):
+        raise ValueError("the length of the body is not the caller's to say")
+    if "accept-encoding" not in names:
+        text += "Accept-Encoding: identity\r\n"
+    return text.encode()
 
 
 def basic(user: str, password: str) -> str:
