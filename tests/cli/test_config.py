@@ -13,7 +13,9 @@ from manyways.cli.config import app
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("MANYWAYS_CONFIG", raising=False)
+    for name in ("MANYWAYS_CONFIG", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
     return tmp_path
 
 
@@ -124,6 +126,22 @@ def test_check_as_json_is_one_document_either_way(folder: Path) -> None:
             }
         ],
     }
+
+
+def test_a_proxy_that_only_the_environment_names_is_told(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("https_proxy", "http://me:hunter2@p.test:1")
+    (folder / "manyways.toml").write_text(
+        '[[providers]]\nname = "A"\nprotocol = "openai"\nbase_url = "https://a.test/v1"\n'
+    )
+    words = "https_proxy names the proxy p.test:1, used for A"
+
+    assert CliRunner().invoke(app, ["check"]).stdout.splitlines()[1:] == [f"{words}."]
+    shown = CliRunner().invoke(app, ["show"]).stdout
+    assert shown.splitlines()[0] == f"# {words}"
+    assert tomllib.loads(shown)["providers"][0]["name"] == "A"
+    assert "hunter2" not in shown
 
 
 def test_show_prints_toml_with_origins(folder: Path) -> None:

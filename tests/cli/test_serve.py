@@ -69,6 +69,17 @@ def test_later_starts_keep_the_key_and_do_not_show_it(tmp_path: Path) -> None:
         assert again.chat({}).status == 400, "the key is known"
 
 
+def test_a_proxy_that_only_the_environment_names_is_logged(tmp_path: Path) -> None:
+    env = {"HTTP_PROXY": "http://me:hunter2@127.0.0.1:9"}
+    with running_gateway(tmp_path, provider("http://a.test", "m"), env=env) as gateway:
+        pass
+    (line,) = [one for one in gateway.log if "proxy of the environment" in one]
+    told = json.loads(line)
+    assert (told["proxy"], told["variable"]) == ("127.0.0.1:9", "HTTP_PROXY")
+    assert told["providers"] == ["Test"]
+    assert "hunter2" not in "".join(gateway.log)
+
+
 def test_the_key_is_in_no_log_and_in_no_file(tmp_path: Path) -> None:
     with running_gateway(tmp_path, NOBODY) as gateway:
         gateway.chat({"model": "m", "messages": [{"role": "user", "content": "x"}]})

@@ -76,7 +76,11 @@ dns_ttl = 0
             'proxy = "socks5://p.test"',
             'proxy is a SOCKS proxy, which upstream.transport = "aiohttp" does not speak to; set',
         ),
-        ('ca_file = "GONE"', "ca_file names a file that is not there"),
+        ('ca_file = "GONE"', "ca_file names a file that is not there: /"),
+        (
+            'ca_file = "no/such.pem"',
+            f"ca_file names a file that is not there: {Path.cwd()}/no/such",
+        ),
         ('ca_file = "FOLDER"', "ca_file names a file that cannot be read: is a directory"),
         ('ca_file = "TEXT"', "ca_file holds no certificate: the file should be in PEM form"),
         ('client_key = "KEY"', "client_key is of no use without client_certificate beside it"),

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from manyways.errors import ConfigError
 from manyways.types import Provider
 from manyways.upstream import outlets
-from manyways.upstream.outlets import Outlet, Outlets, outlet_of
+from manyways.upstream.outlets import Outlet, Outlets, inherited, outlet_of
 from manyways.upstream.settings import Settings
 from manyways.upstream.transport import Limits
 from tests.support.proxy import Proxy
@@ -69,6 +69,26 @@ def test_the_embedded_model_is_reached_straight() -> None:
     local = Provider(name="L", protocol="local")
 
     assert outlet_of(local, Settings(proxy="http://p.test", ca_file="ca"), ENVIRON) == Outlet()
+
+
+def test_what_only_the_environment_names_is_told_once() -> None:
+    environ = {**ENVIRON, "ALL_PROXY": "http://me:hunter2@all.test:2"}
+    asked = [
+        provider(),
+        replace(provider("https://b.test"), name="B"),
+        replace(provider("http://c.test"), name="C"),
+        replace(provider(proxy="http://p.test"), name="D"),
+        replace(provider("https://spared.test"), name="E"),
+        Provider(name="L", protocol="local"),
+    ]
+    found = inherited(asked, Settings(), environ)
+
+    assert [str(one) for one in found] == [
+        "HTTPS_PROXY names the proxy env.test:1, used for A, B",
+        "ALL_PROXY names the proxy all.test:2, used for C",
+    ]
+    assert "hunter2" not in repr(found)
+    assert inherited(asked, replace(Settings(), proxy="none"), environ) == ()
 
 
 def test_what_is_printed_holds_no_password() -> None:

@@ -7,6 +7,7 @@ import typer
 from manyways.cli import output
 from manyways.cli.options import AsJson, Commands, ConfigFile
 from manyways.config import ConfigProblems, Problem, Settings, doubts, load, show
+from manyways.upstream.outlets import inherited
 
 app = Commands(no_args_is_help=True, help="Check the configuration, or show what is in effect.")
 
@@ -38,7 +39,7 @@ def check(*, config: ConfigFile = None, json: AsJson = False) -> None:
             }
         )
     else:
-        typer.echo(_fine(settings))
+        typer.echo(_fine(settings, _proxies(settings)))
 
 
 @app.command(name="show")
@@ -61,15 +62,21 @@ def show_(*, config: ConfigFile = None, json: AsJson = False) -> None:
             {"file": settings.file, "settings": tomllib.loads(text), "origins": settings.origins}
         )
     else:
-        typer.echo(text, nl=False)
+        typer.echo("".join(f"# {words}\n" for words in _proxies(settings)) + text, nl=False)
 
 
-def _fine(settings: Settings) -> str:
+def _proxies(settings: Settings) -> tuple[str, ...]:
+    """What only the environment of this command says: the gateway's may be another."""
+    return tuple(str(one) for one in inherited(settings.providers, settings.upstream))
+
+
+def _fine(settings: Settings, proxies: tuple[str, ...]) -> str:
     names = ", ".join(f"{one.name} ({one.protocol})" for one in settings.providers)
     if settings.file is None:
         lines = [f"No configuration file: the built-in defaults apply. Providers: {names}."]
     else:
         lines = [f"{settings.file} is fine. Providers: {names}."]
+    lines += [f"{words}." for words in proxies]
     lines += [f"Worth a look: {words}." for words in doubts(settings)]
     if settings.not_yet:
         lines.append("These settings are accepted, but have no effect in this version:")

@@ -156,10 +156,17 @@ def _lead(settings: Settings, database: Database, count: int) -> None:
 
 
 def _welcome(settings: Settings, database: Database, url: str) -> None:
-    """Say where we listen. The first admin key is made when it can be shown, and not before: it
-    is shown only once."""
-    from manyways import operations
+    """Say where we listen, and log which proxies the environment has us use. The first admin key
+    is made when it can be shown, and not before: it is shown only once."""
+    import structlog
 
+    from manyways import operations
+    from manyways.upstream.outlets import inherited
+
+    for proxy, variable, names in inherited(settings.providers, settings.upstream):
+        structlog.get_logger("manyways").info(
+            "proxy of the environment", proxy=str(proxy), variable=variable, providers=names
+        )
     first = operations.ensure_admin_key(
         database,
         settings.keys,

@@ -70,7 +70,7 @@ def _judge_authorities(path: Place, file: str, document: Document) -> None:
     except ssl.SSLError:
         document.note(path, f"holds no certificate: {_PEM} CERTIFICATE-----")
     except OSError as error:
-        document.note(path, _unread(error))
+        document.note(path, _unread(error, file))
 
 
 def _judge_pair(path: Place, certificate: str, key: str, document: Document) -> None:
@@ -110,11 +110,14 @@ def _text(path: Place, file: str, document: Document) -> str | None:
     try:
         return Path(file).read_text(encoding="latin-1")
     except OSError as error:
-        document.note(path, _unread(error))
+        document.note(path, _unread(error, file))
         return None
 
 
-def _unread(error: OSError) -> str:
+def _unread(error: OSError, file: str) -> str:
+    """That it cannot be read, with the path that was tried: a relative one begins in the folder
+    of the process."""
     if isinstance(error, FileNotFoundError):
-        return "names a file that is not there"
-    return f"names a file that cannot be read: {(error.strerror or str(error)).lower()}"
+        return f"names a file that is not there: {Path(file).absolute()}"
+    what = (error.strerror or str(error)).lower()
+    return f"names a file that cannot be read: {what} ({Path(file).absolute()})"

@@ -6,8 +6,8 @@ Providers that agree in that share a transport. What is heavy is imported for wh
 import math
 import os
 import ssl
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Iterable, Mapping
+from typing import Final, NamedTuple
 
 from msgspec import Struct
 
@@ -68,6 +68,34 @@ def proxy_to(
     if settings.proxy:
         return proxies.Named("", settings.proxy)
     return proxies.of_environment(environ, url) or proxies.Named("", "")
+
+
+class Inherited(NamedTuple):
+    """A proxy that only the environment names: where it is, the variable, and whose way it is."""
+
+    proxy: proxies.Proxy
+    variable: str
+    providers: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.variable} names the proxy {self.proxy}, used for {', '.join(self.providers)}"
+
+
+def inherited(
+    providers: Iterable[Provider], settings: Settings, environ: Mapping[str, str] = os.environ
+) -> tuple[Inherited, ...]:
+    """The proxies that are used because the environment names them, each once."""
+    found: dict[proxies.Named, list[str]] = {}
+    for provider in providers:
+        if (
+            provider.protocol != "local"
+            and (named := proxy_to(provider, settings, environ)).variable
+        ):
+            found.setdefault(named, []).append(provider.name)
+    return tuple(
+        Inherited(proxies.parse(named.url), named.variable, tuple(names))
+        for named, names in found.items()
+    )
 
 
 def secured(outlet: Outlet) -> ssl.SSLContext | None:
