@@ -18,6 +18,7 @@ from manyways.types import Provider
 from manyways.upstream.outlets import Outlets
 from manyways.upstream.settings import Settings
 from tests.support.proxy import Proxy
+from tests.support.socks import Socks
 from tests.support.tls import Authority
 from tests.support.wall import Wall, whole
 from tests.upstream.exchange import AUTHORITY
@@ -28,10 +29,22 @@ SECRET = "hunter2"
 Examine = Callable[..., Awaitable[Finding]]
 
 
+@pytest.fixture
+async def examine_natively(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Examine]:
+    async with examining("native", monkeypatch) as check:
+        yield check
+
+
 @pytest.fixture(params=["aiohttp", "native"])
 async def examine(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Examine]:
+    async with examining(request.param, monkeypatch) as check:
+        yield check
+
+
+@contextlib.asynccontextmanager
+async def examining(transport: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Examine]:
     """Check a provider at `url` with settings of its own; `upstream` is the section."""
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
@@ -39,7 +52,7 @@ async def examine(
     opened: list[Outlets] = []
 
     async def check(url: str, *, upstream: dict[str, str] | None = None, **own: str) -> Finding:
-        settings = replace(Settings(), transport=request.param, **(upstream or {}))
+        settings = replace(Settings(), transport=transport, **(upstream or {}))
         opened.append(Outlets(settings))
         asked = Provider(name="P", protocol="openai", base_url=f"{url}/v1")
         provider = replace(asked, **own)
@@ -85,6 +98,22 @@ async def test_a_proxy_that_does_not_believe_us(examine: Examine, scheme: str) -
     )
     assert found.detail.count("127.0.0.1") == found.detail.count("a.test") == 1
     assert found.advice == "See that user and password in upstream.proxy are right."
+
+
+async def test_a_proxy_that_wants_to_know_who_asks(examine: Examine) -> None:
+    async with Wall(whole(b"", 407)) as proxy:
+        found = await examine("https://a.test", proxy=proxy.url)
+    assert found.advice.startswith("Put user and password into proxy of the provider: ")
+
+
+async def test_a_socks_proxy_that_refuses(examine_natively: Examine) -> None:
+    async with Socks(user="me", password=SECRET) as proxy:
+        wrong = await examine_natively("https://a.test", proxy=proxy.url.replace("me:", "you:"))
+    async with Socks(refusal=2) as proxy:
+        forbidden = await examine_natively("https://a.test", proxy=proxy.url)
+    assert wrong.advice == "See that user and password in proxy of the provider are right."
+    assert forbidden.detail.endswith("the proxy: Connection not allowed by ruleset")
+    assert forbidden.advice.startswith("Ask who runs the proxy")
 
 
 async def test_a_proxy_that_forbids(examine: Examine) -> None:

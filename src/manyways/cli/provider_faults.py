@@ -17,6 +17,12 @@ from manyways.upstream.outlets import outlet_of, proxy_to
 from manyways.upstream.settings import Settings
 
 _ANSWERED: Final = re.compile(r" answered (\d{3})\b")
+_UNBELIEVED: Final = re.compile(r"authentication (failure|methods)", re.IGNORECASE)
+_UNWILLING: Final = re.compile(
+    r"server failure|not allowed|(network|host) unreachable|by destination|TTL expired|not supported|reply code",
+    re.IGNORECASE,
+)
+"""What SOCKS proxies say, in the library's words (RFC 1928, 6)."""
 _EXPIRED: Final = frozenset({9, 10})
 """OpenSSL's numbers for a certificate that is not good yet, or not any more."""
 _MISNAMED: Final = frozenset({62, 63, 64})
@@ -108,20 +114,23 @@ def _at_proxy(
             _mend_trust(error, way.named_by, _trust(provider, settings)),
         )
     answered = _ANSWERED.match(said)
-    if answered is None:
-        advice = (
-            f"See that the proxy runs, and that scheme, address and port in {way.named_by} are"
-            ' right; proxy = "none" for the provider asks it without one.'
-        )
-        if said.startswith(":"):
-            said = f": {of_system(error) or said.lstrip(': ')}"
-    elif answered[1] == "407":
+    if (answered and answered[1] == "407") or _UNBELIEVED.search(said):
+        known = way.proxy is not None and way.proxy.user
         advice = f"See that user and password in {way.named_by} are right."
-    else:
+        if not known:
+            advice = f"Put user and password into {way.named_by}: SCHEME://USER:PASSWORD@HOST:PORT."
+    elif answered or _UNWILLING.search(said):
         advice = (
             "Ask who runs the proxy whether it may lead there and can;"
             ' proxy = "none" for the provider asks it without one.'
         )
+    else:
+        advice = (
+            f"See that the proxy runs, and that scheme, address and port in {way.named_by} are"
+            ' right; proxy = "none" for the provider asks it without one.'
+        )
+    if said.startswith(":"):
+        said = f": {of_system(error) or said.lstrip(': ')}"
     return Verdict("error", f"{where} cannot be reached: the proxy{said}", advice)
 
 
