@@ -19,7 +19,8 @@ from manyways.upstream.settings import Settings
 _ANSWERED: Final = re.compile(r" answered (\d{3})\b")
 _UNBELIEVED: Final = re.compile(r"authentication (failure|methods)", re.IGNORECASE)
 _UNWILLING: Final = re.compile(
-    r"server failure|not allowed|(network|host) unreachable|by destination|TTL expired|not supported|reply code",
+    r"server failure|not allowed|(network|host) unreachable|by destination|TTL expired"
+    r"|not supported|reply code",
     re.IGNORECASE,
 )
 """What SOCKS proxies say, in the library's words (RFC 1928, 6)."""
