@@ -22,7 +22,9 @@ An implementation promises, and `tests/upstream/test_transport*.py` hold every o
   gone then. Data that is broken or ends too early is `Garbled`;
 - no redirect is followed, no cookie kept, no header added but `Host`, `Content-Length`,
   and `Accept-Encoding: identity` where the request names no encoding; a proxy is used only
-  if the implementation was given one.
+  if the implementation was given one;
+- a proxy that refuses, 407 to a plain request included, is `ConnectFailed`: one line that names the
+  proxy, and neither the user nor the password, whatever it says itself.
 """
 
 import math
