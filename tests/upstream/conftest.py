@@ -27,6 +27,23 @@ def pytest_asyncio_loop_factories(
     return factories
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """The gateway runs on uvloop's loop, short commands on asyncio's. There, the two modules with
+    the heart of it are enough for aiohttp, and plain connections for the rest of our own."""
+    spared = {item for item in items if _is_spared(item)}
+    if spared:
+        config.hook.pytest_deselected(items=list(spared))
+        items[:] = [item for item in items if item not in spared]
+
+
+def _is_spared(item: pytest.Item) -> bool:
+    name = item.path.name
+    if not name.startswith("test_transport_") or name == "test_transport_connections.py":
+        return False
+    parts = set(item.name.partition("[")[2].rstrip("]").split("-"))
+    return "asyncio" in parts and not parts.isdisjoint({"AiohttpTransport", "tls"})
+
+
 @pytest.fixture(params=IMPLEMENTATIONS)
 def implementation(request: pytest.FixtureRequest) -> Make:
     made: Make = request.param
