@@ -347,7 +347,10 @@ def _tell(
     left: int,
     faults: Mapping[str, int],
 ) -> int:
-    for title, counts in (("what became of callers", callers.ends), ("the upstream's", faults)):
+    for title, counts in (
+        ("what became of callers", callers.ends),
+        ("what the upstream did", faults),
+    ):
         table = Table(title, "times")
         for name, count in sorted(counts.items(), key=lambda item: -item[1]):
             table.add_row(name, f"{count:,}")
@@ -363,7 +366,8 @@ def _tell(
         hourly, added, level = growth(looks, what)
         good &= level
         console.print(
-            f"{what} in the second half: {readable(added)} {unit} more, {readable(hourly)} an hour:"
+            f"{what} in the second half: {readable(added)} {unit} more, which would be"
+            f" {readable(hourly)} {unit} an hour:"
             f" {'level' if level else 'GROWING'}"
         )
     console.print(f"connections to the upstream in the end: {left}")
