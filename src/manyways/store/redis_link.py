@@ -2,7 +2,8 @@
 
 Whatever is asked in one turn of the event loop leaves in one write, and nobody waits for the
 answers of others: the server answers in order. That is what makes a question cost a tenth of
-what it costs over a client library's connection pool.
+what it costs over a client library's connection pool. What must be on its way before something
+else happens (`flush`) does not wait for the turn's end.
 
 A server that leaves a question without an answer for `LIMIT` is taken for gone: the connection
 ends, and everybody who waits on it hears `Away`. Time in which our own event loop was kept busy
@@ -85,9 +86,16 @@ class Link(asyncio.Protocol):
         link: Self | None = None
         try:
             async with asyncio.timeout(CONNECT_LIMIT):
-                _, link = await loop.create_connection(
-                    lambda: cls(server, pushed, ended), server.host, server.port, ssl=secure
+                below, link = await loop.create_connection(
+                    lambda: cls(server, pushed, ended), server.host, server.port
                 )
+                # uvloop keeps what is written until the turn's end, unless that were too much.
+                below.set_write_buffer_limits(high=0)
+                if secure is not None:
+                    above = await loop.start_tls(below, link, secure, server_hostname=server.host)
+                    if above is None:
+                        raise Away(f"{server} closed the connection")
+                    link.connection_made(above)
                 await _sign_in(link, address)
         except TimeoutError:
             raise Away(f"{server} does not answer within {CONNECT_LIMIT:g} s") from None
@@ -128,6 +136,12 @@ class Link(asyncio.Protocol):
             self._timer = self._loop.call_later(LIMIT / _LOOKS, self._look)
         return future
 
+    def flush(self) -> None:
+        """Hand all that was sent to the socket, now."""
+        if self._out and self._transport is not None and not self.lost:
+            out, self._out = self._out, []
+            self._transport.write(out[0] if len(out) == 1 else b"".join(out))
+
     def drop(self, why: str) -> None:
         """End it at once: whoever waits hears why."""
         if self._transport is not None:
@@ -167,12 +181,7 @@ class Link(asyncio.Protocol):
     def _write(self, words: tuple[Word, ...]) -> None:
         self._out.append(pack(words))
         if len(self._out) == 1:
-            self._loop.call_soon(self._flush)
-
-    def _flush(self) -> None:
-        out, self._out = self._out, []
-        if self._transport is not None and not self.lost:
-            self._transport.write(out[0] if len(out) == 1 else b"".join(out))
+            self._loop.call_soon(self.flush)
 
     def _look(self) -> None:
         """Whether the one who waits longest has waited too long."""

@@ -171,8 +171,9 @@ class Shared:
         *arguments: Word,
         failed: Callable[[bool], None] = lambda _: None,
     ) -> None:
-        """Run a script without waiting for it. What was posted before a question happens before
-        it. `failed` is called where it has not happened, with `True` where it may have."""
+        """Run a script without waiting for it. It is on its way when this returns, before anything
+        that is said to a caller afterwards: whoever hears that and asks elsewhere comes behind it.
+        `failed` is called where it has not happened, with `True` where it may have."""
         rest = (len(keys), *keys, *arguments)
         source: tuple[Word, ...] | None = ("EVAL", script.source, *rest)
 
@@ -182,6 +183,7 @@ class Shared:
                 failed(False)
             else:
                 link.send(words).add_done_callback(done)
+                link.flush()
 
         def done(future: "asyncio.Future[Any]") -> None:
             nonlocal source
