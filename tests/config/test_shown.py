@@ -74,6 +74,23 @@ def test_each_given_value_says_where_it_came_from(tmp_path: Path) -> None:
     assert 'host = "127.0.0.1"' in shown
 
 
+def test_lists_and_tables_on_one_line_say_where_they_came_from(tmp_path: Path) -> None:
+    quota = (
+        '[upstream]\nno_proxy = []\n[accounts]\nquota = [\n  { requests = 5, per = "day" },\n]\n'
+    )
+    shown = show(read(FULL.replace("[defaults]", f"{quota}[defaults]"), tmp_path)).splitlines()
+
+    assert 'mounts = ["/v1", { path = "/x", error_format = "string" }]  # line 4' in shown
+    assert "no_proxy = []  # line 19" in shown
+    assert 'quota = [{ requests = 5, per = "day" }]  # line 21' in shown
+    assert 'api_key = ["env:ONE", "***"]  # line 31' in shown
+    assert [one.partition("#")[2] for one in shown if one.startswith("headers")] == [
+        " line 32, env:COOKIE"
+    ]
+    assert "pricing = { prompt = 1e-06 }  # line 35" in shown
+    assert 'modalities = ["text"]  # line 36' in shown
+
+
 def test_what_is_shown_reads_back_the_same_but_for_secrets(tmp_path: Path) -> None:
     settings = read(FULL, tmp_path)
 

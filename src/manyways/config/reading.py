@@ -146,6 +146,7 @@ class Reader:
     def _items(self, kind: inspect.VarTupleType, value: object, path: Path) -> tuple[object, ...]:
         if not isinstance(value, list):
             raise Wrong(f"should be {words(kind)}, not {described(value, pattern_of(path))}")
+        self.origins[dotted(path)] = f"line {self._document.line(path)}"  # only files hold lists
         items = []
         complete = True
         for index, item in enumerate(value):

@@ -67,13 +67,15 @@ class _Writer:
             keys = [
                 self._masked((*path, "api_key", index)) for index in range(len(provider.api_keys))
             ]
-            lines.append(f"api_key = {keys[0] if len(keys) == 1 else _list(keys)}")
+            shown = keys[0] if len(keys) == 1 else _list(keys)
+            lines.append(f"api_key = {shown}{self._comment((*path, 'api_key'))}")
         if provider.headers:
             pairs = (
                 f"{bare(name)} = {self._header(name, value, (*path, 'headers', name))}"
                 for name, value in provider.headers.items()
             )
-            lines.append(f"headers = {{ {', '.join(pairs)} }}")
+            comment = self._comment((*path, "headers"))
+            lines.append(f"headers = {{ {', '.join(pairs)} }}{comment}")
         lines += [
             self.pair(name, value, (*path, name))
             for name in ("drain", "proxy", "ca_file", "client_certificate", "client_key")
@@ -90,13 +92,21 @@ class _Writer:
         return lines
 
     def pair(self, name: str, value: object, path: Path) -> str:
-        origin = self._origins.get(dotted(path))
-        comment = f"  # {origin}" if origin else ""
+        comment = self._comment(path)
         if value is None and pattern_of(path) in LIFTABLE:
             return f'{bare(name)} = "none"{comment}'
         if value is None:
             return f"# {name} is not set{comment}"
         return f"{bare(name)} = {self._value(value, path)}{comment}"
+
+    def _comment(self, path: Path) -> str:
+        """Where a setting came from; of a table on one line, where what is in it did."""
+        name = dotted(path)
+        origin = self._origins.get(name)
+        if origin is None:
+            below = (said for key, said in self._origins.items() if key.startswith(f"{name}."))
+            origin = ", ".join(dict.fromkeys(below))
+        return f"  # {origin}" if origin else ""
 
     def _masked(self, path: Path) -> str:
         origin = self._origins.get(dotted(path), "")
