@@ -115,6 +115,7 @@ def test_check_as_json_is_one_document_either_way(folder: Path) -> None:
         "doubts": [],
         "not_yet": [],
         "providers": ["local"],
+        "proxies": [],
     }
     assert msgspec.json.decode(wrong.stdout) == {
         "ok": False,
@@ -142,6 +143,12 @@ def test_a_proxy_that_only_the_environment_names_is_told(
     assert shown.splitlines()[0] == f"# {words}"
     assert tomllib.loads(shown)["providers"][0]["name"] == "A"
     assert "hunter2" not in shown
+    for command in ("check", "show"):
+        told = CliRunner().invoke(app, [command, "--json"]).stdout
+        assert msgspec.json.decode(told)["proxies"] == [
+            {"proxy": "p.test:1", "variable": "https_proxy", "providers": ["A"]}
+        ]
+        assert "hunter2" not in told
 
 
 def test_show_prints_toml_with_origins(folder: Path) -> None:

@@ -7,7 +7,7 @@ import typer
 from manyways.cli import output
 from manyways.cli.options import AsJson, Commands, ConfigFile
 from manyways.config import ConfigProblems, Problem, Settings, doubts, load, show
-from manyways.upstream.outlets import inherited
+from manyways.upstream.outlets import Inherited, inherited
 
 app = Commands(no_args_is_help=True, help="Check the configuration, or show what is in effect.")
 
@@ -36,10 +36,11 @@ def check(*, config: ConfigFile = None, json: AsJson = False) -> None:
                 "doubts": doubts(settings),
                 "not_yet": settings.not_yet,
                 "providers": tuple(provider.name for provider in settings.providers),
+                "proxies": _proxies_as_values(settings),
             }
         )
     else:
-        typer.echo(_fine(settings, _proxies(settings)))
+        typer.echo(_fine(settings))
 
 
 @app.command(name="show")
@@ -59,24 +60,37 @@ def show_(*, config: ConfigFile = None, json: AsJson = False) -> None:
     text = show(settings)
     if json:
         output.document(
-            {"file": settings.file, "settings": tomllib.loads(text), "origins": settings.origins}
+            {
+                "file": settings.file,
+                "settings": tomllib.loads(text),
+                "origins": settings.origins,
+                "proxies": _proxies_as_values(settings),
+            }
         )
     else:
         typer.echo("".join(f"# {words}\n" for words in _proxies(settings)) + text, nl=False)
 
 
-def _proxies(settings: Settings) -> tuple[str, ...]:
+def _proxies(settings: Settings) -> tuple[Inherited, ...]:
     """What only the environment of this command says: the gateway's may be another."""
-    return tuple(str(one) for one in inherited(settings.providers, settings.upstream))
+    return inherited(settings.providers, settings.upstream)
 
 
-def _fine(settings: Settings, proxies: tuple[str, ...]) -> str:
+def _proxies_as_values(settings: Settings) -> list[dict[str, object]]:
+    """The same for programs: host and port of each, without user and password."""
+    return [
+        {"proxy": str(one.proxy), "variable": one.variable, "providers": one.providers}
+        for one in _proxies(settings)
+    ]
+
+
+def _fine(settings: Settings) -> str:
     names = ", ".join(f"{one.name} ({one.protocol})" for one in settings.providers)
     if settings.file is None:
         lines = [f"No configuration file: the built-in defaults apply. Providers: {names}."]
     else:
         lines = [f"{settings.file} is fine. Providers: {names}."]
-    lines += [f"{words}." for words in proxies]
+    lines += [f"{words}." for words in _proxies(settings)]
     lines += [f"Worth a look: {words}." for words in doubts(settings)]
     if settings.not_yet:
         lines.append("These settings are accepted, but have no effect in this version:")
