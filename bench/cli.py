@@ -24,7 +24,8 @@ commands
   measure   install, check and measure (the default)
   install   only install the load generator and the peers
   report    write docs/benchmark.* again from bench/results.json
-  transport what an exchange costs over each of our transports, without a gateway
+  transport what an exchange costs over each of our transports, without a gateway, and over
+            "bare": the least code that asks at all, without limits or checks, as a yardstick
   soak      minutes or an hour of load with faults: is memory flat, every answer honest?
   profile   run Manyways under a sampling profiler and name its dearest functions
   simulate  play outages in virtual time, write docs/simulation.*

@@ -3,9 +3,9 @@
 python -m bench transport [--seconds 3] [--rounds 3] [--work unary,dense]
 
 One after the other, each in a process of its own on the gateway's core, against the benchmark's
-upstream on the other; in turn within each round. Beside them stands the least code that does it at
-all (`bare.py`), which keeps no promise. The child runs as `python -m bench.transport`, with a plan
-as JSON on its standard input.
+upstream on the other; in turn within each round. Beside them stands, as `bare`, the least code that
+does it at all (`bare.py`), which keeps no promise. The child runs as `python -m bench.transport`,
+with a plan as JSON on its standard input.
 """
 
 import asyncio
@@ -36,6 +36,11 @@ from bench.target import Target
 from manyways.upstream.transport import Limits, Response, Transport
 
 TRANSPORTS: Final = ("aiohttp", "native", "bare")
+BARE: Final = (
+    "bare is no transport: the least code that asks over uvloop and httptools, without time limits,"
+    " bounds or checks. It shows what there is to be had on this machine."
+)
+"""What the tables' row of that name is, for who reads them."""
 METRICS: Final = (
     Metric("unary", "whole answers", "/s", more_is_better=True),
     Metric("unary_cpu", "processor", "µs each", more_is_better=False),
@@ -133,7 +138,10 @@ def main(
                         compared.keep(name, measured(plan, cores[0]))
                     except BenchError as error:
                         console.print(f"  {name}: {error}", style="red", markup=False)
-    compared.show(console, title=f"Transports: median of {rounds} rounds, ± half the spread")
+    turns = "1 round" if rounds == 1 else f"{rounds} rounds"
+    compared.show(console, title=f"Transports: median of {turns}, ± half the spread")
+    if "bare" in compared.subjects:
+        console.print(BARE, style="dim", markup=False)
     return 0
 
 

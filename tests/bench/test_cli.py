@@ -35,6 +35,7 @@ def test_help_names_every_gateway_and_work(capsys: pytest.CaptureFixture[str]) -
         "paced",
         "profile",
         "accounts",
+        '"bare": the least code',
         "bench/results.json",
     ):
         assert word in said
