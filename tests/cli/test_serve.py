@@ -206,8 +206,6 @@ def test_a_wrong_config_stops_the_start_with_file_line_and_hint(tmp_path: Path) 
 def test_after_kill_9_the_next_start_just_works(tmp_path: Path) -> None:
     with wall_in_thread() as wall:
         with running_gateway(tmp_path, provider(wall.url)) as gateway:
-            # The key is shown before it is kept: an answer proves that it is.
-            assert gateway.chat({}).status == 400
             gateway.process.kill()
             gateway.process.wait(10)
         with running_gateway(tmp_path, provider(wall.url)) as gateway:

@@ -176,6 +176,23 @@ class TestFirstKey:
         made = operations.ensure_admin_key(database, SETTINGS, NOW, show=shown.append)
         assert shown == [made]
 
+    def test_whoever_is_shown_a_key_can_use_it_at_once(self, database_url: str) -> None:
+        database = open_database(DatabaseSettings(url=database_url))
+        elsewhere = open_database(DatabaseSettings(url=database_url))
+        known: list[tuple[str, ...]] = []
+
+        def show(made: operations.CreatedKey) -> None:
+            known.append(tuple(row.id for row in operations.find_keys(elsewhere, made.key)))
+
+        first = operations.ensure_admin_key(database, SETTINGS, NOW, show=show)
+        assert first is not None
+        second = operations.create_key(database, SETTINGS, "full", now=NOW, show=show)
+        third = operations.rotate_key(database, SETTINGS, second.id, now=NOW, show=show)
+        assert third is not None
+        for one in (database, elsewhere):
+            one.close()
+        assert known == [(first.id,), (second.id,), (third.id,)]
+
     def test_its_type_is_whichever_the_configuration_gives_the_right(
         self, database: Database
     ) -> None:

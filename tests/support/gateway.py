@@ -257,8 +257,6 @@ def running_gateway(
         remembered = directory / "key"
         if gateway.key:
             remembered.write_text(gateway.key)
-            if "--workers" in arguments:
-                _believed(gateway)
         else:
             gateway.key = remembered.read_text()
         yield gateway
@@ -276,19 +274,6 @@ def running_gateway(
                 reader.join()
             process.stdout.close()
             process.stderr.close()
-
-
-def _believed(gateway: Gateway) -> None:
-    """Returns once every worker knows the first key: it is shown by their parent, a moment before
-    it is in the database, and who has looked for it in vain remembers that for half a second."""
-    deadline = time.monotonic() + START_LIMIT
-    in_a_row = 0
-    while in_a_row < 12:
-        assert time.monotonic() < deadline, "the first key is known"
-        known = gateway.ask("/admin/v1/providers").status == 200
-        in_a_row = in_a_row + 1 if known else 0
-        if not known:
-            time.sleep(0.05)
 
 
 def _headers(response: Any) -> dict[str, str]:

@@ -97,7 +97,6 @@ def create(
                 f"there is no type {key_type!r}; there are: {', '.join(types)}.",
                 param_hint="--type",
             )
-        # Shown before it is kept: one that could not be shown would be nobody's.
         create_key(
             database,
             settings.keys,

@@ -157,7 +157,7 @@ def _lead(settings: Settings, database: Database, count: int) -> None:
 
 def _welcome(settings: Settings, database: Database, url: str) -> None:
     """Say where we listen, and log which proxies the environment has us use. The first admin key
-    is made when it can be shown, and not before: it is shown only once."""
+    is made now that it can be shown and used: it is shown only once."""
     import structlog
 
     from manyways import operations

@@ -1,4 +1,4 @@
-"""Keys: made, shown once, replaced, limited, revoked; never deleted.
+"""Keys: made, shown once, replaced, limited, revoked; never deleted, once somebody has seen them.
 
 Moments (`now`) are Unix seconds. Everything may raise `StoreError`.
 """
@@ -55,7 +55,8 @@ class CreatedKey(Struct, frozen=True, kw_only=True):
 
 
 Show = Callable[[CreatedKey], None]
-"""Shows a new key before it is kept: where this raises, there is no key."""
+"""Shows a new key once it is kept, so that whoever reads it can use it at once. Where this raises,
+all is as it was before."""
 
 
 def _unshown(_created: CreatedKey) -> None:
@@ -91,9 +92,9 @@ def create_key(
         if account is not None:
             found = _account(connection, account)
             of_account = replace(row, account_id=found.id, account=found.name)
-        return _add(connection, secret, of_account, show)
+        return _add(connection, secret, of_account)
 
-    return in_turn(database, add)
+    return _shown(database, in_turn(database, add), show)
 
 
 def ensure_admin_key(
@@ -114,9 +115,10 @@ def ensure_admin_key(
     def add_first(connection: Connection) -> CreatedKey | None:
         if keys.any_made(connection, admin_types):
             return None
-        return _add(connection, secret, row, show)
+        return _add(connection, secret, row)
 
-    return in_turn(database, add_first)
+    made = in_turn(database, add_first)
+    return None if made is None else _shown(database, made, show)
 
 
 def list_keys(
@@ -214,7 +216,7 @@ def rotate_key(
     if not 0 <= overlap <= _CENTURY:
         raise Mistake("overlap", "The overlap must be between 0 seconds and 100 years.")
 
-    def rotate(connection: Connection) -> CreatedKey | None:
+    def rotate(connection: Connection) -> tuple[KeyRow, CreatedKey] | None:
         old = keys.by_id(connection, key_id)
         if old is None:
             return None
@@ -233,9 +235,10 @@ def rotate_key(
         if old.expires_at is not None:
             end = min(old.expires_at, end)
         keys.write(connection, key_id, line=line, replaced_by=row.id, expires_at=end)
-        return _add(connection, secret, row, show, replaces=replace(old, expires_at=end))
+        return old, _add(connection, secret, row, replaces=replace(old, expires_at=end))
 
-    return in_turn(database, rotate)
+    done = in_turn(database, rotate)
+    return None if done is None else _shown(database, done[1], show, instead_of=done[0])
 
 
 def set_key_limits(
@@ -293,8 +296,33 @@ def _new_key(
     return secret, row
 
 
+def _shown(
+    database: Database, made: CreatedKey, show: Show, *, instead_of: KeyRow | None = None
+) -> CreatedKey:
+    """A key that was made, shown. One that nobody has seen is taken back, and what it replaced is
+    as it was."""
+
+    def take_back(connection: Connection) -> None:
+        if instead_of is not None:
+            keys.write(
+                connection,
+                instead_of.id,
+                line=instead_of.line,
+                replaced_by=instead_of.replaced_by,
+                expires_at=instead_of.expires_at,
+            )
+        keys.remove(connection, made.id)
+
+    try:
+        show(made)
+    except BaseException:
+        in_turn(database, take_back)
+        raise
+    return made
+
+
 def _add(
-    connection: Connection, secret: str, row: KeyRow, show: Show, *, replaces: KeyRow | None = None
+    connection: Connection, secret: str, row: KeyRow, *, replaces: KeyRow | None = None
 ) -> CreatedKey:
     created = CreatedKey(
         id=row.id,
@@ -311,7 +339,6 @@ def _add(
         replaced_until=None if replaces is None else replaces.expires_at,
     )
     keys.add(connection, row, digest(secret))
-    show(created)
     return created
 
 

@@ -12,6 +12,7 @@ from sqlalchemy import (
     RowMapping,
     Select,
     bindparam,
+    delete,
     exists,
     false,
     func,
@@ -171,6 +172,13 @@ def write(connection: Connection, id: str, **values: object) -> None:  # noqa: A
     """Change columns of a key that is there."""
     number = changes.claim(connection)
     connection.execute(update(api_keys).where(api_keys.c.id == id).values(change=number, **values))
+    changes.publish(connection, number)
+
+
+def remove(connection: Connection, id: str) -> None:  # noqa: A002 - as above
+    """Take back a key that nobody ever had: others that end stay as rows."""
+    number = changes.claim(connection)
+    connection.execute(delete(api_keys).where(api_keys.c.id == id))
     changes.publish(connection, number)
 
 
