@@ -13,8 +13,9 @@ from bench.simulate.suppliers import Fate, Supplier
 from manyways.catalog.snapshot import Snapshot
 from manyways.errors import AttemptFailed
 from manyways.routing.attempt import Attempt
+from manyways.routing.candidate import Ticket
 from manyways.routing.commands import Commands, GiveUp, Start, Wait
-from manyways.routing.health import Health, Ticket
+from manyways.routing.health import Health
 from manyways.routing.hedging import HedgeBudget
 from manyways.routing.plan import Plan
 from manyways.routing.resolve import Wish, resolve

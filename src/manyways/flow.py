@@ -180,6 +180,7 @@ class Flow:
             stream=request.stream or settings.assemble,
             chance=random.random,
             budget=self._budget,
+            caller=bill.party,
         )
         pursuit = attempts.Pursuit(plan, request, exchange, self._means, began + patience)
         try:

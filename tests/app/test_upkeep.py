@@ -9,7 +9,7 @@ from structlog.testing import capture_logs
 from manyways.app.upkeep import FIGURES, Upkeep
 from manyways.catalog import listings
 from manyways.catalog.figures import GRACE, SLICE
-from manyways.routing.health import Ticket
+from manyways.routing.candidate import Ticket
 from manyways.store import catalog as store
 from manyways.store import incidents, verifications
 from manyways.types import Model, Usage

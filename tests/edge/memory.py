@@ -3,7 +3,8 @@
 from manyways.catalog.catalog import Catalog
 from manyways.catalog.settings import Settings as CatalogSettings
 from manyways.errors import AttemptFailed
-from manyways.routing.health import Health, Ticket
+from manyways.routing.candidate import Ticket
+from manyways.routing.health import Health
 from manyways.routing.settings import Settings
 from manyways.routing.standing import Standing, standings
 from manyways.types import Model, Provider

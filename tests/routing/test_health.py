@@ -4,14 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from manyways.routing.health import (
-    FACTOR,
-    IMPATIENCE,
-    JITTER,
-    LEASE,
-    SILENCES,
-    Health,
-)
+from manyways.routing.breaker import LEASE
+from manyways.routing.health import FACTOR, IMPATIENCE, JITTER, SILENCES, Health
 from tests.support.routing import (
     ASKED,
     MATE,

@@ -1,9 +1,7 @@
 """Which key is taken, and in which order candidates come, by what is remembered of them."""
 
-from manyways.routing.health import (
-    ENOUGH,
-    Health,
-)
+from manyways.routing.candidate import ENOUGH
+from manyways.routing.health import Health
 from manyways.types import Model
 from tests.support.routing import (
     ASKED,

@@ -10,10 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from manyways.errors import AttemptFailed
+from manyways.routing.candidate import SAMPLES
 from manyways.routing.commands import Cancel, Commands, Start, Wait
-from manyways.routing.health import (
-    SAMPLES,
-)
 from manyways.routing.plan import Plan
 from manyways.routing.resolve import Wish, resolve
 from manyways.routing.settings import Settings

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 
 from manyways.catalog.snapshot import Snapshot
 from manyways.errors import AttemptFailed, Refusal
+from manyways.routing.breaker import Breaker
+from manyways.routing.candidate import ENOUGH, Ticket
 from manyways.routing.commands import Cancel, Commands, GiveUp, Start, Wait
 from manyways.routing.continuation import Method
-from manyways.routing.health import ENOUGH, Breaker, Ticket
 from manyways.routing.hedging import HedgeBudget
 from manyways.routing.plan import JITTER, Plan
 from manyways.routing.resolve import Candidates, Wish, fits, resolve

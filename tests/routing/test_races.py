@@ -3,7 +3,8 @@
 import pytest
 
 from manyways.catalog.snapshot import Snapshot
-from manyways.routing.health import ENOUGH, FACTOR
+from manyways.routing.candidate import ENOUGH
+from manyways.routing.health import FACTOR
 from manyways.routing.settings import Settings
 from tests.support.routing import (
     REST,

@@ -2,7 +2,8 @@
 
 import pytest
 
-from manyways.routing.health import ENOUGH, Health, Ticket
+from manyways.routing.candidate import ENOUGH, Ticket
+from manyways.routing.health import Health
 from manyways.routing.standing import LINGER, Resting, Standing, resting, standings
 from tests.support.routing import T0, health_of, shop
 

@@ -10,9 +10,10 @@ from typing import Any
 
 from manyways.catalog.snapshot import Snapshot
 from manyways.errors import AttemptFailed, Refusal
+from manyways.routing.candidate import ENOUGH, Ticket
 from manyways.routing.commands import Cancel, Command, Commands, GiveUp, Start, Wait
 from manyways.routing.continuation import Method
-from manyways.routing.health import ENOUGH, Health, Ticket
+from manyways.routing.health import Health
 from manyways.routing.hedging import HedgeBudget
 from manyways.routing.plan import Plan
 from manyways.routing.resolve import Wish, resolve
@@ -179,14 +180,18 @@ OFFERS = shop("Capi/gpt-4o", "Capi/mini", "Other/gpt-4o")
 ASKED, MATE, TWIN = OFFERS.models
 
 
-def begun(health: Health, row: Model = ASKED, *, key: int = 0, now: float = T0) -> Ticket:
-    ticket = Ticket(health.candidate(row), key, now, stream=True)
+def begun(
+    health: Health, row: Model = ASKED, *, key: int = 0, now: float = T0, caller: str = ""
+) -> Ticket:
+    ticket = Ticket(health.candidate(row), key, now, stream=True, caller=caller)
     health.begin(ticket)
     return ticket
 
 
-def answered(health: Health, row: Model = ASKED, *, key: int = 0, now: float = T0) -> None:
-    ticket = begun(health, row, key=key, now=now)
+def answered(
+    health: Health, row: Model = ASKED, *, key: int = 0, now: float = T0, caller: str = ""
+) -> None:
+    ticket = begun(health, row, key=key, now=now, caller=caller)
     health.spoke(ticket, now)
     health.succeeded(ticket, now)
 
@@ -200,8 +205,10 @@ def failed(
     now: float = T0,
     took: float = 0.0,
     retry_after: float | None = None,
+    caller: str = "",
 ) -> None:
-    health.failed(begun(health, row, key=key, now=now - took), now, code, "words", retry_after)
+    ticket = begun(health, row, key=key, now=now - took, caller=caller)
+    health.failed(ticket, now, code, "words", retry_after)
 
 
 def is_back(health: Health, at: float, row: Model = ASKED) -> bool:

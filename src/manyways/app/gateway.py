@@ -40,7 +40,8 @@ from manyways.edge.team import Team
 from manyways.flow import Flow
 from manyways.operations import retention
 from manyways.operations.desk import Desk
-from manyways.routing.health import Health, Name
+from manyways.routing.breaker import Name
+from manyways.routing.health import Health
 from manyways.schedule import Leader, Schedule
 from manyways.store.database import Database
 from manyways.store.ids import new_id

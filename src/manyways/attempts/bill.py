@@ -116,13 +116,15 @@ class Bill:
 
     __slots__ = (
         "_books", "_caller", "_closed", "_drains", "_endpoint", "_exchange", "_moments", "_passed",
-        "_prompt", "_reached", "_reservation", "is_limited", "plan", "request",
+        "_prompt", "_reached", "_reservation", "is_limited", "party", "plan", "request",
     )  # fmt: skip
 
     def __init__(self, books: Books, exchange: Exchange, caller: Caller, endpoint: str) -> None:
         self._books = books
         self._exchange = exchange
         self._caller = caller
+        self.party = caller.account_id or caller.line or caller.key_id
+        """Whoever stands behind the key, whatever key that is."""
         self.is_limited = bool(caller.scopes)
         """Whether anything limits the caller: only then is there something to be admitted to."""
         self._endpoint = endpoint

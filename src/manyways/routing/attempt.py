@@ -5,8 +5,8 @@ from typing import Protocol
 from msgspec import Raw
 
 from manyways.errors import AttemptFailed, Refusal
+from manyways.routing.candidate import Candidate, Ticket
 from manyways.routing.continuation import Method
-from manyways.routing.health import Candidate, Ticket
 from manyways.types import Model, Usage
 
 
@@ -47,8 +47,9 @@ class Attempt(Ticket):
         stream: bool,
         number: int,
         method: Method | None,
+        caller: str = "",
     ) -> None:
-        super().__init__(candidate, credential, began, stream=stream)
+        super().__init__(candidate, credential, began, stream=stream, caller=caller)
         self.id = number
         self.model = candidate.model
         self.method = method

@@ -23,7 +23,8 @@ class News(Struct, frozen=True, kw_only=True):
     """What one gateway tells the others about a breaker of its own: that it rests, and why; that
     one request probes (`probing`); or that it is back in use (`seconds` is `None`).
 
-    `seconds` count from the moment it is heard. The rest is as in `Breaker`.
+    `seconds` count from the moment it is heard. `caller` is whoever it failed for, where that was
+    one alone. The rest is as in `Breaker`.
     """
 
     name: Name
@@ -33,6 +34,7 @@ class News(Struct, frozen=True, kw_only=True):
     rests: int = 0
     took: float = 0.0
     late: bool = False
+    caller: str = ""
 
 
 class Probe(Protocol):
@@ -51,12 +53,13 @@ class Breaker:
     """
 
     __slots__ = (
-        "began", "doubted", "elsewhere", "failures", "hearsay", "late", "name", "probe", "rests",
-        "since", "took", "until", "why",
+        "accuser", "began", "doubted", "elsewhere", "failures", "hearsay", "late", "name", "probe",
+        "rests", "since", "took", "until", "why",
     )  # fmt: skip
 
     def __init__(self, name: Name) -> None:
         self.name = name
+        self.accuser = ""  # the one caller it failed for; empty where several were, or who knows
         self.began = 0.0
         self.failures = 0  # in a row
         self.rests = 0  # in a row: the next one is so much longer
@@ -81,9 +84,13 @@ class Breaker:
             return "closed"
         return "half-open" if now >= self.until else "open"
 
-    def admits(self, now: float) -> bool:
-        """Whether a request may pass: closed, or it is time for a probe and none is under way."""
-        return not self.why or (now >= self.until and self.is_free(now))
+    def admits(self, now: float, caller: str = "") -> bool:
+        """Whether a request may pass: closed, or it is time for a probe and none is under way.
+        Where it failed for one caller alone, the first other one probes without waiting."""
+        if not self.why:
+            return True
+        another = bool(caller) and self.accuser not in {"", caller}
+        return (another or now >= self.until) and self.is_free(now)
 
     def is_free(self, now: float) -> bool:
         """Whether no probe is under way, or only one that hangs."""
@@ -98,9 +105,13 @@ class Breaker:
         late: bool,
         took: float = 0.0,
         hearsay: bool = False,
+        caller: str = "",
     ) -> None:
         if not self.why:
             self.began = now
+            self.accuser = caller
+        elif caller != self.accuser:
+            self.accuser = ""
         self.rests += 1
         self.since = now
         self.until = now + seconds
@@ -120,6 +131,7 @@ class Breaker:
             rests=self.rests,
             took=self.took,
             late=self.late,
+            caller=self.accuser,
         )
 
     def hear(self, news: News, seconds: float, now: float) -> None:
@@ -127,7 +139,15 @@ class Breaker:
         rests = max(self.rests, news.rests)
         if not self.why or now + seconds > self.until:
             hearsay = self.hearsay or not self.why
-            self.open(now, seconds, news.why, late=news.late, took=news.took, hearsay=hearsay)
+            self.open(
+                now,
+                seconds,
+                news.why,
+                late=news.late,
+                took=news.took,
+                hearsay=hearsay,
+                caller=news.caller,
+            )
             self.failures = max(1, self.failures)
         self.rests = rests
         self.elsewhere = 0.0

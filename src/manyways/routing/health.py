@@ -22,15 +22,13 @@ the provider may be what is broken.
 Nothing here knows a clock: `now` is handed in, in seconds of any monotonic clock.
 """
 
-from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from manyways.routing.breaker import LEASE, Breaker, Name, News, State
+from manyways.routing.breaker import LEASE, Breaker, Name, News
+from manyways.routing.candidate import Candidate, ProviderHealth, Ticket
 from manyways.routing.settings import Settings
 from manyways.types import Model
-
-__all__ = ["LEASE", "Breaker", "Health", "Name", "State"]
 
 Tell = Callable[[Name, str, float | None], None]
 """Hears that something begins to rest: its name, why, and for how many seconds. `None` seconds
@@ -38,13 +36,8 @@ say that it is back, after what it rested for."""
 Share = Callable[[News], None]
 """Takes news to other gateways, at once."""
 
-HALF_LIFE: Final = 60.0
-"""Seconds in which what happened counts half as much."""
 STRAY: Final = 9.0
 """So many successes for each failure make a single quick failure no reason to rest."""
-DOUBT: Final = 5.0
-"""Successes that are assumed beside what was counted, so that few failures say little, and old
-ones nothing."""
 QUICK: Final = 1.0
 """Seconds a stray failure may have taken: a slow one costs callers too much."""
 FACTOR: Final = 4.0
@@ -59,160 +52,19 @@ ASKED_FOR: Final = 3600.0
 """The longest rest that a provider's own word is taken for, when it limits a rate."""
 BUSY: Final = 60.0
 """The same for other failures that tell a time."""
-SAMPLES: Final = 100
-"""So many latencies are kept of each candidate, for its percentiles."""
-ENOUGH: Final = 20
-"""A percentile of fewer would say nothing."""
-UNTRIED: Final = 0.01
-"""Seconds that are assumed where nothing was measured: whoever is unknown is worth a try."""
 IMPATIENCE: Final = 2.0
 """Seconds of silence behind which a caller's leaving says something about the provider."""
 SILENCES: Final = 3
 """So many in a row are a failure."""
-SMOOTHING: Final = 0.2
-"""The weight of each new measurement."""
-FAILURE_COST: Final = 10.0
-"""Seconds a failure is taken to cost, when candidates are compared."""
-ASKED_LAST: Final = 1000.0
-"""Seconds that make whoever is to be asked last dearer than anybody else."""
 DISBELIEF: Final = 60.0
 """Seconds others are not believed about what was found well here against their word."""
+WELL: Final = 60.0
+"""Seconds since a model has answered anybody in which a caller may be doubted for whom it fails."""
 HEARSAY: Final = 10_000
 """So many models can be told of before anybody asks for them here; of more, nothing is kept."""
 
 _WHOLE_PROVIDER = frozenset({"connect", "tls"})
 _WORDS = 300
-
-
-class ProviderHealth:
-    """The whole provider, and its credentials."""
-
-    __slots__ = ("breaker", "credentials", "only", "proved", "turn")
-
-    def __init__(self, name: str, credentials: int) -> None:
-        self.breaker = Breaker((name, None, None))
-        self.credentials = [Breaker((name, None, i)) for i in range(credentials)]
-        self.proved = 0.0  # when the latest attempt began that has spoken
-        self.only = self.credentials[0] if credentials == 1 else None
-        self.turn = 0
-
-
-class Candidate:
-    """One model at one provider, as it has done lately. Rates are decayed counts."""
-
-    __slots__ = (
-        "at", "bad", "breaker", "first_token", "forgiven", "good", "limited", "measured_at",
-        "model", "outcomes", "proved", "provider", "running", "samples", "served",
-        "silences", "whole",
-    )  # fmt: skip
-
-    def __init__(self, model: Model, provider: ProviderHealth) -> None:
-        self.model = model
-        self.provider = provider
-        self.breaker = Breaker((model.provider, model.id, None))
-        self.limited: dict[int, Breaker] = {}  # credential × model, where a rate was limited
-        self.running = 0
-        self.good = 0.0
-        self.bad = 0.0
-        self.forgiven = 0.0  # of `bad`, what lies before a recovery
-        self.at = 0.0
-        self.first_token: float | None = None  # smoothed, seconds
-        self.whole: float | None = None
-        self.measured_at = 0.0
-        self.samples: deque[float] = deque(maxlen=SAMPLES)  # seconds to the first token
-        self.proved = 0.0  # when the latest attempt began that has spoken
-        self.served = 0
-        self.silences = 0  # in a row, that callers have not waited out
-        self.outcomes: Counter[str] = Counter()
-
-    def __repr__(self) -> str:
-        name = f"{self.model.provider}/{self.model.id}"
-        return f"<Candidate {name} running={self.running} {self.breaker!r}>"
-
-    @property
-    def failure_rate(self) -> float:
-        total = self.good + self.bad
-        return self.bad / total if total else 0.0
-
-    def decay(self, now: float) -> None:
-        """Let time pass. A second makes no difference, and is not worth a power."""
-        passed = now - self.at
-        if passed > 1.0:
-            factor = 0.5 ** (passed / HALF_LIFE)
-            self.good *= factor
-            self.bad *= factor
-            self.forgiven *= factor
-            self.at = now
-
-    def percentile(self, share: float) -> float | None:
-        """Seconds in which so many of the latest first tokens came; `None` for too few."""
-        if len(self.samples) < ENOUGH:
-            return None
-        return sorted(self.samples)[min(len(self.samples) - 1, int(len(self.samples) * share))]
-
-    def spoke(self, now: float, began: float, *, stream: bool) -> None:
-        """An attempt that began at a moment has spoken now, or answered whole."""
-        self.proved = max(self.proved, began)
-        self.provider.proved = max(self.provider.proved, began)
-        self.silences = 0
-        self.measured(now, now - began, stream=stream)
-
-    def measured(self, now: float, seconds: float, *, stream: bool) -> None:
-        """A first token came after so many seconds, or a whole answer."""
-        self.measured_at = now
-        if stream:
-            known = self.first_token
-            self.first_token = seconds if known is None else known + (seconds - known) * SMOOTHING
-            self.samples.append(seconds)
-        else:
-            known = self.whole
-            self.whole = seconds if known is None else known + (seconds - known) * SMOOTHING
-
-    def cost(self, now: float, *, stream: bool) -> float:
-        """Seconds one more request is expected to take here; quality makes it cheaper.
-
-        What was measured fades, so that whoever was slow once is looked at again in minutes.
-        """
-        self.decay(now)
-        told = self.model.latency_ms
-        latency = UNTRIED if told is None else told / 1000
-        known = self.first_token if stream else self.whole
-        if known is not None:
-            latency += (known - latency) * 0.5 ** ((now - self.measured_at) / HALF_LIFE)
-        bad = self.bad - self.forgiven
-        risk = bad / (self.good + bad + DOUBT)
-        quality = self.model.quality_score
-        worth = 1.0 if quality is None else max(0.1, quality / 7.0)
-        if self.model.asked_last:
-            latency += ASKED_LAST
-        return (latency + risk * FAILURE_COST) * (1 + self.running) / worth
-
-
-class Ticket:
-    """One attempt, as the memory sees it."""
-
-    __slots__ = ("began", "candidate", "credential", "heard", "open", "stream")
-
-    def __init__(
-        self, candidate: Candidate, credential: int, began: float, *, stream: bool
-    ) -> None:
-        self.candidate = candidate
-        self.credential = credential
-        self.began = began
-        self.stream = stream
-        self.heard = False
-        self.open = True
-
-    @property
-    def way(self) -> Iterable[Breaker]:
-        """Every breaker it passes."""
-        provider = self.candidate.provider
-        yield self.candidate.breaker
-        yield provider.credentials[self.credential]
-        yield provider.breaker
-        limited = self.candidate.limited.get(self.credential)
-        if limited is not None:
-            yield limited
 
 
 class Health:
@@ -268,12 +120,14 @@ class Health:
         """How many keys there are to ask for this model with."""
         return len(self.candidate(model).provider.credentials)
 
-    def credential(self, model: Model, now: float, tried: Iterable[int] = ()) -> int | None:
+    def credential(
+        self, model: Model, now: float, tried: Iterable[int] = (), caller: str = ""
+    ) -> int | None:
         """A key with which the model may be asked now, taken in turn; `None` while all of it
         rests. `tried` are not taken."""
         candidate = self.candidate(model)
         provider = candidate.provider
-        if not (candidate.breaker.admits(now) and provider.breaker.admits(now)):
+        if not (candidate.breaker.admits(now, caller) and provider.breaker.admits(now)):
             return None
         if provider.only is not None and not (tried or provider.only.why or candidate.limited):
             return 0  # the usual case: one key, and all is well
@@ -333,7 +187,7 @@ class Health:
         candidate.provider.turn = ticket.credential + 1
         if self._failing:
             for breaker in ticket.way:
-                if breaker.why and breaker.admits(ticket.began):
+                if breaker.why and breaker.admits(ticket.began, ticket.caller):
                     breaker.probe = ticket
                     self._share(News(name=breaker.name, seconds=LEASE, probing=True))
 
@@ -364,17 +218,22 @@ class Health:
         retry_after: float | None = None,
     ) -> None:
         """The attempt failed through no fault of the caller; `code` is its outcome class."""
+        candidate = ticket.candidate
+        breaker = self._at_fault(ticket, code)
+        probed = breaker.probe is ticket
         if not self._end(ticket):
             return
-        candidate = ticket.candidate
         candidate.outcomes[code] += 1
-        breaker = self._at_fault(ticket, code)
         candidate.decay(now)
-        if breaker is candidate.breaker:
+        caller = ""
+        if breaker is candidate.breaker:  # else no request can have caused it
+            caller = ticket.caller
+            if candidate.doubts.hold(caller, now) and now - candidate.proved < WELL:
+                return
             candidate.bad += 1
         if ticket.began < breaker.since:
             return  # it fell together with the one that opened it
-        if breaker.why and ticket.began < breaker.until:
+        if breaker.why and ticket.began < breaker.until and not probed:
             return  # it was asked although it rests: that says nothing new
         if (
             breaker is candidate.breaker
@@ -398,7 +257,7 @@ class Health:
             why = f"{code}: {words[:_WORDS]}" if words else code
             if not breaker.why:
                 self._tell(breaker.name, why, seconds)
-            breaker.open(now, seconds, why, late=ticket.heard, took=took)
+            breaker.open(now, seconds, why, late=ticket.heard, took=took, caller=caller)
             self._share(breaker.news(now))
 
     def refused(self, ticket: Ticket) -> None:
@@ -422,7 +281,10 @@ class Health:
         for breaker in probed:
             seconds = self._rest(breaker, breaker.why.partition(":")[0], 0.0, None)
             took = max(breaker.took, (outran_at or 0.0) - ticket.began)
-            breaker.open(outran_at or 0.0, seconds, breaker.why, late=breaker.late, took=took)
+            breaker.open(
+                outran_at or 0.0, seconds, breaker.why,
+                late=breaker.late, took=took, caller=ticket.caller,
+            )  # fmt: skip
             self._share(breaker.news(outran_at or 0.0))
         candidate = ticket.candidate
         candidate.outcomes[outcome] += 1
@@ -531,6 +393,8 @@ class Health:
                     self._tell(breaker.name, breaker.why, None)
                 if breaker.hearsay:
                     breaker.doubted = ticket.began + DISBELIEF
+                if breaker.why and breaker.accuser and ticket.caller not in {"", breaker.accuser}:
+                    ticket.candidate.doubts.add(breaker.accuser, ticket.began)
                 if breaker.why:
                     self._share(News(name=breaker.name))
                 breaker.close()

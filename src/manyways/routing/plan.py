@@ -54,16 +54,17 @@ _OF_THE_REQUEST = frozenset({"diverged", "unsuitable", "crowded"})
 
 
 class Plan:
-    """Decides for one request. `chance` gives numbers from 0 to 1.
+    """Decides for one request. `chance` gives numbers from 0 to 1; `caller` is whoever asks, in
+    whatever words.
 
     `attempts` are all that were made, in order. `committed` is the one whose answer the
     caller gets.
     """
 
     __slots__ = (
-        "_budget", "_candidates", "_chance", "_deadline", "_health", "_hedge_at", "_joints",
-        "_made", "_probe", "_settings", "_stream", "_tried", "_verdict", "_ways", "attempts",
-        "committed", "over",
+        "_budget", "_caller", "_candidates", "_chance", "_deadline", "_health", "_hedge_at",
+        "_joints", "_made", "_probe", "_settings", "_stream", "_tried", "_verdict", "_ways",
+        "attempts", "committed", "over",
     )  # fmt: skip
 
     def __init__(
@@ -76,6 +77,7 @@ class Plan:
         stream: bool,
         chance: Callable[[], float],
         budget: HedgeBudget | None = None,
+        caller: str = "",
     ) -> None:
         self._candidates = candidates
         self._health = health
@@ -84,6 +86,7 @@ class Plan:
         self._stream = stream
         self._chance = chance
         self._budget = budget
+        self._caller = caller
         self._made: Queue | None = None  # most requests never need one
         self._tried: dict[tuple[str, str], Tried] = {}
         self._hedge_at: float | None = None
@@ -108,6 +111,7 @@ class Plan:
                 self.attempts,
                 stream=self._stream,
                 chance=self._chance,
+                caller=self._caller,
             )
         return self._made
 
@@ -129,7 +133,7 @@ class Plan:
             self._budget.earn(self._settings.hedge_budget)
         first = self._candidates.first
         if len(first) == 1 and now < self._deadline:
-            credential = self._health.credential(first[0], now)
+            credential = self._health.credential(first[0], now, (), self._caller)
             if credential is not None:  # the usual case: one is meant, and it is well
                 return self._launch(first[0], credential, now)
         return self._next(now)
@@ -375,7 +379,13 @@ class Plan:
             limit = min(limit, max(0.001, settings.first_token_timeout - tried.silent))
         candidate = self._health.candidate(model)
         attempt = Attempt(
-            candidate, credential, now, stream=self._stream, number=number, method=method
+            candidate,
+            credential,
+            now,
+            stream=self._stream,
+            number=number,
+            method=method,
+            caller=self._caller,
         )
         attempt.limit = limit
         self._health.begin(attempt)

@@ -34,8 +34,8 @@ class Queue:
     """The order of one request. `attempts` are those of its plan, which go on growing."""
 
     __slots__ = (
-        "_attempts", "_candidates", "_chance", "_health", "_last", "_longer_than", "_not_reached",
-        "_racing", "_stream", "_strikes", "_tier", "_tiers",
+        "_attempts", "_caller", "_candidates", "_chance", "_health", "_last", "_longer_than",
+        "_not_reached", "_racing", "_stream", "_strikes", "_tier", "_tiers",
     )  # fmt: skip
 
     def __init__(
@@ -46,8 +46,10 @@ class Queue:
         *,
         stream: bool,
         chance: Callable[[], float],
+        caller: str = "",
     ) -> None:
         self._candidates = candidates
+        self._caller = caller
         self._health = health
         self._attempts = attempts
         self._stream = stream
@@ -122,7 +124,7 @@ class Queue:
 
     def key(self, model: Model, now: float) -> int:
         """The key to ask with: one that is well, else the one whose rest is over first."""
-        credential = self._health.credential(model, now)
+        credential = self._health.credential(model, now, caller=self._caller)
         return self._health.back_at(model, now)[1] if credential is None else credential
 
     # What is known of them
@@ -161,7 +163,7 @@ class Queue:
             return True
         if self._racing and self._health.is_due(model):
             return True
-        if self._health.credential(model, now) is not None:
+        if self._health.credential(model, now, caller=self._caller) is not None:
             return False
         if self._health.was_costly(model):  # what is remembered counts like what is met
             self._strikes[model.provider] = STRUCK
@@ -243,5 +245,5 @@ class Queue:
         }
         if latest.method is not None or len(keys) >= self._health.credentials(latest.model):
             return None
-        credential = self._health.credential(latest.model, now, keys)
+        credential = self._health.credential(latest.model, now, keys, self._caller)
         return None if credential is None else (latest.model, credential)

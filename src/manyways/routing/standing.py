@@ -4,7 +4,8 @@ from typing import Any, Final
 
 from msgspec import Struct
 
-from manyways.routing.health import Breaker, Health, State
+from manyways.routing.breaker import Breaker, State
+from manyways.routing.health import Health
 
 LINGER: Final = 3.0
 """So many of the longest rests behind its end, something that failed more than once is still taken
