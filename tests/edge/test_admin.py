@@ -10,7 +10,8 @@ from manyways.edge import openapi
 from manyways.edge.admin import AdminPages
 from manyways.edge.wording import Reason
 from manyways.types import ModelEntry, Provider
-from tests.edge.memory import Memory
+from manyways.upstream.failed import Failed
+from tests.edge.memory import NOON, Memory
 from tests.edge.pages import ask, authenticate, edge
 
 PATH = "/admin/v1/providers"
@@ -30,6 +31,8 @@ class Operated(Memory):
 
     def __init__(self, *providers: Provider) -> None:
         super().__init__(*providers)
+        self.failed: dict[str, Failed] = {}
+        self.proxies: dict[str, str] = {}
         pages = AdminPages(
             authenticate=authenticate,
             admin_types={"admin"},
@@ -37,6 +40,8 @@ class Operated(Memory):
             providers=providers,
             standings=self.standings,
             label=lambda name, credential: f"{name}'s key {credential + 1}",
+            failed=self.failed.get,
+            proxied=lambda provider: self.proxies.get(provider.name),
             clock=self.wall,
         )
         self.edge = edge({PATH: pages.providers})
@@ -134,12 +139,15 @@ async def test_a_provider_that_is_not_there_is_told(gateway: Operated) -> None:
 
 async def test_its_fields_are_those_that_are_described(gateway: Operated) -> None:
     gateway.fails("a", "rate_limited")
+    gateway.failed["Capi"] = Failed("connect", "no", NOON)
     schemas = json.loads(openapi.document(["/v1"]))["components"]["schemas"]
 
     def compare(value: Any, schema: Any) -> None:
         if isinstance(value, list):
             for one in value:
                 compare(one, schema["items"])
+        elif value is None:
+            assert "null" in schema["type"]
         elif "properties" in schema:
             assert list(value) == list(schema["properties"])
             for name, inner in schema["properties"].items():
@@ -286,6 +294,25 @@ async def test_a_provider_that_cannot_be_reached_rests_with_all_its_models(
     assert (row["state"], row["why"]) == ("resting", "cannot be reached")
     assert states(row["models"], "id") == {"a": "resting", "b": "resting"}
     assert row["models"][1]["why"] == "the provider cannot be reached"
+
+
+async def test_the_latest_failure_of_the_way_to_a_provider_is_told_in_words(
+    gateway: Operated,
+) -> None:
+    gateway.failed["Capi"] = Failed("connect", "capi.example:443: connection refused", NOON + 1)
+    gateway.failed["local"] = Failed("timeout", "connect took longer than 5 s", NOON + 2)
+    gateway.proxies["Capi"] = "proxy.example:3128"
+    capi, local = await gateway.rows()
+
+    assert capi["last_failure"] == {
+        "code": "connect",
+        "words": "capi.example:443: connection refused",
+        "at": "2027-01-15T08:00:01.000Z",
+        "proxy": "proxy.example:3128",
+    }
+    assert local["last_failure"]["proxy"] is None
+    del gateway.failed["Capi"]
+    assert (await gateway.row())["last_failure"] is None
 
 
 async def test_one_dead_key_of_two_degrades_and_both_rest(gateway: Operated) -> None:

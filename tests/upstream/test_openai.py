@@ -2,16 +2,18 @@
 
 import gzip
 import json
+import socket
+import time
 from collections.abc import AsyncIterator
 
 import pytest
 
-from manyways.errors import AttemptFailed, Refusal
+from manyways.errors import AttemptFailed, Garbled, Refusal
 from manyways.types import Provider
 from manyways.upstream.aiohttp_transport import AiohttpTransport
 from manyways.upstream.openai import OpenAIProvider
 from manyways.upstream.transport import Limits, Transport
-from tests.support.wall import Script, Wall, whole
+from tests.support.wall import Reset, Script, Send, Wall, whole
 
 LIMITS = Limits(connect=5, headers=5, idle=5)
 FIRST, SECOND = "sk-first-key-0001", "sk-second-key-0002"
@@ -137,6 +139,46 @@ async def test_a_key_that_the_provider_repeats_does_not_reach_the_caller(
     two = provider(wall, transport, FIRST, SECOND)
     with pytest.raises(Refusal, match=r"^with \*\*\* you may not$"):
         await asked(two, credential=0)
+
+
+async def test_the_latest_exchange_that_failed_is_remembered_in_words(
+    wall: Wall, transport: Transport
+) -> None:
+    one = provider(wall, transport, FIRST)
+    await asked(one)
+    assert one.failed is None
+    before = time.time()
+    wall.answer = (Send(b"HTTP/1.1 200"), Reset())
+    with pytest.raises(AttemptFailed):
+        await asked(one)
+    assert one.failed is not None
+    assert one.failed.code == "reset"
+    assert one.failed.words
+    assert before <= one.failed.at <= time.time()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        nobody = f"http://127.0.0.1:{taken.getsockname()[1]}/v1"
+    gone = OpenAIProvider(Provider(name="p", protocol="openai", base_url=nobody), transport)
+    with pytest.raises(AttemptFailed):
+        await gone.list_models(LIMITS)
+    assert gone.failed is not None
+    assert gone.failed.code == "connect"
+    assert "refused" in gone.failed.words.lower()
+
+
+def test_what_is_remembered_of_a_failure_is_one_line_without_secrets(transport: Transport) -> None:
+    row = Provider(
+        name="p",
+        protocol="openai",
+        base_url="https://someone:passing@p.test/v1?code=hidden",
+        api_keys=(FIRST,),
+        headers={"X-Secret": f"{FIRST}-and-more", "X-Short": "it"},
+    )
+    one = OpenAIProvider(row, transport)
+    said = f"{FIRST}-and-more, {FIRST},\n someone:passing, code=hidden, it \x1b[31m"
+    one.failing("garbled", Garbled(said + "x" * 1000))
+    assert one.failed is not None
+    assert one.failed.words.startswith("***, ***, ***:***, ***, it [31mxxx")
+    assert len(one.failed.words) <= 301
 
 
 def page(number: int, *, more: bool) -> Script:

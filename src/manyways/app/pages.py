@@ -37,8 +37,10 @@ from manyways.routing.standing import Standing, standings
 from manyways.schedule import Leader
 from manyways.store.database import Database
 from manyways.store.shared import Shared
-from manyways.types import Caller
+from manyways.types import Caller, Provider
+from manyways.upstream import proxies
 from manyways.upstream.openai import OpenAIProvider
+from manyways.upstream.outlets import outlet_of
 from manyways.usage.ledger import Ledger
 
 
@@ -80,6 +82,10 @@ def edge_of(parts: Parts) -> tuple[Edge, list[Work]]:
     def standing() -> tuple[Standing, ...]:
         return standings(parts.health, time.monotonic())
 
+    def proxied(provider: Provider) -> str | None:
+        url = outlet_of(provider, settings.upstream).proxy
+        return str(proxies.parse(url)) if url else None
+
     admin = AdminPages(
         authenticate=flow.authenticate,
         admin_types=admin_types,
@@ -87,6 +93,8 @@ def edge_of(parts: Parts) -> tuple[Edge, list[Work]]:
         providers=settings.providers,
         standings=standing,
         label=lambda name, credential: parts.providers[name].label(credential),
+        failed=lambda name: parts.providers[name].failed,
+        proxied=proxied,
     )
     clerk = Clerk(parts.database, admit=admin.admit, changed=parts.ring.poll)
     usage = UsagePages(

@@ -31,7 +31,7 @@ from manyways.dialects.openai_chat import (
 )
 from manyways.dialects.openai_chat import usage as chat_usage
 from manyways.dialects.openai_chat.request import ChatRequest
-from manyways.errors import AttemptFailed, ManywaysError, Refusal
+from manyways.errors import AttemptFailed, ManywaysError, Refusal, TransportError
 from manyways.routing.commands import Cancel, Commands, GiveUp, Start, Wait
 from manyways.routing.continuation import Method
 from manyways.routing.plan import Plan
@@ -326,6 +326,8 @@ class Pursuit:
         failure.message = provider.redact(failure.message)
         now = time.monotonic()
         attempt = self._plan.attempts[start.attempt]
+        if isinstance(failure.__cause__, TransportError | TimeoutError):
+            provider.failing(failure.code, failure.__cause__)
         tell = log.error if failure.code == "credentials" else log.warning
         tell(
             "attempt failed",

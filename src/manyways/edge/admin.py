@@ -8,7 +8,7 @@ from manyways.catalog.selection import unknown_provider
 from manyways.dialects import json_text
 from manyways.edge.exchange import JSON, Exchange
 from manyways.edge.query import only_fields
-from manyways.edge.wellbeing import Label, provider_rows
+from manyways.edge.wellbeing import Failures, Label, Proxied, provider_rows
 from manyways.errors import Refusal
 from manyways.routing.standing import Standing
 from manyways.types import Caller, Provider
@@ -32,6 +32,8 @@ class AdminPages:
         providers: Sequence[Provider],
         standings: Callable[[], Sequence[Standing]],
         label: Label,
+        failed: Failures,
+        proxied: Proxied,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._authenticate = authenticate
@@ -40,6 +42,8 @@ class AdminPages:
         self._providers = providers
         self._standings = standings
         self._label = label
+        self._failed = failed
+        self._proxied = proxied
         self._clock = clock
 
     async def providers(self, exchange: Exchange) -> None:
@@ -57,6 +61,8 @@ class AdminPages:
             self._label,
             self._clock(),
             untold={one: troubles[one] for one in snapshot.untold if one in troubles},
+            failed=self._failed,
+            proxied=self._proxied,
         )
         body = json_text.encode({"object": "list", "data": rows})
         await exchange.answer(body, 200, [JSON, _AS_IT_IS_NOW])

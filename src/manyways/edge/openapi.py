@@ -208,6 +208,14 @@ def _provider_health() -> dict[str, Any]:
             "limited": {"type": "array", "items": credential},
         }
     )
+    failed = object_of(
+        {
+            "code": {"type": "string", "description": "The outcome class."},
+            "words": {"type": "string", "description": "What was said, addresses included."},
+            "at": {"type": "string", "format": "date-time"},
+            "proxy": {**text, "description": "Host and port of the proxy on the way, if any."},
+        }
+    )
     totals = ("models", "resting", "degraded", "running", "served", "failed")
     provider = object_of(
         {
@@ -219,6 +227,7 @@ def _provider_health() -> dict[str, Any]:
             "totals": object_of(dict.fromkeys(totals, count)),
             "credentials": {"type": "array", "items": credential},
             "models": {"type": "array", "items": model},
+            "last_failure": {**failed, "type": ["object", "null"]},
         }
     )
     return object_of({"object": {"const": "list"}, "data": {"type": "array", "items": provider}})

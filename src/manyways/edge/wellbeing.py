@@ -18,12 +18,19 @@ from manyways.catalog.trouble import Trouble
 from manyways.edge.wording import NO_FAILURES, Reason
 from manyways.routing.standing import Standing
 from manyways.types import Model, Provider
+from manyways.upstream.failed import Failed
 
 State = Literal["well", "degraded", "resting", "models unknown", "not asked yet"]
 STATES: Final[tuple[State, ...]] = get_args(State)
 
 DEGRADED: Final = 0.1
 """The failure rate from which on something is degraded."""
+
+Failures = Callable[[str], Failed | None]
+"""Tells the latest exchange of bytes with a provider that failed."""
+
+Proxied = Callable[[Provider], str | None]
+"""Names the proxy on the way to a provider, without its password; `None` for none."""
 
 Label = Callable[[str, int], str]
 """Names a provider's credential, counted from 0, without telling it: `key 2 (…Wk8I)`."""
@@ -62,6 +69,8 @@ def provider_rows(
     now: float,
     *,
     untold: Mapping[str, Trouble],
+    failed: Failures,
+    proxied: Proxied,
 ) -> list[dict[str, Any]]:
     """A row a provider, in their order. `models` tells those of a provider, `now` is Unix seconds.
 
@@ -81,10 +90,20 @@ def provider_rows(
             found.limited.setdefault(one.model, {})[one.credential] = one
     providers = tuple(providers)
     rows = _Rows(label, now, {one.name for one in providers if not one.api_keys}, untold)
-    return [
-        rows.provider(one, models(one.name), known.get(one.name) or _Known([], {}, {}, {}))
-        for one in providers
-    ]
+    told = []
+    for provider in providers:
+        of_it = known.get(provider.name) or _Known([], {}, {}, {})
+        row = rows.provider(provider, models(provider.name), of_it)
+        row["last_failure"] = _last_failure(failed(provider.name), proxied(provider))
+        told.append(row)
+    return told
+
+
+def _last_failure(failed: Failed | None, proxy: str | None) -> dict[str, Any] | None:
+    """With the way that was gone: by a proxy, or straight."""
+    if failed is None:
+        return None
+    return {"code": failed.code, "words": failed.words, "at": _iso(failed.at), "proxy": proxy}
 
 
 class _Rows:
@@ -252,8 +271,12 @@ class _Rows:
 
     def _moment(self, seconds: float) -> str:
         """`seconds` from now."""
-        moment = datetime.fromtimestamp(self._now + seconds, UTC)
-        return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        return _iso(self._now + seconds)
+
+
+def _iso(moment: float) -> str:
+    text = datetime.fromtimestamp(moment, UTC).isoformat(timespec="milliseconds")
+    return text.replace("+00:00", "Z")
 
 
 def _was_asked(own: Standing) -> bool:

@@ -7,6 +7,7 @@ from typing import Protocol
 from manyways.errors import AttemptFailed, Refusal, TransportError
 from manyways.types import Provider
 from manyways.upstream import failures
+from manyways.upstream.failed import Failed, secrets_of
 from manyways.upstream.pages import LIST_HEADERS, Pages, same_origin
 from manyways.upstream.transport import Limits, Response, Transport
 from manyways.watch import TimeLimit
@@ -63,11 +64,13 @@ class OpenAIProvider:
         self.name = provider.name
         self.drain = provider.drain
         self._no_usage_until = 0.0
+        self._failed: Failed | None = None
         self._transport = transport
         self._fixed = provider.base_url if address is None else ""
         self._address = address or FixedAddress(provider.base_url)
         self._keys = provider.api_keys if api_keys is None else api_keys
         self._headers = [_Headers(provider, key) for key in self._keys or (None,)]
+        self._secrets = secrets_of(provider, self._keys)
         self._list_base = provider.models_url
         self._list_path = "" if self._list_base else "/models"
         # What proves who we are goes to whom it was given for, and nowhere else.
@@ -83,6 +86,15 @@ class OpenAIProvider:
     def transport(self) -> Transport:
         """What leads to it."""
         return self._transport
+
+    @property
+    def failed(self) -> Failed | None:
+        """The latest exchange of bytes with it that failed, since the start."""
+        return self._failed
+
+    def failing(self, code: str, error: BaseException) -> None:
+        """One has failed, which was of this outcome class."""
+        self._failed = Failed.now(code, error, self._secrets)
 
     @property
     def credentials(self) -> int:
@@ -177,7 +189,7 @@ class OpenAIProvider:
                 async with response:
                     found = await response.body(pages.room)
             except TransportError as error:
-                raise failures.from_transport(error) from error
+                raise self._broken(error) from error
             if response.status != 200:
                 raise self._failure(response, found)
             pages.add(found)
@@ -208,7 +220,12 @@ class OpenAIProvider:
             base = base or self._fixed or await self._address.address(limits.connect)
             return await self._transport.send(method, base + path, headers, body, limits)
         except TransportError as error:
-            raise failures.from_transport(error) from error
+            raise self._broken(error) from error
+
+    def _broken(self, error: TransportError) -> AttemptFailed:
+        failure = failures.from_transport(error)
+        self.failing(failure.code, error)
+        return failure
 
 
 class _Headers:
