@@ -31,14 +31,18 @@ from manyways.types import Caller, Period, Scope
 
 
 class Demand(Struct, frozen=True, kw_only=True):
-    """What a request may use at most: `tokens` of prompt and answer together, `cost` in USD.
+    """What a request may use at most: `tokens` of prompt and answer together, `cost` in USD; and
+    what it may use with the shortest answer, `least_tokens` and `least_cost`, which are no more.
 
-    `fixed`: the caller has set the length of the answer itself. Then a demand that a limit can
-    never meet is refused; otherwise as much is reserved as the limit has.
+    `fixed`: the caller has set the length of the answer itself. Then the most has to fit.
+    Otherwise the least has, and as much of the rest is reserved as there is: only the answer
+    itself can tell what it takes.
     """
 
     tokens: int = 0
     cost: float = 0.0
+    least_tokens: int = 0
+    least_cost: float = 0.0
     fixed: bool = False
 
 

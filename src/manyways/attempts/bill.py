@@ -179,13 +179,24 @@ class Bill:
     def _demand(self, candidates: Candidates, at_most: int) -> Demand:
         first = candidates.first[0]
         output = None if self.request is None else self.request.max_output
-        bound = output or first.max_output_tokens or self._books.output_tokens
+        choices = 1 if self.request is None else self.request.choices
+        bound = output or choices * (first.max_output_tokens or self._books.output_tokens)
         # No further than is needed: behind the first may stand the whole catalog.
         behind = itertools.chain.from_iterable(candidates.behind(first))
-        some = itertools.chain(candidates.first, behind)
+        some = itertools.islice(itertools.chain(candidates.first, behind), at_most)
         most = Usage(prompt_tokens=self._prompt_tokens, completion_tokens=bound)
-        prices = [cost(model.pricing, most) or 0.0 for model in itertools.islice(some, at_most)]
-        return Demand(tokens=most.total_tokens, cost=max(prices), fixed=output is not None)
+        # What `max_tokens = 1` would come to: who leaves it out is held to no less than that.
+        least = Usage(prompt_tokens=self._prompt_tokens, completion_tokens=choices)
+        prices = [
+            (cost(model.pricing, most) or 0.0, cost(model.pricing, least) or 0.0) for model in some
+        ]
+        return Demand(
+            tokens=most.total_tokens,
+            cost=max(price for price, _ in prices),
+            least_tokens=least.total_tokens,
+            least_cost=max(price for _, price in prices),
+            fixed=output is not None,
+        )
 
     def close(self) -> None:
         """The answer is over, or will be with the next byte. Neither waits nor raises."""
