@@ -211,3 +211,31 @@ async def test_a_client_certificate_is_wanted(examine: Examine, tmp_path: Path) 
         assert "client_certificate" in found.advice
         shown = {"client_certificate": str(certificate), "client_key": str(key)}
         assert (await examine(wall.url, ca_file=str(authority), **shown)).status == "ok"
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+async def test_a_proxy_wants_a_client_certificate(
+    examine: Examine, tmp_path: Path, scheme: str
+) -> None:
+    authority, _, _ = AUTHORITY.write(tmp_path)
+    (tmp_path / "other").mkdir()
+    _, stranger, its_key = Authority().write(tmp_path / "other")
+    trusting = {"ca_file": str(authority)}
+    with strict() as url:
+        way = f"{scheme}://a.test/v1 (by way of the proxy {url.removeprefix('https://')}, "
+        found = await examine(f"{scheme}://a.test", proxy=url, **trusting)
+        assert found.detail.startswith(
+            f"{way}proxy of the provider) cannot be reached: the proxy wants a client certificate: "
+        )
+        assert "client_certificate and client_key" in found.advice
+        shown = {"client_certificate": str(stranger), "client_key": str(its_key)}
+        found = await examine(f"{scheme}://a.test", upstream={"proxy": url} | trusting | shown)
+        assert "the proxy refuses a client certificate: " in found.detail
+        assert f"upstream.client_certificate ({stranger})" in found.advice
+    async with Proxy(tls=AUTHORITY.mutual) as proxy:  # which closes without a word
+        found = await examine("https://a.test", proxy=proxy.url, **trusting)
+        assert "the proxy: the connection was closed" in found.detail
+        assert found.advice.endswith("shows no client_certificate that it knows.")
+    async with Wall(whole(b"", 403), tls=AUTHORITY.server) as wall:
+        found = await examine("https://a.test", proxy=wall.url, **trusting)
+        assert "client_certificate" not in found.advice

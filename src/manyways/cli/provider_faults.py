@@ -24,6 +24,9 @@ _UNWILLING: Final = re.compile(
     re.IGNORECASE,
 )
 """What SOCKS proxies say, in the library's words (RFC 1928, 6)."""
+_PERHAPS_UNKNOWN: Final = (
+    "A proxy over TLS may also close so on who shows no client_certificate that it knows."
+)
 _EXPIRED: Final = frozenset({9, 10})
 """OpenSSL's numbers for a certificate that is not good yet, or not any more."""
 _MISNAMED: Final = frozenset({62, 63, 64})
@@ -47,6 +50,11 @@ class Way(NamedTuple):
     def __str__(self) -> str:
         return f"by way of the proxy {self.proxy}, {self.named_by}" if self.proxy else "straight"
 
+    @property
+    def secure(self) -> bool:
+        """Whether the proxy is spoken to over TLS."""
+        return self.proxy is not None and self.proxy.scheme == "https"
+
 
 def way_to(provider: Provider, settings: Settings) -> Way:
     """By which way a provider is asked."""
@@ -60,10 +68,9 @@ def way_to(provider: Provider, settings: Settings) -> Way:
 def unreachable(error: TransportError, provider: Provider, settings: Settings) -> Verdict:
     """What it means that no answer came. Names no secret but those the error does."""
     way = way_to(provider, settings)
-    if way.proxy is not None:
-        _, at_proxy, said = str(error).partition(f"the proxy {way.proxy}")
-        if at_proxy:
-            return _at_proxy(error, said, provider, settings, way)
+    of_proxy = _said_of_proxy(error, provider, way)
+    if of_proxy is not None:
+        return _at_proxy(error, of_proxy, provider, settings, way)
     where = without_password(provider.base_url)
     if way.proxy is not None:
         where = f"{where} ({way})"
@@ -102,17 +109,32 @@ def unreachable(error: TransportError, provider: Provider, settings: Settings) -
     return Verdict("error", detail, advice)
 
 
+def _said_of_proxy(error: TransportError, provider: Provider, way: Way) -> str | None:
+    """What is said of the proxy, where the way ended there."""
+    if way.proxy is None:
+        return None
+    _, at_proxy, said = str(error).partition(f"the proxy {way.proxy}")
+    if at_proxy:
+        return said
+    only_tls = way.secure and provider.base_url.startswith("http:")
+    return f": {error}" if only_tls and refuses_our_certificate(error) else None
+
+
 def _at_proxy(
     error: TransportError, said: str, provider: Provider, settings: Settings, way: Way
 ) -> Verdict:
     """The way ended at the proxy, which `said` so, or of which it is said."""
     where = f"{without_password(provider.base_url)} ({way})"
+    # In TLS 1.3 it says so behind the handshake: then it is no failure of TLS any more.
+    if way.secure and said.startswith(":") and refuses_our_certificate(TlsFailed(said)):
+        return _refused(error, f"{where} cannot be reached: the proxy", provider, settings)
     if isinstance(error, TlsFailed):
+        advice = _mend_trust(error, way.named_by, _trust(provider, settings))
         return Verdict(
             "error",
             f"{where} cannot be reached: no secure connection to the proxy:"
             f" {of_system(error) or said.lstrip(': ')}",
-            _mend_trust(error, way.named_by, _trust(provider, settings)),
+            advice if _is_about_trust(error) else f"{advice} {_PERHAPS_UNKNOWN}",
         )
     answered = _ANSWERED.match(said)
     if (answered and answered[1] == "407") or _UNBELIEVED.search(said):
@@ -130,13 +152,15 @@ def _at_proxy(
             f"See that the proxy runs, and that scheme, address and port in {way.named_by} are"
             ' right; proxy = "none" for the provider asks it without one.'
         )
+        if way.secure:
+            advice += f" {_PERHAPS_UNKNOWN}"
     if said.startswith(":"):
         said = f": {of_system(error) or said.lstrip(': ')}"
     return Verdict("error", f"{where} cannot be reached: the proxy{said}", advice)
 
 
 def _refused(error: TransportError, where: str, provider: Provider, settings: Settings) -> Verdict:
-    """A server wants to know who asks."""
+    """A server wants to know who asks: the provider's, or the proxy's. Both are shown the same."""
     shown = outlet_of(provider, settings).client_certificate
     whose = "client_certificate" if provider.client_certificate else "upstream.client_certificate"
     return Verdict(
@@ -144,7 +168,7 @@ def _refused(error: TransportError, where: str, provider: Provider, settings: Se
         f"{where} {'refuses' if shown else 'wants'} a client certificate:"
         f" {of_system(error) or error}",
         f"See that it accepts the certificate in {whose} ({shown}): that its authority is one the"
-        " provider knows, and that it has not expired."
+        " server knows, and that it has not expired."
         if shown
         else "Name the files with your certificate and its key for it in client_certificate and"
         " client_key.",
@@ -161,6 +185,11 @@ def _trust(provider: Provider, settings: Settings) -> _Trust:
     if provider.ca_file:
         return _Trust("ca_file of the provider", provider.ca_file)
     return _Trust("upstream.ca_file", settings.ca_file)
+
+
+def _is_about_trust(error: TransportError) -> bool:
+    """Whether it is us who do not accept a certificate."""
+    return any(isinstance(one, ssl.SSLCertVerificationError) for one in _causes(error))
 
 
 def _mend_trust(error: TransportError, address: str, trust: _Trust) -> str:
