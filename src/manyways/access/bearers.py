@@ -18,8 +18,8 @@ class Bearer:
     finds it. What was never limited was not counted.
     """
 
-    __slots__ = ("_crowd", "allowance", "concurrent", "meters", "requests", "running", "scope",
-                 "tokens")  # fmt: skip
+    __slots__ = ("_crowd", "allowance", "concurrent", "meters", "owing", "requests", "running",
+                 "scope", "tokens")  # fmt: skip
 
     def __init__(self, scope: Scope) -> None:
         self.scope = scope
@@ -29,6 +29,7 @@ class Bearer:
         self.meters: Meters | None = None
         self.concurrent = NO_LIMIT
         self.running = 0
+        self.owing = 0  # requests that run no more, and have yet to be settled
         # A second, and how many it saw refused because others were running.
         self._crowd = (0, 0)
 
@@ -150,7 +151,7 @@ class Bearer:
                 window.leave(now)
                 if window.empties is not None:
                     return False
-        return not self.running
+        return not (self.running or self.owing)
 
     def _barred(self, window: Window, kind: Kind, need: int, now: float) -> Obstacle:
         return Obstacle(
@@ -180,7 +181,7 @@ class Bearer:
 class Share:
     """What one request has taken from one bearer."""
 
-    __slots__ = ("_bearer", "_charges", "_place", "_requests", "_reserved", "_tokens",
+    __slots__ = ("_bearer", "_charges", "_place", "_requests", "_reserved", "_runs", "_tokens",
                  "_wall")  # fmt: skip
 
     def __init__(
@@ -193,6 +194,7 @@ class Share:
     ) -> None:
         """`place` is where the request was put, `reserved` where its tokens, and how many."""
         self._bearer = bearer
+        self._runs = True
         self._wall = wall
         # The windows as they are now: the bearer may get others while the request runs.
         self._requests = bearer.requests
@@ -201,10 +203,20 @@ class Share:
         self._reserved = reserved
         self._charges = charges
 
+    def release(self) -> None:
+        """It runs no more."""
+        if self._runs:
+            self._runs = False
+            self._bearer.running -= 1
+            self._bearer.owing += 1
+
     def settle(self, counted: bool, tokens: int, cost: int) -> None:
         """It has come to this much, `cost` in billionths of a dollar."""
         bearer = self._bearer
-        bearer.running -= 1
+        if self._runs:
+            bearer.running -= 1
+        else:
+            bearer.owing -= 1
         if not counted and self._requests is not None:
             self._requests.correct(self._place, -1)
         if self._tokens is not None:

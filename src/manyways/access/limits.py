@@ -79,6 +79,11 @@ class Reservation(Protocol):
         """As the answer's headers tell it; `None` where requests are not limited."""
         ...
 
+    def release(self) -> None:
+        """The request runs no more, though what it has used is yet to be found out: its place
+        among those that run at once is free, and the rest is held until it is settled."""
+        ...
+
     def settle(self, *, counted: bool, tokens: int, cost: float) -> None:
         """The request is over, and has used so much (`cost` in USD). To be called once, however
         it ended; at once, never fails, and a second call does nothing.
@@ -148,6 +153,9 @@ class Unlimited:
 
     standing: Final = None
 
+    def release(self) -> None:
+        """Nothing was taken."""
+
     def settle(self, *, counted: bool, tokens: int, cost: float) -> None:
         """Nothing was taken."""
 
@@ -171,6 +179,10 @@ class _Held:
     def __init__(self, shares: list[Share], standing: Standing | None) -> None:
         self._shares = shares
         self.standing = standing
+
+    def release(self) -> None:
+        for share in self._shares:
+            share.release()
 
     def settle(self, *, counted: bool, tokens: int, cost: float) -> None:
         shares, self._shares = self._shares, []

@@ -80,6 +80,7 @@ redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', time[1] - ARGV[2])
 redis.call('EXPIRE', KEYS[1], ARGV[2])
 return redis.call('ZCARD', KEYS[1])
 """)
+_RELEASE: Final = Script("for _, key in ipairs(KEYS) do redis.call('ZREM', key, ARGV[1]) end")
 _LEAVE: Final = Script("redis.call('ZREM', KEYS[1], ARGV[1])")
 _NODES: Final = key("nodes")
 
@@ -113,7 +114,7 @@ class SharedLimits:
         # What was let in here, and what is while Redis is away. It has no past to load.
         self._near = LocalLimits(_no_past, clock or time.monotonic, wall, since=float("-inf"))
         self._seeding: dict[str, asyncio.Task[None]] = {}
-        self._held: dict[str, tuple[Plan, list[bytes]]] = {}
+        self._held: dict[str, _Held] = {}
         self._due: deque[tuple[float, str]] = deque()  # when to renew what, in order
         self._unsettled: deque[tuple[Plan, list[Any]]] = deque()
         self._dropped = 0
@@ -218,10 +219,11 @@ class SharedLimits:
 
     def _taken(self, plan: Plan, name: str, answer: list[Any]) -> "_Held":
         plan.standing = _standing(*answer[1])
+        held = _Held(self, plan, name, answer[2])
         if plan.held:
-            self._held[name] = plan, answer[2]
+            self._held[name] = held
             self._due.append((asyncio.get_running_loop().time() + self._lease / RENEWALS, name))
-        return _Held(self, plan, name, answer[2])
+        return held
 
     def _reserve_alone(self, plan: Plan, demand: Demand) -> Reservation:
         """Of this node's share, while nobody can be asked."""
@@ -284,6 +286,14 @@ class SharedLimits:
 
     # Settling
 
+    def release(self, held: "_Held") -> None:
+        """Of a reservation whose request runs no more. Where that does not reach Redis, the place
+        is free when its lease is over: it is renewed no more."""
+        plan = held.plan
+        places = [self._key_held(plan, number) for number in plan.running]
+        if places:
+            self._shared.post(_RELEASE, places, held.name)
+
     def settle(self, held: "_Held", *, counted: bool, tokens: int, cost: float) -> None:
         """Of a reservation that is over."""
         self._held.pop(held.name, None)
@@ -333,12 +343,14 @@ class SharedLimits:
             if name not in self._held:
                 continue
             self._due.append((now + self._lease / RENEWALS, name))
-            plan, taken = self._held[name]
+            held = self._held[name]
+            plan = held.plan
+            numbers = [each for each in plan.held if held.runs or each not in plan.running]
             words: list[Any] = []
-            for number in plan.held:
-                running = plan.rows[number].kind == "running"
-                words += ("running", name) if running else ("quota", taken[number])
-            keys = [self._key_held(plan, number) for number in plan.held]
+            for number in numbers:
+                running = number in plan.running
+                words += ("running", name) if running else ("quota", held.taken[number])
+            keys = [self._key_held(plan, number) for number in numbers]
             self._shared.post(RENEW, keys, self._now(), self._lease, *words)
 
     @staticmethod
@@ -358,7 +370,7 @@ class SharedLimits:
 class _Held:
     """A `Reservation` in Redis."""
 
-    __slots__ = ("_limits", "_open", "name", "nearby", "plan", "standing", "taken")
+    __slots__ = ("_limits", "_open", "name", "nearby", "plan", "runs", "standing", "taken")
 
     def __init__(self, limits: SharedLimits, plan: Plan, name: str, taken: list[bytes]) -> None:
         self.plan = plan
@@ -366,8 +378,17 @@ class _Held:
         self.taken = taken
         self.standing = plan.standing
         self.nearby: Reservation | None = None
+        self.runs = True
         self._limits = limits
         self._open = True
+
+    def release(self) -> None:
+        if not (self._open and self.runs):
+            return
+        self.runs = False
+        if self.nearby is not None:
+            self.nearby.release()
+        self._limits.release(self)
 
     def settle(self, *, counted: bool, tokens: int, cost: float) -> None:
         if not self._open:
@@ -386,6 +407,9 @@ class _Alone:
     def __init__(self, taken: Reservation, standing: Standing | None) -> None:
         self._taken = taken
         self.standing = standing
+
+    def release(self) -> None:
+        self._taken.release()
 
     def settle(self, *, counted: bool, tokens: int, cost: float) -> None:
         self._taken.settle(counted=counted, tokens=tokens, cost=cost)

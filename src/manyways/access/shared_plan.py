@@ -59,12 +59,13 @@ class Row(NamedTuple):
 
 
 class Plan:
-    """A caller's limits. `held` are the rows that a node has to renew while a request runs;
+    """A caller's limits. `held` are the rows that a node has to renew while a request runs, and
+    `running` those of them that are about its place among those that run at once;
     `settles` says whether there is anything to settle for a request that counts. `quota` is the
     first scope that has one. `standing` is what was told last."""
 
-    __slots__ = ("_near", "caller", "held", "keys", "quota", "rows", "settles", "standing",
-                 "words")  # fmt: skip
+    __slots__ = ("_near", "caller", "held", "keys", "quota", "rows", "running", "settles",
+                 "standing", "words")  # fmt: skip
 
     def __init__(self, caller: Caller) -> None:
         self.caller = caller
@@ -75,6 +76,7 @@ class Plan:
         self.held = tuple(
             number for number, row in enumerate(self.rows) if row.kind in {"running", "quota"}
         )
+        self.running = tuple(each for each in self.held if self.rows[each].kind == "running")
         self.quota = next((row.scope for row in self.rows if row.kind == "quota"), None)
         self.settles = any(row.kind != "requests" for row in self.rows)
         self.standing: Standing | None = None
