@@ -8,10 +8,14 @@ from urllib.parse import urlsplit
 
 
 class Relay:
-    """A server on a free port of 127.0.0.1 that leads further. `_pass` says where to."""
+    """A server on a free port of 127.0.0.1 that leads further. `_pass` says where to.
+
+    `connections` counts those that came.
+    """
 
     def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self.log: list[str] = []
+        self.connections = 0
         self.port = 0
         self._tls = tls
         self._server: asyncio.Server | None = None
@@ -48,6 +52,7 @@ class Relay:
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
+        self.connections += 1
         try:
             await self._pass(reader, writer)
         except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
@@ -67,13 +72,11 @@ class Relay:
         port: int,
         *,
         consent: bytes = b"",
-        request: bytes = b"",
     ) -> None:
-        """Connect, tell whoever came so (`consent`), begin with `request`, and pass on all."""
+        """Connect, tell whoever came so (`consent`), and pass on all."""
         there = await asyncio.open_connection(host, port)
         try:
             writer.write(consent)
-            there[1].write(request)
             async with asyncio.TaskGroup() as group:
                 group.create_task(_pump(reader, there[1]))
                 group.create_task(_pump(there[0], writer))
@@ -86,9 +89,10 @@ class Relay:
 class Proxy(Relay):
     """An HTTP proxy that keeps a log of what passed.
 
-    `log` holds the first line of each request; `credentials` what `Proxy-Authorization` said.
-    A `refusal` is sent instead of an answer to whoever wants a tunnel; a `silent` proxy never
-    answers. With `tls`, it is spoken to over TLS.
+    Of requests with absolute addresses, each goes where it says, whatever came before it on the
+    same connection. `log` holds the first line of each request; `credentials` what
+    `Proxy-Authorization` said. A `refusal` is sent instead of an answer to whoever wants a tunnel;
+    a `silent` proxy never answers. With `tls`, it is spoken to over TLS.
     """
 
     def __init__(
@@ -104,6 +108,14 @@ class Proxy(Relay):
         return f"{'https' if self._tls else 'http'}://127.0.0.1:{self.port}"
 
     async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        async with _Onward(reader, writer) as onward:
+            while await self._ask(reader, writer, onward):
+                pass
+
+    async def _ask(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, onward: "_Onward"
+    ) -> bool:
+        """One request; whether another may follow."""
         head = await reader.readuntil(b"\r\n\r\n")
         first, *lines = head.decode().rstrip("\r\n").split("\r\n")
         headers = {
@@ -125,7 +137,55 @@ class Proxy(Relay):
             url = urlsplit(target)
             path = url._replace(scheme="", netloc="").geturl()
             request = head.replace(target.encode(), path.encode(), 1)
-            await self._join(reader, writer, url.hostname or "", url.port or 80, request=request)
+            await onward.ask(url.hostname or "", url.port or 80, request)
+            await onward.pass_on(int(headers.get("content-length", "0")))
+            return True
+        return False
+
+
+class _Onward:
+    """The server that the last request went to, whose words go to whoever sent it."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._where: tuple[str, int] | None = None
+        self._there: asyncio.StreamWriter | None = None
+        self._answers: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        if self._there is not None and self._answers is not None:
+            self._there.transport.abort()
+            self._answers.cancel()
+            await asyncio.wait([self._answers])
+
+    async def ask(self, host: str, port: int, head: bytes) -> None:
+        """Begin a request. Whoever sends the next one has had all of the last answer."""
+        if self._there is None or (host, port) != self._where:
+            await self.__aexit__()
+            self._where = host, port
+            answers, self._there = await asyncio.open_connection(host, port)
+            self._answers = asyncio.create_task(self._hear(answers))
+        self._there.write(head)
+
+    async def pass_on(self, size: int) -> None:
+        assert self._there is not None
+        while size:
+            data = await self._reader.read(min(size, 65536))
+            if not data:
+                raise ConnectionAbortedError("it has hung up")
+            size -= len(data)
+            self._there.write(data)
+            await self._there.drain()
+
+    async def _hear(self, answers: asyncio.StreamReader) -> None:
+        try:
+            await _pump(answers, self._writer)
+        except ConnectionError:  # whoever hangs up ends the matter for both
+            self._writer.transport.abort()
 
 
 async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -75,7 +75,7 @@ async def test_a_connection_through_a_proxy_is_used_again(way: Way) -> None:
         assert await answer(way.transport, way.wall.url + "/v1/models", b"{}") == b"some"
         assert state(way.transport, in_use=0, idle=1)
     assert way.wall.connections == 1
-    assert len(way.proxy.log) == 1
+    assert way.proxy.connections == 1
     assert [request.body for request in way.wall.requests] == [b"{}"] * 3
     assert "proxy-authorization" not in way.wall.requests[0].headers
 
@@ -134,7 +134,7 @@ async def test_a_kept_connection_that_turns_out_closed_costs_no_answer(way: Way)
     assert await answer(way.transport, way.wall.url, b"{}") == b"first"
     assert await answer(way.transport, way.wall.url, b"{}") == b"second"
     assert len(way.wall.requests) == 3
-    assert way.wall.connections == len(way.proxy.log) == 2
+    assert way.wall.connections == way.proxy.connections == 2
 
 
 async def test_silence_is_told_and_the_connection_closed(way: Way) -> None:
@@ -189,7 +189,7 @@ async def test_large_bodies_go_both_ways(way: Way) -> None:
 async def test_a_crowd_shares_its_connections(way: Way) -> None:
     answers = await asyncio.gather(*(answer(way.transport, way.wall.url) for _ in range(100)))
     assert answers == [b"ok"] * 100
-    assert way.wall.connections == len(way.proxy.log) == 20
+    assert way.wall.connections == way.proxy.connections == 20
     assert state(way.transport, in_use=0, idle=20)
     assert await answer(way.transport, way.wall.url) == b"ok"
 
@@ -203,3 +203,31 @@ async def test_a_proxy_that_falls_cuts_what_is_open(way: Way) -> None:
             await response.chunk()
         await way.proxy.__aenter__()
     assert state(way.transport, in_use=0, idle=0)
+
+
+# Several providers behind one proxy that is asked for whole addresses
+
+
+async def test_a_provider_that_is_slow_keeps_nobody_from_another(make: Make) -> None:
+    """The bound of connections is each provider's, though all lead to one proxy."""
+    async with Wall((Stall(),)) as slow, Wall(whole(b"at once")) as fast, Proxy() as proxy:
+        transport = make(proxy=proxy.url, pool_size=1)
+        waiting = [asyncio.create_task(ask(transport, slow.url)) for _ in range(3)]
+        await until(lambda: len(slow.requests) == 1)
+        assert await answer(transport, fast.url) == b"at once"
+        assert len(slow.requests) == 1
+        for task in waiting:
+            await cancelled(task)
+
+
+async def test_no_two_providers_share_a_connection_to_a_proxy(make: Make) -> None:
+    """One that looks at the first request only would give one provider the other's keys."""
+    async with Wall(whole(b"one")) as one, Wall(whole(b"two")) as two, Proxy() as proxy:
+        transport = make(proxy=proxy.url)
+        for _ in range(2):
+            assert await answer(transport, one.url + "/v1/models") == b"one"
+            assert await answer(transport, two.url) == b"two"
+            assert await answer(transport, one.url.replace("127.0.0.1", "localhost")) == b"one"
+        assert proxy.connections == 3
+        assert (len(one.requests), len(two.requests)) == (4, 2)
+        assert state(transport, in_use=0, idle=3)

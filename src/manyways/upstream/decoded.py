@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator, Mapping
+from copy import copy
 from typing import Final, Self
 
 from manyways.errors import Cut, TooLarge, TransportError
@@ -29,10 +30,12 @@ class Decoded:
         self._answer = answer
         self._decoder = decoder
         self._over = False  # the end was told
-        self._failure: TransportError | None = None  # what is raised in place of it
+        # What a copy of is raised in place of it: one that was raised knows its frames, and so
+        # this answer, which only the garbage collector would part again.
+        self._failure: TransportError | None = None
 
     def __repr__(self) -> str:
-        return f"<Decoded {self._failure or self._answer!r}>"
+        return f"<Decoded {self._failure or repr(self._answer)}>"
 
     async def __aenter__(self) -> Self:
         return self
@@ -45,7 +48,7 @@ class Decoded:
     async def chunk(self) -> bytes:
         """As `transport.Response.chunk` promises."""
         if self._failure is not None:
-            raise self._failure
+            raise copy(self._failure)
         decoder = self._decoder
         try:
             data = decoder.take()
@@ -61,7 +64,7 @@ class Decoded:
                     break
         except BaseException as error:
             given_up = Cut("waiting for the answer was given up")
-            await self._give_up(error if isinstance(error, TransportError) else given_up)
+            await self._give_up(copy(error) if isinstance(error, TransportError) else given_up)
             raise
         return data
 
@@ -72,9 +75,8 @@ class Decoded:
             chunks.append(data)
             size += len(data)
             if size > limit:
-                failure = TooLarge(f"the answer is larger than {limit} bytes")
-                await self._give_up(failure)
-                raise failure
+                await self._give_up(TooLarge(f"the answer is larger than {limit} bytes"))
+                raise TooLarge(f"the answer is larger than {limit} bytes")
         return b"".join(chunks)
 
     async def _give_up(self, failure: TransportError) -> None:

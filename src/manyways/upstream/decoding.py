@@ -15,6 +15,7 @@ Behind the end of compressed data:
 import sys
 import zlib
 from collections.abc import Callable, Mapping
+from copy import copy
 from typing import Final, Protocol
 
 from manyways.errors import Garbled
@@ -94,7 +95,7 @@ class Decoder:
     def close(self) -> None:
         """The body is over. Raises `Garbled` where its data is not; no data at all is whole."""
         if self._failure is not None:
-            raise self._failure
+            raise copy(self._failure)
         if not self._complete:
             raise self._broken("it ends too early")
 
@@ -122,7 +123,7 @@ class Decoder:
     def _broken(self, reason: str) -> Garbled:
         self._failure = Garbled(f"the answer's {self._coding} data is broken: {reason}")
         self._engine, self._ignoring, self._waiting = None, True, b""
-        return self._failure
+        return copy(self._failure)  # which knows its frames, and so this decoder, once it is raised
 
 
 def decoder_of(content_encoding: str) -> Decoder | None:

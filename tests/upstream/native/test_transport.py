@@ -1,12 +1,17 @@
 """What our own transport does when two things happen in the same turn of the loop."""
 
 import asyncio
+import gc
+import gzip
+import itertools
 import math
+import weakref
+from collections.abc import Iterator
 
 import pytest
 
 from manyways import watch
-from manyways.errors import ConnectFailed, Garbled, TimedOut
+from manyways.errors import ConnectFailed, Garbled, TimedOut, TransportError
 from manyways.upstream.native import NativeTransport
 from manyways.upstream.native.origin import Route
 from manyways.upstream.native.pool import Pool
@@ -16,6 +21,7 @@ from tests.support.wall import (
     Close,
     Moment,
     Pause,
+    Script,
     Send,
     Stall,
     WaitFor,
@@ -142,7 +148,62 @@ async def test_a_connection_with_something_left_to_read_is_not_used_again() -> N
     loop = asyncio.get_running_loop()
     route = Route("a.test", 80, tls=False)
     pool = Pool(route, loop, bound=0, keepalive=9, max_age=9, emptied=lambda _: None)
-    wire = Wire(loop, route, pool.drop)
-    assert not wire.reusable
-    assert repr(wire) == "<Wire a.test:80 uses=0 connecting>"
-    assert repr(pool) == "<Pool a.test:80 in_use=0 idle=0 line=0>"
+    assert not Wire(loop, route, pool.drop).reusable
+
+
+class Held:
+    """What a caller has in its hands while it waits: a request's body, for one."""
+
+
+@pytest.fixture
+def without_gc() -> Iterator[None]:
+    gc.disable()
+    yield
+    gc.enable()
+
+
+PACKED = gzip.compress(bytes(range(256)) * 40)
+CODINGS: dict[str, tuple[list[tuple[str, str]], bytes]] = {
+    "plain": ([], PACKED),
+    "gzip": ([("Content-Encoding", "gzip")], PACKED),
+}
+BAD_ENDS: dict[str, Script] = {
+    "cut": (Close(),),
+    "garbled": (Send(b"zz"), Stall()),
+    "silent": (Stall(),),
+}
+
+
+IMPATIENT = Limits(connect=5, headers=5, idle=0.05)
+
+
+async def fails_holding(transport: NativeTransport, url: str, limit: int) -> "weakref.ref[Held]":
+    """An exchange that ends badly. What is left of its caller's frame when that is over?"""
+    held = Held()
+    try:
+        async with await ask(transport, url, b"{}", limits=IMPATIENT) as response:
+            await response.body(limit)
+    except TransportError:
+        return weakref.ref(held)
+    raise AssertionError("it did not fail")
+
+
+@pytest.mark.parametrize(
+    ("coding", "end"),
+    [*itertools.product(CODINGS, [*BAD_ENDS, "too large"]), ("gzip", "broken data")],
+)
+async def test_a_bad_end_leaves_nothing_of_its_caller_to_the_garbage_collector(
+    transport: NativeTransport, without_gc: None, coding: str, end: str
+) -> None:
+    headers, data = CODINGS[coding]
+    if end == "broken data":
+        script: Script = whole(b"\xff" * 40, headers=headers)
+    elif end == "too large":
+        script = whole(data, headers=headers)
+    else:
+        body = b"%x\r\n%s\r\n" % (len(data) // 2, data[: len(data) // 2])
+        script = (Send(head(chunked=True, headers=headers) + body), *BAD_ENDS[end])
+    async with Wall(script) as wall:
+        held = await fails_holding(transport, wall.url, 9 if end == "too large" else 2**20)
+        await transport.aclose()
+    assert held() is None

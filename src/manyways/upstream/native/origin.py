@@ -21,16 +21,20 @@ class Route(Struct, frozen=True):
     """Where a connection leads. Requests whose routes are equal may share one.
 
     `host` is a name in ASCII, or an IP address without brackets. `tunnel`: by way of the proxy;
-    else straight there.
+    else straight there. `asked_for`: there is the proxy, and this is the server that it is asked
+    for. It would take requests for others as well, but bounds are a provider's own, and a proxy
+    that reads no further than the first request would give one provider the other's keys.
     """
 
     host: str
     port: int
     tls: bool
     tunnel: bool = False
+    asked_for: str = ""
 
     def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        place = f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        return f"{self.asked_for} by way of {place}" if self.asked_for else place
 
 
 class Origin:
@@ -53,7 +57,10 @@ class Origin:
             self.route = Route(host, port, tls, tunnel=proxy is not None)
         else:  # an HTTP proxy is asked for the whole address
             self.asked = proxies.parse(str(proxy))
-            self.route = Route(proxy.raw_host or "", proxy.port or 0, proxy.scheme == "https")
+            self.route = Route(
+                proxy.raw_host or "", proxy.port or 0, proxy.scheme == "https",
+                asked_for=str(Route(host, port, tls)),
+            )  # fmt: skip
             target = str(parsed.with_user(None).with_fragment(None))
             if proxy.user is not None:
                 opening += f"Proxy-Authorization: {basic(proxy.user, proxy.password or '')}\r\n"

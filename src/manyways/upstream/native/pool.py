@@ -7,6 +7,7 @@ first; else a new one may be made, as far as the bound allows; else the request 
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable
+from itertools import takewhile
 from typing import Final
 
 from manyways.upstream.native.origin import Route
@@ -43,7 +44,7 @@ class Pool:
         self._keepalive = keepalive
         self._max_age = max_age
         self._emptied = emptied
-        self._idle: list[Wire] = []  # the one used last is the last
+        self._idle: dict[Wire, None] = {}  # the one used last is the last
         self._line: OrderedDict[asyncio.Future[Wire | None], None] = OrderedDict()
         self._sweep: asyncio.TimerHandle | None = None
 
@@ -57,7 +58,7 @@ class Pool:
     def take(self) -> Wire | None:
         """An idle connection, if there is one that can be used, and nobody waits for it."""
         while self._idle:
-            wire = self._idle.pop()
+            wire, _ = self._idle.popitem()
             if wire.open and wire.born + self._max_age > self._loop.time():
                 self.in_use += 1
                 self.busy.add(wire)
@@ -97,15 +98,14 @@ class Pool:
     def drop(self, wire: Wire) -> None:
         """An idle connection was closed by the other side."""
         if wire in self._idle:
-            self._idle.remove(wire)
+            del self._idle[wire]
             self._tell_if_empty()
 
     def replace(self, wire: Wire) -> None:
         """One in use turned out to be closed. Its place stays taken, for another one; those that
         have been idle for as long are not trusted any more."""
         self.busy.discard(wire)
-        while self._idle and self._idle[0].rested <= wire.rested:
-            self._idle.pop(0).abort()
+        self._close_while(lambda idle: idle.rested <= wire.rested)
 
     def close(self) -> None:
         """Close every connection, those that are given back later as well."""
@@ -139,7 +139,7 @@ class Pool:
             self.gone()
         elif not self._next(wire):
             self.in_use -= 1
-            self._idle.append(wire)
+            self._idle[wire] = None
             if self._sweep is None:
                 self._sweep = self._loop.call_later(self._keepalive, self._let_go)
 
@@ -155,13 +155,19 @@ class Pool:
     def _let_go(self) -> None:
         """Close what was idle for long enough, and was closed by the other side."""
         now = self._loop.time()
-        while self._idle and self._idle[0].rested + self._keepalive <= now:
-            self._idle.pop(0).abort()
+        self._close_while(lambda idle: idle.rested + self._keepalive <= now)
         self._sweep = None
-        if self._idle:
-            at = self._idle[0].rested + self._keepalive
+        for oldest in self._idle:
+            at = oldest.rested + self._keepalive
             self._sweep = self._loop.call_at(at, self._let_go)
+            break
         self._tell_if_empty()
+
+    def _close_while(self, past: Callable[[Wire], bool]) -> None:
+        """Close idle connections, those first that have been idle for longest."""
+        for wire in [*takewhile(past, self._idle)]:
+            del self._idle[wire]
+            wire.abort()
 
     def _tell_if_empty(self) -> None:
         if not (self.in_use or self._idle or self._line):
