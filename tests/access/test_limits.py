@@ -273,6 +273,106 @@ def test_what_a_limit_can_never_meet_is_refused_where_the_caller_can_ask_for_les
         )
 
 
+@pytest.mark.parametrize("fixed", [True, False])
+@pytest.mark.parametrize(
+    ("allowance", "allowed"),
+    [
+        (Allowance(tokens=1000, tokens_window=HOUR), "1,000 tokens in any hour"),
+        (Allowance(quota=(Quota(tokens=1000, per="day"),)), "1,000 tokens in a day (UTC)"),
+        (Allowance(quota=(Quota(tokens=1000, per="ever"),)), "1,000 tokens in all"),
+    ],
+)
+def test_a_prompt_that_a_limit_can_never_meet_is_refused_however_short_the_answer(
+    limits: LocalLimits, allowance: Allowance, allowed: str, fixed: bool
+) -> None:
+    who = caller(Allowance(concurrent=3), allowance)
+    with pytest.raises(Refusal) as caught:
+        limits.admit(who, Demand(tokens=5000, least_tokens=1001, fixed=fixed))
+
+    assert (caught.value.code, caught.value.param) == ("invalid_request", "messages")
+    assert not isinstance(caught.value, LimitReached)
+    assert caught.value.message == (
+        "Even with the shortest answer, this request may take 1,001 tokens, and the account of the"
+        f" API key ending in wxyz may only use {allowed}. Shorten the prompt."
+    )
+
+
+async def test_a_prompt_that_is_as_long_as_a_limit_gets_in(limits: LocalLimits) -> None:
+    for name, allowance in (
+        ("a", Allowance(tokens=1000, tokens_window=HOUR)),
+        ("b", Allowance(quota=(Quota(tokens=1000, cost=1.0, per="day"),))),
+    ):
+        who = caller(allowance, name=name)
+        demand = Demand(tokens=5000, cost=5.0, least_tokens=1000, least_cost=1.0)
+        done(await limits.reserve(who, demand), tokens=1000, cost=1.0)
+
+
+def test_a_prompt_that_costs_more_than_a_quota_is_refused_however_short_the_answer(
+    limits: LocalLimits,
+) -> None:
+    who = caller(Allowance(quota=(Quota(cost=1.0, per="month"),)))
+    with pytest.raises(Refusal) as caught:
+        limits.admit(who, Demand(tokens=9, cost=3.0, least_tokens=5, least_cost=2.5))
+
+    assert caught.value.param == "messages"
+    assert caught.value.message == (
+        "Even with the shortest answer, this request may take $2.50, and the API key ending in"
+        " wxyz may only use $1.00 in a month (UTC). Shorten the prompt, or list only cheaper"
+        " models in models."
+    )
+
+
+def test_where_a_prompt_and_an_answer_are_too_long_it_is_told_what_is_needed_in_the_end(
+    limits: LocalLimits,
+) -> None:
+    who = caller(
+        Allowance(tokens=3000, tokens_window=HOUR), Allowance(tokens=1000, tokens_window=HOUR)
+    )
+    demand = Demand(tokens=5000, least_tokens=2000, fixed=True)
+    with pytest.raises(Refusal, match=re.escape("may take 2,000 tokens, and the account")):
+        limits.admit(who, demand)
+
+
+def test_prompts_alone_are_never_more_than_a_window(limits: LocalLimits, clocks: Clocks) -> None:
+    """Nobody says how long the answers may get, and each takes a single token."""
+    who = caller(Allowance(tokens=2000, tokens_window=60.0))
+    demand = Demand(tokens=5000, least_tokens=900)
+    used: list[tuple[float, int]] = []
+    for _ in range(500):
+        try:
+            reservation = admit(limits, who, demand)
+        except LimitReached:
+            clocks.wait(0.7)
+            continue
+        used.append((clocks.now, 900))
+        clocks.wait(0.3)
+        done(reservation, tokens=900)
+        within = sum(tokens for moment, tokens in used if moment > clocks.now - 60.0)
+        assert within <= 2000
+    assert len(used) >= 4
+
+
+def test_what_a_quota_has_left_has_to_do_for_the_prompt(
+    limits: LocalLimits, clocks: Clocks
+) -> None:
+    who = caller(Allowance(quota=(Quota(tokens=1000, cost=1.0, per="day"),)))
+    done(asyncio.run(limits.reserve(who, Demand(tokens=900))), tokens=900, cost=0.9)
+    reached = refused(limits, who, Demand(tokens=4000, least_tokens=101))
+    assert told(reached) == ("quota_exceeded", 12 * 3600)
+    assert reached.message.startswith(
+        "The API key ending in wxyz may use 1,000 tokens in a day (UTC); 900 tokens are used or"
+        " reserved, and this request may take 101 tokens even with the shortest answer."
+    )
+    dear = refused(limits, who, Demand(cost=4.0, least_cost=0.25))
+    assert "and this request may take $0.25 even with the shortest answer." in dear.message
+
+    last = admit(limits, who, Demand(tokens=4000, cost=4.0, least_tokens=100, least_cost=0.1))
+    done(last, tokens=3000, cost=3.0)
+    refused(limits, who)
+    clocks.wait(12 * HOUR)
+    admit(limits, who, Demand(tokens=4000, least_tokens=101))
+
+
 def test_what_a_limit_can_never_meet_takes_all_of_it_where_the_caller_said_nothing(
     limits: LocalLimits,
 ) -> None:

@@ -36,7 +36,21 @@ lengths = st.sampled_from([1.0, 10.0, 60.0])
 tokens = st.sampled_from([0, 1, 10, 40, 100, 300])
 costs = st.sampled_from([0.0, 0.1, 0.25, 0.7])
 steps = st.sampled_from([1 / 512, 1 / 64, 0.25, 0.75, 1.0, 7.0, 30.0, 59.0, 60.0, 3600.0, 40000.0])
-demands = st.builds(Demand, tokens=tokens, cost=costs, fixed=st.booleans())
+
+
+@st.composite
+def all_demands(draw: st.DrawFn) -> Demand:
+    most, cost = draw(tokens), draw(costs)
+    return Demand(
+        tokens=most,
+        cost=cost,
+        least_tokens=min(draw(tokens), most),
+        least_cost=min(draw(costs), cost),
+        fixed=draw(st.booleans()),
+    )
+
+
+demands = all_demands()
 quotas = st.builds(
     Quota,
     requests=st.none() | st.integers(3, 12),
@@ -121,18 +135,23 @@ class Ledger:
             if quota.requests is not None and spent.requests + 1 > quota.requests:
                 return False
             for limit, used, need in (
-                (quota.tokens, spent.tokens, max(demand.tokens, 1)),
-                (quota.cost and round(quota.cost * 1e9), spent.cost, cost_of(demand)),
+                (quota.tokens, spent.tokens, max(due(demand)[0], 1)),
+                (
+                    quota.cost and round(quota.cost * 1e9),
+                    spent.cost,
+                    max(round(due(demand)[1] * 1e9), 1),
+                ),
             ):
-                if limit is not None and used + (need if demand.fixed else 1) > limit:
+                if limit is not None and used + need > limit:
                     return False
         return True
 
-    def can_ever_be(self, demand: Demand) -> bool:
+    def can_ever_be(self, need: tuple[int, float]) -> bool:
         allowance = self.scope.allowance
-        return demand.tokens <= (allowance.tokens or 0) and all(
-            demand.tokens <= (10**9 if quota.tokens is None else quota.tokens)
-            and demand.cost <= (10**9 if quota.cost is None else quota.cost)
+        tokens, cost = need
+        return tokens <= (allowance.tokens or 0) and all(
+            tokens <= (10**9 if quota.tokens is None else quota.tokens)
+            and cost <= (10**9 if quota.cost is None else quota.cost)
             for quota in allowance.quota
         )
 
@@ -146,6 +165,13 @@ class Ledger:
             max(0, min(told, default=10**18) - spent.tokens),
             max(0, min(paid, default=10**18) - spent.cost),
         )
+
+
+def due(demand: Demand) -> tuple[int, float]:
+    """What has to be there before it is let in: all, or only what the shortest answer takes."""
+    if demand.fixed:
+        return demand.tokens, demand.cost
+    return demand.least_tokens, demand.least_cost
 
 
 def cost_of(demand: Demand) -> int:
@@ -260,9 +286,12 @@ class LimitsModel(RuleBasedStateMachine):
         answer = self.ask(key, demand)
         _, ledgers = self.caller(key)
 
-        if demand.fixed and not all(ledger.can_ever_be(demand) for ledger in ledgers):
+        if not all(ledger.can_ever_be(due(demand)) for ledger in ledgers):
+            least = demand.least_tokens, demand.least_cost
+            shorter_answer_helps = all(ledger.can_ever_be(least) for ledger in ledgers)
             assert isinstance(answer, Refusal)
-            assert (answer.code, answer.param) == ("invalid_request", "max_tokens")
+            assert answer.code == "invalid_request"
+            assert answer.param == ("max_tokens" if shorter_answer_helps else "messages")
             return multiple()
         others = all(
             ledger.quotas_have_room(demand, self.wall) and not ledger.crowded for ledger in ledgers

@@ -16,7 +16,7 @@ from manyways.access.limits import Demand, LimitReached, Load, Past, Reservation
 from manyways.access.shared_limits import SharedLimits
 from manyways.errors import Refusal, StoreError
 from manyways.store.redis_link import LIMIT
-from manyways.store.shared import Shared
+from manyways.store.shared import Script, Shared
 from manyways.types import Allowance, Caller, Quota, Scope
 from tests.support.valkey import Valkey, eventually, running_cluster, running_valkey
 
@@ -104,7 +104,7 @@ CHILD = """
 import asyncio, sys, time
 from tests.access.test_shared_limits import asked, caller, nothing
 from manyways.access.shared_limits import SharedLimits
-from manyways.store.shared import Shared
+from manyways.store.shared import Script, Shared
 
 async def main(url, runs, begin):
     shared = await Shared.open(url)
@@ -417,6 +417,52 @@ async def test_without_redis_the_limit_is_told_and_what_this_node_may_let_in_of_
             " 300 tokens are used or reserved, and this request may take 300 tokens."
             " Ask again in 60 s."
         )
+
+
+async def test_a_prompt_that_is_longer_than_a_share_waits_until_redis_is_back(
+    valkey: Valkey,
+) -> None:
+    who = caller(requests=10, window=60.0, tokens=1000, tokens_window=60.0)
+    short, long = Demand(tokens=4000, least_tokens=500), Demand(tokens=4000, least_tokens=501)
+    async with nodes(valkey.url) as both:
+        await eventually(lambda: all(one.nodes == 2 for one in both))
+        valkey.kill()
+        await eventually(lambda: all(one._shared.away for one in both))
+        held, refused = await asked(both, who, 2, long)
+        assert not held
+        assert [one.retry_after for one in refused] == [5, 5]
+        assert refused[0].message == (
+            "The API key ending in abcd may use 1,000 tokens in any minute, at the moment only 500"
+            " of them on this gateway, as the gateways cannot reach each other; this request may"
+            " take 501 tokens even with the shortest answer. Ask again in 5 s."
+        )
+        held, _ = await asked(both, who, 2, short)
+        assert len(held) == 2
+        for one in held:
+            one.settle(counted=False, tokens=0, cost=0.0)
+        valkey.start()
+        await eventually(lambda: not any(one._shared.away for one in both))
+        assert len((await asked(both, who, 1, long))[0]) == 1
+
+
+async def test_of_many_prompts_at_once_as_many_get_in_as_fit(valkey: Valkey) -> None:
+    """Nobody says how long the answers may get: only one request at a time gets what is left."""
+    async with nodes(valkey.url) as both:
+        for limits in (
+            {"quota": (Quota(tokens=1000),)},
+            {"quota": (Quota(cost=1.0, per="month"),)},
+        ):
+            who = caller(f"k{limits}", **limits)
+            demand = Demand(tokens=4000, cost=4.0, least_tokens=300, least_cost=0.3)
+            for _ in range(3):
+                held, _ = await asked(both, who, 100, demand)
+                assert len(held) == 1
+                held[0].settle(counted=True, tokens=300, cost=0.3)
+                for one in both:  # what is settled is sent before this
+                    await one._shared.run(Script("return 1"), ["settled"])
+            held, refused = await asked(both, who, 100, demand)
+            assert not held
+            assert all(one.retry_after for one in refused)
 
 
 async def test_a_node_that_is_alone_has_the_whole_limit_without_redis(valkey: Valkey) -> None:

@@ -44,17 +44,26 @@ allowances = st.builds(
         max_size=3,
     ).map(tuple),
 )
+
+
+@st.composite
+def all_demands(draw: st.DrawFn) -> Demand:
+    tokens, cost = draw(st.integers(0, 60)), draw(st.sampled_from([0.0, 0.004, 0.3, 1.0]))
+    return Demand(
+        tokens=tokens,
+        cost=cost,
+        least_tokens=draw(st.integers(0, tokens)),
+        least_cost=cost * draw(st.sampled_from([0.0, 0.1, 1.0])),
+        fixed=draw(st.booleans()),
+    )
+
+
 steps = st.one_of(
     st.tuples(st.just("wait"), st.sampled_from(WAITS)),
     st.tuples(
         st.just("reserve"),
         st.integers(0, 1),
-        st.builds(
-            Demand,
-            tokens=st.integers(0, 60),
-            cost=st.sampled_from([0.0, 0.004, 0.3, 1.0]),
-            fixed=st.booleans(),
-        ),
+        all_demands(),
     ),
     st.tuples(
         st.just("settle"),
@@ -103,7 +112,7 @@ class Pair:
                 words = (refusal.code, refusal.retry_after, refusal.message, refusal.standing)
                 answers.append(words)
             except Refusal as refusal:
-                answers.append((refusal.code, refusal.message))
+                answers.append((refusal.code, refusal.message, refusal.param))
         if len(held) == 2:
             self.held.append((held[0], held[1]))
         return answers[0], answers[1]

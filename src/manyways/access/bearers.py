@@ -126,20 +126,19 @@ class Bearer:
             return
         for per, kind, rule, meter in self.meters.shortages(need, wall):
             wait = NEVER if per == "ever" else whole_seconds(wall, meter.span.end)
-            limit, used, more = {
-                "requests": (rule.requests, meter.requests, 1),
-                "tokens": (rule.tokens, meter.tokens, need.tokens),
-                "cost": (rule.cost / BILLION, meter.cost / BILLION, need.cost / BILLION),
-            }[kind]
+            numbers = [getattr(rule, kind), getattr(meter, kind), need.least(kind)]
+            if kind == "cost":
+                numbers = [amount / BILLION for amount in numbers]
             yield (
                 Obstacle(
                     scope=self.scope,
                     kind=kind,
-                    limit=limit,
-                    used=used,
-                    need=more,
+                    limit=numbers[0],
+                    used=numbers[1],
+                    need=numbers[2],
                     wait=wait,
                     per=per,
+                    at_least=need.is_open(kind),
                 ),
                 None,
             )

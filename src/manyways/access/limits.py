@@ -161,14 +161,25 @@ class Unlimited:
 
 
 UNLIMITED: Final = Unlimited()
-_LEAST: Final = Need(1, 1, fixed=False)
+_LEAST: Final = Need(1, 1, 1, 1)
 
 
 def need_of(demand: Demand) -> Need:
     """The demand in the units that are counted, 1 at least of each."""
-    if not (demand.tokens or demand.cost or demand.fixed):
+    if not (demand.tokens or demand.cost):
         return _LEAST
-    return Need(min(max(demand.tokens, 1), MOST), max(billionths(demand.cost), 1), demand.fixed)
+    tokens, cost = min(max(demand.tokens, 1), MOST), max(billionths(demand.cost), 1)
+    if demand.fixed:
+        return Need(tokens, cost, tokens, cost)
+    least_tokens = min(max(demand.least_tokens, 1), tokens)
+    return Need(tokens, cost, least_tokens, min(max(billionths(demand.least_cost), 1), cost))
+
+
+def check_demand(caller: Caller, demand: Demand) -> None:
+    """Whether the caller's limits can ever meet it. Raises `Refusal`: waiting does not help."""
+    if demand.tokens or demand.cost:
+        least = demand.least_tokens, demand.least_cost
+        check_size(caller, (demand.tokens, demand.cost) if demand.fixed else least, least)
 
 
 class _Held:
@@ -233,8 +244,7 @@ class LocalLimits:
         """As in `Limits`."""
         if not caller.scopes:
             return UNLIMITED
-        if demand.fixed:
-            check_size(caller, demand.tokens, demand.cost)
+        check_demand(caller, demand)
         now = self._clock()
         wall = self._wall()
         if self._met:

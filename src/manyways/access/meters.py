@@ -26,14 +26,28 @@ def billionths(cost: float) -> int:
 
 
 class Need(NamedTuple):
-    """What a request may use at most: 1 to `MOST` tokens and billionths of a dollar.
+    """What a request may use at most, and what has to be there of it before it is let in: 1 to
+    `MOST` tokens and billionths of a dollar.
 
     Even what may be free takes 1 until it is settled: nothing gets in where nothing is left.
     """
 
     tokens: int
     cost: int
-    fixed: bool
+    least_tokens: int
+    least_cost: int
+
+    def least(self, kind: Kind) -> int:
+        """What of the kind has to be there."""
+        if kind == "requests":
+            return 1
+        return self.least_tokens if kind == "tokens" else self.least_cost
+
+    def is_open(self, kind: Kind) -> bool:
+        """Whether more may be used than has to be there."""
+        if kind == "tokens":
+            return self.least_tokens < self.tokens
+        return kind == "cost" and self.least_cost < self.cost
 
 
 class Meter:
@@ -66,13 +80,12 @@ class Rule(NamedTuple):
         )
 
     def broken(self, meter: Meter, need: Need) -> Kind | None:
-        """What is too little. Where the caller has not fixed the length of the answer, anything
-        that is left is enough: only the answer itself can tell what it takes."""
+        """What is too little."""
         if meter.requests >= self.requests:
             return "requests"
-        if meter.tokens + (need.tokens if need.fixed else 1) > self.tokens:
+        if meter.tokens + need.least_tokens > self.tokens:
             return "tokens"
-        if meter.cost + (need.cost if need.fixed else 1) > self.cost:
+        if meter.cost + need.least_cost > self.cost:
             return "cost"
         return None
 

@@ -13,8 +13,9 @@ NEVER: Final = 86400
 """Seconds to wait for what does not renew by itself: somebody may have raised it by then."""
 
 LOOKED_UP_WITHIN: Final = 5
-"""Seconds to wait where it cannot be looked up what was used."""
+"""Seconds to wait where it cannot be looked up what was used: whoever knows may be back then."""
 
+_SHORTEST = " even with the shortest answer"
 _UNITS = ((86400, "day"), (3600, "hour"), (60, "minute"), (1, "second"))
 
 
@@ -24,7 +25,8 @@ class Obstacle(Struct, frozen=True, kw_only=True):
     `limit`, `used` (what runs has reserved included) and `need` are of `kind`, costs in USD.
     One of `length` (of a window, seconds) and `per` (of a quota) is set; neither is where
     requests run at once. `wait` is in whole seconds. `share` is what this gateway may let in of
-    `limit` where it cannot ask the others.
+    `limit` where it cannot ask the others. `at_least`: `need` is what the shortest answer takes,
+    and a longer one would not be in the way.
     """
 
     scope: Scope
@@ -36,6 +38,7 @@ class Obstacle(Struct, frozen=True, kw_only=True):
     length: float | None = None
     per: Period | None = None
     share: float | None = None
+    at_least: bool = False
 
     @property
     def code(self) -> str:
@@ -62,7 +65,10 @@ class Obstacle(Struct, frozen=True, kw_only=True):
             done = ", and has done so."
         else:
             used, need = _amount(self.kind, self.used), _amount(self.kind, self.need)
+            need += _SHORTEST if self.at_least else ""
             done = f"; {used} are used or reserved, and this request may take {need}."
+            if self.share is not None and self.need > self.share:
+                done = f"; this request may take {need}."
         if self.per == "ever":
             return f"{allowed}{done} This does not renew by itself: ask the operator for more."
         if self.per is not None:
@@ -70,18 +76,25 @@ class Obstacle(Struct, frozen=True, kw_only=True):
         return f"{allowed}{done} Ask again in {self.wait} s."
 
 
-def check_size(caller: Caller, tokens: int, cost: float) -> None:
-    """Whether limits can ever meet so much. Raises `Refusal`: waiting does not help here."""
-    for scope in caller.scopes:
-        allowance = scope.allowance
-        if allowance.tokens and tokens > allowance.tokens:
-            raise _too_large(caller, scope, "tokens", allowance.tokens, tokens,
-                             length=allowance.tokens_window)  # fmt: skip
-        for quota in allowance.quota:
-            if quota.tokens is not None and tokens > quota.tokens:
-                raise _too_large(caller, scope, "tokens", quota.tokens, tokens, per=quota.per)
-            if quota.cost is not None and cost > quota.cost:
-                raise _too_large(caller, scope, "cost", quota.cost, cost, per=quota.per)
+def check_size(caller: Caller, size: tuple[int, float], least: tuple[int, float]) -> None:
+    """Whether limits can ever meet `size`, tokens and cost in USD, of which the shortest answer
+    takes `least`. Raises `Refusal`: waiting does not help here, and the message says what does."""
+    longest = _never_met(caller, *size)
+    if longest is None:
+        return
+    shortest = _never_met(caller, *least)
+    if shortest is None:
+        raise Refusal(
+            "invalid_request",
+            f"With its max_tokens, {longest.told(caller)} Lower max_tokens.",
+            param="max_tokens",
+        )
+    cheaper = ", or list only cheaper models in models" if shortest.kind == "cost" else ""
+    raise Refusal(
+        "invalid_request",
+        f"Even with the shortest answer, {shortest.told(caller)} Shorten the prompt{cheaper}.",
+        param="messages",
+    )
 
 
 def quota_unknown(caller: Caller, scope: Scope) -> Refusal:
@@ -95,23 +108,39 @@ def quota_unknown(caller: Caller, scope: Scope) -> Refusal:
     )
 
 
-def _too_large(
-    caller: Caller,
-    scope: Scope,
-    kind: Kind,
-    limit: float,
-    need: float,
-    *,
-    length: float | None = None,
-    per: Period | None = None,
-) -> Refusal:
-    return Refusal(
-        "invalid_request",
-        f"With its max_tokens, this request may take {_amount(kind, need)}, and"
-        f" {_who(scope, caller, inside=True)} may only"
-        f" {_allowed(kind, limit, length, per)}. Lower max_tokens.",
-        param="max_tokens",
-    )
+class _Excess(Struct, frozen=True, kw_only=True):
+    """A limit that can never meet what a request needs."""
+
+    scope: Scope
+    kind: Kind
+    limit: float
+    need: float
+    length: float | None = None
+    per: Period | None = None
+
+    def told(self, caller: Caller) -> str:
+        return (
+            f"this request may take {_amount(self.kind, self.need)}, and"
+            f" {_who(self.scope, caller, inside=True)} may only"
+            f" {_allowed(self.kind, self.limit, self.length, self.per)}."
+        )
+
+
+def _never_met(caller: Caller, tokens: int, cost: float) -> _Excess | None:
+    """The first limit that has not so much, even where nothing is used of it."""
+    for scope in caller.scopes:
+        allowance = scope.allowance
+        if allowance.tokens and tokens > allowance.tokens:
+            return _Excess(scope=scope, kind="tokens", limit=allowance.tokens, need=tokens,
+                           length=allowance.tokens_window)  # fmt: skip
+        for quota in allowance.quota:
+            if quota.tokens is not None and tokens > quota.tokens:
+                return _Excess(scope=scope, kind="tokens", limit=quota.tokens, need=tokens,
+                               per=quota.per)  # fmt: skip
+            if quota.cost is not None and cost > quota.cost:
+                return _Excess(scope=scope, kind="cost", limit=quota.cost, need=cost,
+                               per=quota.per)  # fmt: skip
+    return None
 
 
 def _who(scope: Scope, caller: Caller, *, inside: bool = False) -> str:

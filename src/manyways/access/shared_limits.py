@@ -35,10 +35,11 @@ from manyways.access.limits import (
     Past,
     Reservation,
     Standing,
+    check_demand,
     need_of,
 )
 from manyways.access.meters import BILLION, MOST, Need, billionths
-from manyways.access.obstacles import check_size, quota_unknown
+from manyways.access.obstacles import quota_unknown
 from manyways.access.shared_plan import Plan, Row
 from manyways.access.windows import span_of
 from manyways.store.shared import Away, Script, Shared, key
@@ -137,8 +138,7 @@ class SharedLimits:
         """As in `Limits`. Raises `Refusal` (503) for a quota while Redis is away."""
         if not caller.scopes:
             return UNLIMITED
-        if demand.fixed:
-            check_size(caller, demand.tokens, demand.cost)
+        check_demand(caller, demand)
         plan = self._plan(caller)
         near = Demand(tokens=demand.tokens, cost=demand.cost)
         self._count += 1
@@ -151,7 +151,7 @@ class SharedLimits:
                 self._void(plan, name)
             if plan.quota is not None:
                 raise quota_unknown(caller, plan.quota) from away
-            return self._reserve_alone(plan, near)
+            return self._reserve_alone(plan, near, demand.least_tokens)
         held.nearby = self._near.admit(plan.share(0), near)
         return held
 
@@ -198,7 +198,7 @@ class SharedLimits:
         for _ in range(TRIES):
             answer = await self._shared.run(
                 RESERVE, plan.keys, self._now(), name, self._lease, need.tokens, need.cost,
-                int(need.fixed), *plan.words,
+                need.least_tokens, need.least_cost, *plan.words,
                 orphaned=lambda answer: self._orphaned(plan, name, answer),
             )  # fmt: skip
             if answer[0] == b"in":
@@ -206,11 +206,7 @@ class SharedLimits:
             if answer[0] == b"out":
                 plan.standing = _standing(*answer[1:4])
                 number, kind, used, wait = answer[4:]
-                row, kind = plan.rows[number], kind.decode()
-                amount = 1 if kind == "requests" else getattr(need, kind)
-                if row.kind == "tokens":
-                    amount = min(amount, row.limit)
-                obstacle = row.obstacle(kind, int(used), amount, wait)
+                obstacle = plan.rows[number].obstacle(kind.decode(), int(used), need, wait)
                 raise LimitReached(plan.caller, obstacle, plan.standing)
             unknown = answer[1:]
             for number, start in zip(unknown[::2], unknown[1::2], strict=True):
@@ -225,9 +221,13 @@ class SharedLimits:
             self._due.append((asyncio.get_running_loop().time() + self._lease / RENEWALS, name))
         return held
 
-    def _reserve_alone(self, plan: Plan, demand: Demand) -> Reservation:
-        """Of this node's share, while nobody can be asked."""
+    def _reserve_alone(self, plan: Plan, demand: Demand, least: int) -> Reservation:
+        """Of this node's share, while nobody can be asked. `least` tokens have to fit into it."""
         share = plan.share(self.nodes)
+        beyond = plan.beyond(share, least)
+        if beyond is not None:
+            plan.standing = self._standing_alone(plan, share)
+            raise LimitReached(plan.caller, beyond, plan.standing)
         try:
             taken = self._near.admit(share, demand)
         except LimitReached as refusal:

@@ -10,8 +10,8 @@ from typing import Any, Literal, NamedTuple
 from msgspec.structs import replace
 
 from manyways.access.limits import Standing
-from manyways.access.meters import BILLION, Rule
-from manyways.access.obstacles import Kind, Obstacle
+from manyways.access.meters import BILLION, Need, Rule
+from manyways.access.obstacles import LOOKED_UP_WITHIN, Kind, Obstacle
 from manyways.access.windows import NO_LIMIT
 from manyways.store.shared import key
 from manyways.types import Allowance, Caller, Period, Scope
@@ -38,23 +38,25 @@ class Row(NamedTuple):
             return self.words
         return (*(self.words[:2] if self.kind == "quota" else self.words), taken)
 
-    def obstacle(self, kind: Kind, used: int, need: int, wait: int) -> Obstacle:
-        """This limit in the way, in the units of `kind` as they are counted."""
-        limit: float = self.limit
-        amounts: tuple[float, float] = (used, need)
-        if self.kind == "quota":
-            limit = getattr(self.rule, kind)
-            if kind == "cost":
-                limit, amounts = limit / BILLION, (used / BILLION, need / BILLION)
+    def obstacle(self, kind: Kind, used: int, need: Need, wait: int) -> Obstacle:
+        """This limit in the way; `used` in the units of `kind` as they are counted."""
+        numbers: list[float] = [self.limit, used, 1]
+        if self.kind == "tokens":
+            numbers[2] = min(need.tokens, self.limit)
+        elif self.kind == "quota":
+            numbers = [getattr(self.rule, kind), used, need.least(kind)]
+        if kind == "cost":
+            numbers = [amount / BILLION for amount in numbers]
         return Obstacle(
             scope=self.scope,
             kind=kind,
-            limit=limit,
-            used=amounts[0],
-            need=amounts[1],
+            limit=numbers[0],
+            used=numbers[1],
+            need=numbers[2],
             wait=wait,
             length=self.length,
             per=self.per,
+            at_least=self.kind == "quota" and need.is_open(kind),
         )
 
 
@@ -111,6 +113,24 @@ class Plan:
         if obstacle.limit == row.limit:
             return obstacle
         return replace(obstacle, scope=row.scope, limit=row.limit, share=obstacle.limit)
+
+    def beyond(self, share: Caller, tokens: int) -> Obstacle | None:
+        """The share that can never meet so much, though the whole limit can."""
+        for scope in share.scopes:
+            allowance = scope.allowance
+            if allowance.tokens and tokens > allowance.tokens:
+                obstacle = Obstacle(
+                    scope=scope,
+                    kind="tokens",
+                    limit=allowance.tokens,
+                    used=0,
+                    need=tokens,
+                    wait=LOOKED_UP_WITHIN,
+                    length=allowance.tokens_window,
+                    at_least=True,
+                )
+                return self.whole(obstacle)
+        return None
 
     def settling(self, taken: Sequence[bytes]) -> tuple[Any, ...]:
         """The rows with what was taken of each."""

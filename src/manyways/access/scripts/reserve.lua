@@ -1,6 +1,7 @@
 -- Reserve from all limits, or from none.
 --
--- ARGV: now or '', id, lease, tokens, cost, fixed; then a row for each limit:
+-- ARGV: now or '', id, lease, tokens, cost, and of both what has to be there; then a row for each
+-- limit:
 --   requests|tokens, limit, length             KEYS: its window
 --   running, limit                             KEYS: its slots, its crowd
 --   quota, period, requests, tokens, cost      KEYS: its meter, who holds of it
@@ -11,7 +12,8 @@
 -- A standing is three numbers, or three times -1.
 
 local id, lease = ARGV[2], tonumber(ARGV[3])
-local tokens, cost, fixed = tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[6] == '1'
+local tokens, cost = tonumber(ARGV[4]), tonumber(ARGV[5])
+local least_tokens, least_cost = tonumber(ARGV[6]), tonumber(ARGV[7])
 local NEVER = 86400
 
 local function whole_seconds(from, moment)
@@ -42,9 +44,9 @@ local function short(row)
     local kind, used
     if m.requests >= row.requests then
         kind, used = 'requests', m.requests
-    elseif m.tokens + (fixed and tokens or 1) > row.tokens then
+    elseif m.tokens + least_tokens > row.tokens then
         kind, used = 'tokens', m.tokens
-    elseif m.cost + (fixed and cost or 1) > row.cost then
+    elseif m.cost + least_cost > row.cost then
         kind, used = 'cost', m.cost
     else
         return
@@ -53,7 +55,7 @@ local function short(row)
 end
 
 local rows, unknown = {}, {'unknown'}
-local k, a = 1, 7
+local k, a = 1, 8
 while a <= #ARGV do
     local row = {kind = ARGV[a], limit = tonumber(ARGV[a + 1])}
     if row.kind == 'requests' or row.kind == 'tokens' then
