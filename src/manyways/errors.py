@@ -24,6 +24,7 @@
     ├── AttemptFailed       one provider did not answer; another might
     └── TransportError      bytes could not be exchanged with a provider
         ├── ConnectFailed   name not found, refused, unreachable
+        │   └── OutOfSockets    we have no descriptor or port left: it is about us
         ├── TlsFailed       the peer's certificate or handshake is not acceptable
         ├── TimedOut        a phase took too long: `phase` says which
         ├── Reset           the connection ended before the answer's headers were complete
@@ -123,6 +124,11 @@ class TransportError(ManywaysError):
 
 class ConnectFailed(TransportError):
     """The address has no name, refuses, or cannot be reached. Nothing was sent."""
+
+
+class OutOfSockets(ConnectFailed):
+    """This process, or its machine, has no file descriptor or local port left. `str()` is which
+    of them, and the cure: no address."""
 
 
 class TlsFailed(TransportError):

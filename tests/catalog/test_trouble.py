@@ -10,6 +10,7 @@ from manyways.errors import (
     AttemptFailed,
     ConnectFailed,
     Garbled,
+    OutOfSockets,
     Refusal,
     Reset,
     TimedOut,
@@ -53,6 +54,14 @@ def untrusted() -> ssl.SSLCertVerificationError:
                 socket.gaierror(-2, "Name or service not known"),
             ),
             "its host name leads nowhere (DNS)",
+        ),
+        (
+            caused(
+                AttemptFailed("out_of_sockets", "was not asked"),
+                OutOfSockets("the gateway is out of file descriptors: raise it"),
+                OSError(errno.EMFILE, "Too many open files"),
+            ),
+            "the gateway is out of file descriptors: raise it",
         ),
         (
             caused(AttemptFailed("tls", "its certificate…"), TlsFailed("x"), untrusted()),

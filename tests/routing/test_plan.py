@@ -89,6 +89,18 @@ def test_a_provider_that_cannot_be_reached_is_no_longer_the_next_one() -> None:
     assert talk.after(0.375).rings() == ["ask Capi/gpt-4o"]
 
 
+@pytest.mark.parametrize("code", ["crowded", "out_of_sockets"])
+def test_where_it_is_about_us_others_come_first_and_nobody_rests(code: str) -> None:
+    offers = shop("Capi/gpt-4o", "Capi/mini", "Other/big")
+    talk = Talk(offers, "gpt-4o")
+    assert talk.begin() == ["ask Capi/gpt-4o"]
+    assert talk.fails(code) == ["ask Other/big"]
+    assert talk.fails(code) == ["ask Capi/mini"]
+    assert talk.fails(code) == ["wait 0.375"], "it may be over by then"
+    again = Talk(offers, "gpt-4o", health=talk.health)
+    assert again.begin() == ["ask Capi/gpt-4o"]
+
+
 def test_a_provider_that_fails_twice_comes_behind_all_others() -> None:
     talk = Talk(shop("Capi/gpt-4o", "Capi/mini", "Capi/nano", "Other/big"), "gpt-4o")
     assert talk.begin() == ["ask Capi/gpt-4o"]

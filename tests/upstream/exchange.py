@@ -203,3 +203,16 @@ def full() -> Iterator[str]:
             one.setblocking(False)
             one.connect_ex(listener.getsockname())
         yield f"127.0.0.1:{listener.getsockname()[1]}"
+
+
+@contextmanager
+def no_descriptors() -> Iterator[None]:
+    """Nothing more can be opened; what is open stays."""
+    import encodings.idna  # noqa: F401  it would be looked for now
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from manyways.errors import AttemptFailed, ConnectFailed, Refusal, Reset, TlsFailed, TransportError
+from manyways.errors import (
+    AttemptFailed,
+    ConnectFailed,
+    OutOfSockets,
+    Refusal,
+    Reset,
+    TlsFailed,
+    TransportError,
+)
 from manyways.upstream.failures import from_status, from_transport
 
 NOW = 1_800_000_000.0
@@ -498,6 +506,12 @@ def test_a_certificate_that_is_wanted_of_us_is_no_reset(
     found = from_transport(error)
     assert found.code == code
     assert ("of the gateway" in found.message) is ours
+
+
+def test_what_we_lack_is_told_with_its_cure_and_rests_nobody() -> None:
+    found = from_transport(OutOfSockets("the gateway is out of file descriptors: raise it"))
+    assert found.code == "out_of_sockets"
+    assert found.message == "was not asked: the gateway is out of file descriptors: raise it"
 
 
 FIELDS = st.sampled_from(

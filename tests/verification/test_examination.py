@@ -130,6 +130,8 @@ class TestOrder:
         [
             (AttemptFailed("model_gone", "no such model"), "failed"),
             (AttemptFailed("connect", "cannot be reached"), "failed"),
+            (AttemptFailed("out_of_sockets", "was not asked"), "skipped"),
+            (AttemptFailed("crowded", "had no connection free"), "skipped"),
             (Refusal("invalid_request", "we do not want to"), "failed"),
             (b"<html>", "failed"),
             (AttemptFailed("rate_limited", "later", retry_after=1e6), "unsure"),

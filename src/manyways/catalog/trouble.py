@@ -11,6 +11,7 @@ from msgspec import Struct
 from manyways.errors import (
     AttemptFailed,
     ManywaysError,
+    OutOfSockets,
     Refusal,
     TimedOut,
     TlsFailed,
@@ -73,8 +74,9 @@ def _of_transport(error: Exception) -> str | None:
                 return f"no answer within {cause.seconds:g} s"
             case TlsFailed():
                 return f"no secure connection: {of_system(cause) or cause}"
-            case TransportError():
-                return of_system(cause) or str(cause)
+            case TransportError():  # of what is lacking it knows the cure as well
+                own = isinstance(cause, OutOfSockets)
+                return (None if own else of_system(cause)) or str(cause)
     return None
 
 

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 from manyways.catalog.trouble import of_system
 from manyways.cli.checks import Status
 from manyways.config.shown import without_password
-from manyways.errors import ConnectFailed, TimedOut, TlsFailed, TransportError
+from manyways.errors import ConnectFailed, OutOfSockets, TimedOut, TlsFailed, TransportError
 from manyways.types import Provider
 from manyways.upstream import proxies
 from manyways.upstream.failures import refuses_our_certificate
@@ -76,7 +76,8 @@ def unreachable(error: TransportError, provider: Provider, settings: Settings) -
         where = f"{where} ({way})"
     if refuses_our_certificate(error):
         return _refused(error, where, provider, settings)
-    said = of_system(error) or str(error)
+    lacking = isinstance(error, OutOfSockets)  # which is told with its cure
+    said = str(error) if lacking else of_system(error) or str(error)
     match error:
         case TlsFailed():
             detail = f"no secure connection to {where}: {said}"

@@ -9,6 +9,7 @@ MEANINGS: Final = {
     "reset": "closed the connection before it answered",
     "timeout": "took too long",
     "crowded": "had no connection free in time",
+    "out_of_sockets": "was not asked: the gateway had no socket left",
     "cut": "broke its answer off",
     "garbled": "sent what cannot be read",
     "too_large": "sent more than the gateway holds",

@@ -45,11 +45,11 @@ JITTER: Final = 0.25
 _AGAIN = frozenset(
     {
         "rate_limited", "provider_error", "connect", "tls", "reset", "cut", "garbled", "timeout",
-        "no_answer", "error_inside", "crowded",
+        "no_answer", "error_inside", "crowded", "out_of_sockets",
     }
 )  # fmt: skip
 """What may be gone when the same candidate is asked once more."""
-_OF_THE_REQUEST = frozenset({"diverged", "unsuitable", "crowded"})
+_OF_THE_REQUEST = frozenset({"diverged", "unsuitable", "crowded", "out_of_sockets"})
 """What says nothing of how a provider does."""
 
 

@@ -27,6 +27,7 @@ DRAWN: Final = 8
 """Of a large tier, so many are drawn before all of it is looked at."""
 
 _NOT_REACHED = frozenset({"connect", "tls"})
+_OURS = frozenset({"crowded", "out_of_sockets"})
 _OF_THE_MODEL = frozenset({"rate_limited", "model_gone", "unsuitable", "diverged"})
 
 
@@ -134,10 +135,10 @@ class Queue:
         provider = one.model.provider
         if code not in _OF_THE_MODEL:
             silent = code == "timeout" and one.spoke_at is None
-            # Its other models would be waited for in the same line.
+            # Where it is about us, its other models have the same way.
             strikes = (
                 STRUCK
-                if silent or code == "crowded"
+                if silent or code in _OURS
                 else max(STRIKES.get(code, STRIKE), took * STRIKE)
             )
             self._strikes[provider] = self._strikes.get(provider, 0.0) + strikes

@@ -12,7 +12,7 @@ import socket
 import ssl
 from collections.abc import Mapping, Sequence
 from functools import cached_property, lru_cache, partial
-from typing import Self, cast
+from typing import Any, Self, cast
 
 from aiohttp import (
     ClientConnectionError,
@@ -42,6 +42,7 @@ from manyways.errors import (
     ConnectFailed,
     Cut,
     Garbled,
+    OutOfSockets,
     Phase,
     Reset,
     TimedOut,
@@ -51,6 +52,7 @@ from manyways.errors import (
 )
 from manyways.upstream import proxies
 from manyways.upstream.decoded import decoded
+from manyways.upstream.shortage import AddressInfo, shortage
 from manyways.upstream.transport import Limits, Lookup, Response
 from manyways.watch import TimeLimit
 
@@ -258,6 +260,18 @@ class _Pool(TCPConnector):
             self.left_line = asyncio.current_task()
             raise
 
+    async def _wrap_create_connection(
+        self, *args: Any, addr_infos: list[AddressInfo], **keywords: Any
+    ) -> tuple[asyncio.Transport, ResponseHandler]:
+        tried = tuple(addr_infos)
+        try:
+            return await super()._wrap_create_connection(*args, addr_infos=addr_infos, **keywords)
+        except ClientConnectorError as error:
+            lack = shortage(error.os_error, tried)
+            if lack is None:
+                raise
+            raise _ShortError(lack) from error
+
     @property
     def in_use(self) -> int:
         """Connections that serve a request, or are being made for one."""
@@ -301,6 +315,10 @@ class _Resolver(AbstractResolver):
 
 class _StaleError(ClientError):
     """A connection from the pool turned out to be closed before it said a word."""
+
+
+class _ShortError(ClientError):
+    """There is no file descriptor or local port left: which of them, and the cure."""
 
 
 class _Wire(ResponseHandler):
@@ -528,6 +546,11 @@ class _Answer:
 
 def _unreachable(error: Exception, proxy: proxies.Proxy | None) -> TransportError:
     """A failure on the way, which is the proxy's as long as it has not opened a tunnel."""
+    if isinstance(error, _ShortError):
+        return OutOfSockets(str(error))
+    lack = shortage(error.__cause__ or error)
+    if lack is not None:
+        return OutOfSockets(lack)
     kind = TlsFailed if isinstance(error, ssl.SSLError) else ConnectFailed
     match error:  # a text of theirs may hold several lines, or the proxy's password
         case ClientHttpProxyError() if proxy is not None:

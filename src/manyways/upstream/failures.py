@@ -12,6 +12,7 @@
 | 408, 409, 425, 5xx and whatever else                    | `AttemptFailed("provider_error")`  |
 | refused, DNS, TLS, reset, cut, not HTTP                 | `"connect"`, `"reset"`, `"cut"`, … |
 | no connection of ours was free in time                  | `AttemptFailed("crowded")`         |
+| we have no file descriptor or local port left           | `AttemptFailed("out_of_sockets")`  |
 | another phase took too long                             | `AttemptFailed("timeout")`         |
 
 What the caller caused comes with an error object: a page of HTML, an empty body or a framework's
@@ -29,6 +30,7 @@ from manyways.errors import (
     ConnectFailed,
     Cut,
     Garbled,
+    OutOfSockets,
     Refusal,
     Reset,
     TimedOut,
@@ -186,6 +188,8 @@ def from_transport(error: TransportError) -> AttemptFailed:
     """What a failure to exchange bytes means. Addresses are for the log, not for callers."""
     if refuses_our_certificate(error):
         return AttemptFailed("tls", "wants a certificate of the gateway that it accepts")
+    if isinstance(error, OutOfSockets):
+        return AttemptFailed("out_of_sockets", f"was not asked: {error}")
     code = _TRANSPORT_CODES.get(type(error), "connect")
     if isinstance(error, TimedOut) and error.phase == "pool":
         code = "crowded"

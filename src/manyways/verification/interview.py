@@ -44,6 +44,8 @@ LARGEST_OF: Final = {"/images/generations": 32 * LARGEST, "/audio/speech": 9 * L
 
 _LOST_CAUSES: Final = frozenset({"credentials", "model_gone"})
 """Failures that asking again does not help."""
+_OURS: Final = frozenset({"crowded", "out_of_sockets"})
+"""Failures that say nothing about who was to be asked."""
 _NOT_THERE: Final = frozenset({400, 403, 404, 410})
 """What a server answers that has nothing at an address."""
 _OPTIONAL: Final = ("temperature", "seed")
@@ -280,6 +282,8 @@ class Interview:
                         continue
                     if failure.code == "timeout":
                         self._pace.silent()
+                    if failure.code in _OURS and not again:
+                        raise Postponed(failure.message, asked=False) from failure
                     if failure.code in _LOST_CAUSES or not again:
                         raise
                     again = False  # once may have been an accident

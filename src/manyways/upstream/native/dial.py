@@ -12,17 +12,18 @@ import os
 import re
 import socket
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import cache, partial
 from typing import Final, TypeVar, cast
 
 from aiohappyeyeballs import start_connection
 
-from manyways.errors import ConnectFailed, Phase, TlsFailed
+from manyways.errors import ConnectFailed, OutOfSockets, Phase, TlsFailed
 from manyways.upstream.native.names import Names
 from manyways.upstream.native.origin import Route, basic
 from manyways.upstream.native.wire import Wire
 from manyways.upstream.proxies import Proxy, parse
+from manyways.upstream.shortage import AddressInfo, see_that_files_open, shortage
 
 _AHEAD: Final = 0.25
 """Seconds that an address has before the next is tried beside it (RFC 8305)."""
@@ -58,7 +59,8 @@ class Dialer:
         """A protocol that `make` made, once its transport stands. `begin` is told of each phase
         (`dns`, `connect`, `tls`) when it begins.
 
-        Raises `ConnectFailed` and `TlsFailed`, neither of which tells a proxy's password.
+        Raises `ConnectFailed` and `TlsFailed`, neither of which tells a proxy's password, and
+        `OutOfSockets`.
         """
         proxy = self._proxy if route.tunnel else None
         there = self._called(route)
@@ -108,9 +110,9 @@ class Dialer:
         try:
             found = await self._names.addresses(host, port)
         except OSError as error:
-            raise ConnectFailed(f"{where}: {_reason(error)}") from error
+            raise _unreachable(error, where) from error
         begin("connect")
-        infos = [
+        infos: list[AddressInfo] = [
             (one.family, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (one.host, one.port))
             for one in found
         ]
@@ -119,8 +121,10 @@ class Dialer:
                 infos, happy_eyeballs_delay=_AHEAD, interleave=1, socket_factory=_socket
             )
         except _Broken as error:
-            self._names.forget(host, port)
-            raise ConnectFailed(f"{where}: {_reason(error)}") from error
+            failure = _unreachable(error, where, infos)
+            if not isinstance(failure, OutOfSockets):
+                self._names.forget(host, port)
+            raise failure from error
         with contextlib.suppress(OSError):  # closed already: who comes next will notice
             self._names.prefer(host, port, sock.getpeername()[0])
         return sock
@@ -172,6 +176,9 @@ class Dialer:
         # failure of TLS in TLS, which it was about to tell.
         except (*_Broken, ValueError, TypeError) as caught:
             error = caught.__context__ if isinstance(caught, TypeError) else caught
+            lack = None if error is None else shortage(error)
+            if lack is not None:
+                raise OutOfSockets(lack) from error
             raise TlsFailed(f"{where}: {_of_tls(error)}") from error
         if above is None:
             raise TlsFailed(f"{where}: {_of_tls(None)}")
@@ -276,10 +283,25 @@ def _socket(info: tuple[object, ...]) -> socket.socket:
 
 @cache
 def _system() -> ssl.SSLContext:
-    """The system's authorities, read once: they are the work of some 20 ms."""
+    """The system's authorities, read once: they are the work of some 20 ms.
+
+    Raises `OutOfSockets` where they could not be read now: nobody else would say so.
+    """
     context = ssl.create_default_context()
+    if not context.cert_store_stats()["x509_ca"]:  # or they are read one by one, as needed
+        try:
+            see_that_files_open()
+        except OSError as error:
+            raise OutOfSockets(shortage(error) or str(error)) from error
     context.set_alpn_protocols(["http/1.1"])
     return context
+
+
+def _unreachable(
+    error: BaseException, where: str, tried: Sequence[AddressInfo] = ()
+) -> ConnectFailed:
+    lack = shortage(error, tried)
+    return ConnectFailed(f"{where}: {_reason(error)}") if lack is None else OutOfSockets(lack)
 
 
 def _reason(error: BaseException) -> str:
