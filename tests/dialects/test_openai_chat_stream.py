@@ -319,10 +319,19 @@ def test_one_choice_may_go_on_when_another_has_ended() -> None:
 
 
 def test_the_streams_own_end_does_not_end_a_choice() -> None:
-    _, stream = carry([chunk({"content": "x"}, "stop"), chunk({"content": "y"})], 2)
+    other = b'data: {"choices": [{"index": 1, "delta": {"content": "y"}}]}\n\n'
+    _, stream = carry([chunk({"content": "x"}, "stop"), other], 2)
     assert not stream.complete
     stream.feed(DONE)
     assert not stream.complete
+
+
+def test_fewer_choices_than_were_asked_for_are_whole_only_where_the_stream_says_that_it_is() -> None:
+    """Many providers know of one choice only, and a cut looks the same."""
+    _, stream = carry([HELLO, STOP], 2)
+    assert not stream.complete
+    _, stream = carry([HELLO, STOP, DONE], 2)
+    assert stream.complete
 
 
 # Characters cut in two

@@ -426,10 +426,11 @@ def test_a_probe_is_known_as_one_until_it_has_ended() -> None:
 
 
 def test_a_probe_that_is_outrun_rests_it_for_longer() -> None:
+    """The rest begins where the probe did."""
     health = health_of(OFFERS)
     failed(health)
     health.dropped(begun(health, now=T0 + 2), outran_at=T0 + 3)
-    assert back_in(health, now=T0 + 3) == REST * FACTOR
+    assert back_in(health, now=T0 + 2) == REST * FACTOR
     assert health.candidate(ASKED).breaker.why == "provider_error: words", "why it began"
     assert health.candidate(ASKED).outcomes == {"provider_error": 1, "cancelled": 1}
 
@@ -439,8 +440,8 @@ def test_a_probe_that_is_outrun_rests_all_it_was_the_probe_of() -> None:
     failed(health, "connect", MATE)
     failed(health)
     health.dropped(begun(health, now=T0 + 2), outran_at=T0 + 3)
-    assert not is_back(health, T0 + 2 + REST * FACTOR, MATE)
-    assert is_back(health, T0 + 3 + REST * FACTOR, MATE)
+    assert not is_back(health, T0 + 2 + REST * FACTOR - 0.1, MATE)
+    assert is_back(health, T0 + 2 + REST * FACTOR, MATE)
 
 
 @pytest.mark.parametrize(("code", "first"), [("credentials", 15), ("model_gone", 60)])
@@ -450,7 +451,14 @@ def test_a_probe_that_is_outrun_keeps_the_rests_of_what_it_looked_for(
     health = health_of(OFFERS)
     failed(health, code)
     health.dropped(begun(health, now=T0 + first), outran_at=T0 + first + 1)
-    assert back_in(health, now=T0 + first + 1) == first * FACTOR
+    assert back_in(health, now=T0 + first) == first * FACTOR
+
+
+def test_a_race_as_long_as_its_rest_is_followed_by_a_short_one() -> None:
+    health = health_of(OFFERS)
+    failed(health)
+    health.dropped(begun(health, now=T0 + 2), outran_at=T0 + 2 + REST * FACTOR)
+    assert back_in(health, now=T0 + 2 + REST * FACTOR) == REST
 
 
 def test_a_probe_that_has_spoken_is_not_outrun() -> None:

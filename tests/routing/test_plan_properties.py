@@ -246,9 +246,8 @@ class Witness:
         """Two at most, where races are wanted or the first is a probe; who comes second is
         known to be well."""
         (first,) = self.running
-        assert self.world.stream
         assert first not in self.spoken
-        assert self.world.settings.hedge or first in self.probes
+        assert (self.world.settings.hedge and self.world.stream) or first in self.probes
         candidate = self.world.health.candidate(row)
         whole = (candidate.breaker, candidate.provider.breaker)
         assert [breaker.state(self.now) for breaker in whole] == ["closed", "closed"]
@@ -256,7 +255,7 @@ class Witness:
     def _check_watch(self, start: Start, waits: Sequence[Wait]) -> None:
         """A probe is watched, unless everybody has been asked, or another runs already."""
         alone = list(self.running) == [start.attempt]
-        if not (self.world.stream and alone and start.attempt in self.probes) or self.ways:
+        if not (alone and start.attempt in self.probes) or self.ways:
             return
         if start.model in [one.model for one in self.started[:-1]]:
             return  # nobody is left who could race

@@ -95,11 +95,11 @@ def probing(
     stream: bool = True,
 ) -> Talk:
     """The first of the shop was silent, and its rest is just over. `usual` is how many seconds
-    its first tokens took before."""
+    its first tokens took before, or its whole answers."""
     health = health_of(offers, settings)
     first = offers.models[0]
     if usual is not None:
-        answers(health, first, usual, times=ENOUGH)
+        answers(health, first, usual, times=ENOUGH, stream=stream)
     down(health, first, "timeout", took=REST)
     back = health.back_at(first, T0)[0]
     return Talk(
@@ -152,7 +152,7 @@ def test_a_probe_that_is_outrun_has_failed_and_rests_for_longer() -> None:
     talk.after(1.2).rings()
     talk.after(0.5).speaks()
     rest = talk.health.back_at(offers.models[0], talk.now)[0] - talk.now
-    assert rest == REST * FACTOR
+    assert rest == pytest.approx(REST * FACTOR - 1.7), "since the probe began"
     beside = Talk(offers, "gpt-4o", health=talk.health, now=talk.now + rest - 0.1)
     assert beside.begin() == ["ask Other/big"]
 
@@ -211,9 +211,18 @@ def test_nobody_is_asked_beside_a_probe_that_was_the_last_attempt() -> None:
     assert talk.after(5).rings() == []
 
 
-def test_a_whole_answer_gives_no_sign_of_life_and_its_probe_is_not_raced() -> None:
+def test_a_probe_for_a_whole_answer_is_raced_when_it_takes_longer_than_such_answers_do() -> None:
     talk = probing(shop("Capi/gpt-4o", "Other/big"), usual=0.8, stream=False)
-    assert talk.begin() == ["ask Capi/gpt-4o"]
+    assert talk.begin() == ["ask Capi/gpt-4o", "wait 2.4"]
+    assert talk.after(2.4).rings() == ["ask Other/big"]
+    assert talk.after(0.5).came(1) == ["cancel 0"]
+    assert talk.succeeds(1) == []
+    assert [one.outcome for one in talk.plan.attempts] == ["cancelled", "answered"]
+
+
+def test_whole_answers_are_not_hedged() -> None:
+    talk = race(stream=False)
+    assert talk.begin() == ["ask Capi/m"]
 
 
 def test_a_probe_with_little_time_is_raced_when_half_of_it_is_over() -> None:

@@ -108,7 +108,35 @@ def test_auto_begins_with_those_nearly_as_good_as_the_best() -> None:
     )
     candidates = resolve(offers, wish("auto"), NO_NEEDS, "same-provider-first")
     assert names(candidates.first) == ["Capi/best", "Capi/good"]
-    assert tiers(candidates) == [["Capi/good"], ["Capi/poor", "Capi/unknown"]]
+    assert tiers(candidates) == [["Capi/good"], ["Capi/poor"], ["Capi/unknown"]]
+
+
+SEES = ("vision",)
+SIGHT = shop(
+    model("Capi/best", quality_score=9.5, capabilities=("tools",)),
+    model("Capi/v8", quality_score=8.0, capabilities=SEES),
+    model("Capi/v75", quality_score=7.5, capabilities=SEES),
+    model("Other/v5", quality_score=5.0, capabilities=SEES),
+    model("Other/rests", quality_score=9.0, capabilities=SEES, asked_last=True),
+)
+PICTURE = Needs(capabilities=("vision",))
+
+
+@pytest.mark.parametrize("fallbacks", [True, False])
+def test_auto_begins_with_the_best_of_those_that_can_do_it(fallbacks: bool) -> None:
+    candidates = resolve(SIGHT, wish("auto", fallbacks=fallbacks), PICTURE, "same-model-first")
+    assert names(candidates.first) == ["Capi/v8", "Capi/v75"]
+    assert candidates.unfit is None, "nobody else was meant"
+    behind = [["Capi/v75"], ["Other/v5"], ["Other/rests"]]
+    assert tiers(candidates) == (behind if fallbacks else [])
+
+
+def test_auto_says_what_nobody_can() -> None:
+    with pytest.raises(
+        Refusal, match="a model with json_schema, and no model that may be used"
+    ) as no:
+        resolve(SIGHT, wish("auto"), Needs(capabilities=("json_schema",)), "same-model-first")
+    assert no.value.code == "not_supported"
 
 
 def test_who_failed_its_verification_comes_last() -> None:

@@ -123,6 +123,9 @@ class Talk:
     def speaks(self, attempt: int | None = None) -> list[str]:
         return self._heard(self.plan.spoke(self._meant(attempt), self.now))
 
+    def came(self, attempt: int | None = None) -> list[str]:
+        return self._heard(self.plan.came(self._meant(attempt), self.now))
+
     def succeeds(self, attempt: int | None = None) -> list[str]:
         return self._heard(self.plan.succeeded(self._meant(attempt), self.now))
 
@@ -234,17 +237,24 @@ def down(
 
 
 def answers(
-    health: Health, row: Model, seconds: float, *, times: int = 1, at: float = T0 - 30
+    health: Health,
+    row: Model,
+    seconds: float,
+    *,
+    times: int = 1,
+    at: float = T0 - 30,
+    stream: bool = True,
 ) -> None:
     """It answered, and took so many seconds."""
     for _ in range(times):
-        ticket = Ticket(health.candidate(row), 0, at - seconds, stream=True)
+        ticket = Ticket(health.candidate(row), 0, at - seconds, stream=stream)
         health.begin(ticket)
-        health.spoke(ticket, at)
+        if stream:
+            health.spoke(ticket, at)
         health.succeeded(ticket, at)
 
 
-def race(*others: str, saved: float = 1.0, deadline: float = 170) -> Talk:
+def race(*others: str, saved: float = 1.0, deadline: float = 170, stream: bool = True) -> Talk:
     """One whose first token nearly always comes within 2 s, and somebody else."""
     offers = shop("Capi/m", "Other/m", *others)
     settings = Settings(hedge=True, order="same-model-first", rest=REST)
@@ -253,4 +263,12 @@ def race(*others: str, saved: float = 1.0, deadline: float = 170) -> Talk:
     answers(health, offers.models[1], 9, at=T0)
     budget = HedgeBudget()
     budget.saved = saved
-    return Talk(offers, "m", settings=settings, health=health, budget=budget, deadline=deadline)
+    return Talk(
+        offers,
+        "m",
+        settings=settings,
+        health=health,
+        budget=budget,
+        deadline=deadline,
+        stream=stream,
+    )

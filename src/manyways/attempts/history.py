@@ -22,6 +22,8 @@ def refusal_of(end: GiveUp, made: Sequence[Attempt], patience: float) -> Refusal
         "tried_models": tried,
         "error_history": [_history(one) for one in made],
     }
+    if not made:
+        return Refusal("timeout", f"No time to ask anybody within {patience:g} s.")
     listed = "\n".join(tried)
     if end.reason == "deadline":
         return Refusal(

@@ -7,7 +7,7 @@ attempt after the other, in the request's own task. Only a race runs in tasks of
 import asyncio
 import math
 import time
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import Any, Protocol
@@ -221,6 +221,8 @@ class Pursuit:
                     connect_timeout=self._means.settings.connect_timeout,
                     seconds=start.limit,
                 )
+                if self._tasks:  # others are under way
+                    self._won(start, plan.came)
                 plan.attempts[start.attempt].usage = self._usage(start, usage, answer)
                 self._reply.answered_by(start.model, len(plan.attempts))
                 await self._reply.answer(answer)
@@ -283,12 +285,13 @@ class Pursuit:
             body = request.encode_for(
                 start.model.upstream_id, stream=asked, include_usage=ask_usage, add_messages=more
             )
-        self._plan.attempts[start.attempt].speech = events
+        record = self._plan.attempts[start.attempt]
+        record.speech = events
         now = asyncio.get_running_loop().time()
         attempt = StreamedAttempt(
             events,
             self._means.settings,
-            first=start.limit,
+            first=max(0.001, start.limit - (time.monotonic() - record.began)),
             deadline=now + self._deadline - time.monotonic(),
             send_timeout=self._means.send_timeout,
             spoke=lambda: self._spoke(start, events),
@@ -308,18 +311,22 @@ class Pursuit:
 
     def _spoke(self, start: Start, events: ChatStream | ResumedStream) -> None:
         """An attempt has something for the caller: the answer is its own from now on."""
-        if self._plan.attempts[start.attempt].outcome is not None:
-            raise asyncio.CancelledError  # the plan has cancelled it, and its task is to hear it
+        self._won(start, self._plan.spoke)
         self._events = events
         if start.method is not None:
             self._joints.append(self._joint(start))
             self._means.tally.continuations[start.method] += 1
-        for command in self._plan.spoke(start.attempt, time.monotonic()):
+        self._reply.answered_by(start.model, len(self._plan.attempts))
+
+    def _won(self, start: Start, tell: Callable[[int, float], Commands]) -> None:
+        """Tell the plan whose answer it is, and end all others."""
+        if self._plan.attempts[start.attempt].outcome is not None:
+            raise asyncio.CancelledError  # the plan has cancelled it, and its task is to hear it
+        for command in tell(start.attempt, time.monotonic()):
             if isinstance(command, Cancel):
                 self._cancel(command)
                 if command.attempt < start.attempt:
                     self._means.tally.hedges_won += 1
-        self._reply.answered_by(start.model, len(self._plan.attempts))
 
     def _lost(self, start: Start, provider: OpenAIProvider, failure: AttemptFailed) -> Commands:
         """A failure, before or after the answer had begun."""

@@ -3,6 +3,7 @@
 Nothing here knows a clock: `now` is handed in, in seconds of any monotonic clock.
 """
 
+import math
 from collections import Counter, deque
 from collections.abc import Iterable
 from typing import Final
@@ -96,6 +97,13 @@ class Candidate:
         if len(self.samples) < ENOUGH:
             return None
         return sorted(self.samples)[min(len(self.samples) - 1, int(len(self.samples) * share))]
+
+    def usual(self, *, stream: bool) -> float:
+        """Seconds in which nearly every first token comes, or whole answer; infinite where
+        nothing is known."""
+        if not stream:
+            return (self.whole or math.inf) * 2
+        return self.percentile(0.95) or (self.first_token or math.inf) * 2
 
     def spoke(self, now: float, began: float, *, stream: bool) -> None:
         """An attempt that began at a moment has spoken now, or answered whole."""

@@ -9,10 +9,11 @@ A circuit breaker stands at every place that can fail by itself:
 | 429                                   | the credential × model |
 | everything else that is a failure     | the candidate          |
 
-A success closes all of them on its way, at once. A rest is at least as long as the failure
-took, so that a silent provider is not asked twice in the time of one silence. Many requests
-that fail together count once: a failure counts against a breaker, and a success for it, only
-if its attempt began after the breaker last opened.
+A success closes all of them on its way, at once. A rest is as long as the failure took, at
+least, up to the longest rest there is. Many requests that fail together count once: a failure
+counts against a breaker, and a success for it, only if its attempt began after the breaker last
+opened. What failed for one caller alone is tried by the first other one, and who is wrong again
+and again is not believed for a while (`Doubts`).
 
 Several gateways tell each other what they find out (`share`, `heard`). What was heard is not told
 on. Who hears that something rests lets it rest, too, and one request of all of them probes. Where
@@ -131,6 +132,13 @@ class Health:
             return None
         if provider.only is not None and not (tried or provider.only.why or candidate.limited):
             return 0  # the usual case: one key, and all is well
+        return self.key(model, now, tried)
+
+    def key(self, model: Model, now: float, tried: Iterable[int] = ()) -> int | None:
+        """A key that is well, whether the model and its provider are or not; `None` where none
+        is. `tried` are not taken."""
+        candidate = self.candidate(model)
+        provider = candidate.provider
         count = len(provider.credentials)
         first = provider.turn % count
         for i in range(count):
@@ -279,8 +287,11 @@ class Health:
         if not self._end(ticket):
             return
         for breaker in probed:
-            seconds = self._rest(breaker, breaker.why.partition(":")[0], 0.0, None)
-            took = max(breaker.took, (outran_at or 0.0) - ticket.began)
+            silent = (outran_at or 0.0) - ticket.began
+            # The race was a part of the rest: nobody else has asked meanwhile.
+            seconds = self._rest(breaker, breaker.why.partition(":")[0], 0.0, None) - silent
+            seconds = max(seconds, self.settings.rest)
+            took = max(breaker.took, silent)
             breaker.open(
                 outran_at or 0.0, seconds, breaker.why,
                 late=breaker.late, took=took, caller=ticket.caller,

@@ -148,6 +148,13 @@ class Plan:
         self._hedge_at = self._verdict = None
         return self._cancel_others(one, now)
 
+    def came(self, attempt: int, now: float) -> Commands:
+        """A whole answer has come, and is the caller's from now on."""
+        one = self.attempts[attempt]
+        self.committed = one
+        self._hedge_at = self._verdict = None
+        return self._cancel_others(one, now)
+
     def succeeded(self, attempt: int, now: float) -> Commands:
         """The answer is complete."""
         one = self.attempts[attempt]
@@ -248,6 +255,10 @@ class Plan:
 
     def _join(self, now: float) -> Commands:
         """Go on from what the caller has, with the next candidate for that."""
+        method = self.attempts[-1].method
+        other_key = None if method is None else self._queue.other_key(now)
+        if other_key is not None:
+            return (self._start(*other_key, now, method),)
         while self._joints:
             model, method = self._joints.pop(0)
             if self._able((model,)):
@@ -284,14 +295,13 @@ class Plan:
         is. A probe is always watched: no caller is to wait out whether somebody is back."""
         start = self._start(model, credential, now)
         self._hedge_at = None
-        if not self._stream or self._joints is not None:
+        if self._joints is not None:
             return (start,)
         candidate = self._health.candidate(model)
         self._probe = model if self._health.is_probe(self.attempts[-1]) else None
         if self._probe is not None:
-            usual = candidate.percentile(0.95) or (candidate.first_token or math.inf) * 2
-            patience = min(usual * 1.5, start.limit / 2)
-        elif self._settings.hedge and start.attempt == 0:
+            patience = min(candidate.usual(stream=self._stream) * 1.5, start.limit / 2)
+        elif self._settings.hedge and self._stream and start.attempt == 0:
             patience = candidate.percentile(0.95) or math.inf
         else:
             return (start,)
@@ -417,14 +427,25 @@ class Plan:
             tried.silent += took
         limit = self._settings.first_token_timeout if self._stream else 0.0
         silent = code == "timeout" and tried.silent >= limit * SHARE
-        tried.over = code not in _AGAIN or silent
+        tried.over = silent or (code not in _AGAIN and not self._has_other_keys(one))
         tried.useless = silent or code == "model_gone"
         pause = self._settings.retry_pause * 2.0**tried.repeats
         pause = min(LONGEST_PAUSE, pause * (1 - JITTER + 2 * JITTER * self._chance()))
         told = failure.retry_after
         if told is not None:  # many were told the same
             pause = told + min(1.0, told * JITTER) * self._chance()
+        if self._health.credentials(one.model) > 1:  # another key may be free earlier
+            pause = min(pause, max(0.0, self._health.back_at(one.model, now)[0] - now))
         tried.again_at = now + pause
+
+    def _has_other_keys(self, failed: Attempt) -> bool:
+        """Whether it was the key that failed, and not every key has."""
+        dead = {
+            one.credential
+            for one in self.attempts
+            if one.candidate is failed.candidate and one.outcome == "credentials"
+        }
+        return failed.credential in dead and len(dead) < self._health.credentials(failed.model)
 
     def _was_hurried(self, one: Attempt, now: float) -> bool:
         """Whether it had less time than the settings give, for the deadline was near."""

@@ -5,7 +5,7 @@ can serve it is left out for good, but for the models of a provider that cannot 
 """
 
 import itertools
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from manyways.routing.attempt import Attempt
@@ -28,6 +28,7 @@ DRAWN: Final = 8
 
 _NOT_REACHED = frozenset({"connect", "tls"})
 _OURS = frozenset({"crowded", "out_of_sockets"})
+_OF_THE_KEY = frozenset({"credentials", "rate_limited"})
 _OF_THE_MODEL = frozenset({"rate_limited", "model_gone", "unsuitable", "diverged"})
 
 
@@ -70,7 +71,7 @@ class Queue:
 
     def next(self, now: float) -> tuple[Model, int] | None:
         """The best candidate that is well and was not asked, and the key to ask it with."""
-        other_key = self._other_key(now)
+        other_key = self.other_key(now)
         if other_key is not None:
             return other_key
         while True:
@@ -123,6 +124,22 @@ class Queue:
         self._racing = False
         return chosen
 
+    def other_key(self, now: float) -> tuple[Model, int] | None:
+        """The model that was asked last, with another key, where it was the key that failed. It
+        may rest: that it was asked all the same is decided."""
+        latest = self._attempts[-1] if self._attempts else None
+        if latest is None or latest.outcome not in _OF_THE_KEY:
+            return None
+        failed = {
+            one.credential
+            for one in self._attempts
+            if one.candidate is latest.candidate and one.outcome in _OF_THE_KEY
+        }
+        if len(failed) >= self._health.credentials(latest.model):
+            return None
+        credential = self._health.key(latest.model, now, failed)
+        return None if credential is None else (latest.model, credential)
+
     def key(self, model: Model, now: float) -> int:
         """The key to ask with: one that is well, else the one whose rest is over first."""
         credential = self._health.credential(model, now, caller=self._caller)
@@ -137,9 +154,7 @@ class Queue:
             silent = code == "timeout" and one.spoke_at is None
             # Where it is about us, its other models have the same way.
             strikes = (
-                STRUCK
-                if silent or code in _OURS
-                else max(STRIKES.get(code, STRIKE), took * STRIKE)
+                STRUCK if silent or code in _OURS else max(STRIKES.get(code, STRIKE), took * STRIKE)
             )
             self._strikes[provider] = self._strikes.get(provider, 0.0) + strikes
         if code in _NOT_REACHED:
@@ -235,16 +250,3 @@ class Queue:
         tier = next(self._tiers, None)
         self._tier = tier or ()
         return tier is not None
-
-    def _other_key(self, now: float) -> tuple[Model, int] | None:
-        """The same model with another key, where it was the key that failed."""
-        latest = self._attempts[-1] if self._attempts else None
-        if latest is None or latest.outcome not in {"credentials", "rate_limited"}:
-            return None
-        keys: Collection[int] = {
-            one.credential for one in self._attempts if one.candidate is latest.candidate
-        }
-        if latest.method is not None or len(keys) >= self._health.credentials(latest.model):
-            return None
-        credential = self._health.credential(latest.model, now, keys, self._caller)
-        return None if credential is None else (latest.model, credential)

@@ -88,13 +88,17 @@ class Candidates(Struct, frozen=True, eq=False):
         if wish.listed:
             yield from named
             return
+        if wish.models == (AUTO,):
+            yield from named
+            for provider in wish.begin:
+                yield from _bands(self._fitting(self.offers.of_provider(provider)))
+            yield from _bands(self._fitting(self.offers.models))
+            return
         mates = self._fitting(
             m for m in self.offers.of_provider(chosen.provider) if m.id != chosen.id
         )
         twins = self._fitting(self.offers.resolve_name(chosen.id))
-        if wish.models == (AUTO,):
-            yield from named
-        elif self.order == "same-provider-first":
+        if self.order == "same-provider-first":
             yield mates
             yield from named
             yield twins
@@ -126,7 +130,8 @@ def resolve(
 ) -> Candidates:
     """The candidates for a wish; `first` is never empty.
 
-    `"auto"` stands for every text model. `untold` are providers that may have more models than
+    `"auto"` stands for the best of all text models that can serve the request, and those nearly as
+    good. `untold` are providers that may have more models than
     is known: what is wanted of them is looked for elsewhere, and a name that nobody knows
     spoils no list. Raises `Refusal`: `model_not_found`,
     `provider_not_found`, `context_length_exceeded`, `not_supported` for what no model that may
@@ -143,7 +148,7 @@ def resolve(
     missing: Refusal | None = None
     for name in wish.models:
         try:
-            rows = _named(offers, name, wish, untold)
+            rows = _named(offers, name, wish, needs, untold)
         except Refusal as refusal:
             if not (wish.listed and untold and refusal.code == "model_not_found"):
                 raise
@@ -186,7 +191,9 @@ def fits(model: Model, needs: Needs) -> bool:
     return not known or all(capability in known for capability in needs.capabilities)
 
 
-def _named(offers: Offers, name: str, wish: Wish, untold: Collection[str]) -> Sequence[Model]:
+def _named(
+    offers: Offers, name: str, wish: Wish, needs: Needs, untold: Collection[str]
+) -> Sequence[Model]:
     """The rows of a wanted model that may be used. Raises `Refusal` where there are none."""
     if name == AUTO:
         found: Sequence[Model] = [m for m in offers.models if m.category == "text"]
@@ -204,7 +211,12 @@ def _named(offers: Offers, name: str, wish: Wish, untold: Collection[str]) -> Se
             f"No provider that may be used has the model {name}; it is at {_who(found)}.",
             param="provider",
         )
-    return _best(allowed) if name == AUTO else allowed
+    if name != AUTO:
+        return allowed
+    fitting = [m for m in allowed if fits(m, needs)]
+    if not fitting:
+        raise _nobody(allowed, needs)
+    return next(_bands(fitting))
 
 
 def _param(wish: Wish) -> str:
@@ -216,12 +228,15 @@ def _allowed(model: Model, wish: Wish) -> bool:
     return provider not in wish.ignore and (not wish.only or provider in wish.only)
 
 
-def _best(models: Sequence[Model]) -> Sequence[Model]:
-    """For `auto`: the models nearly as good as the best; the others come behind anyway."""
-    scores = [m.quality_score for m in models if m.quality_score is not None]
-    if not scores:
-        return models
-    return [m for m in models if (m.quality_score or 0.0) >= max(scores) - NEARLY]
+def _bands(models: Sequence[Model]) -> Iterator[tuple[Model, ...]]:
+    """For `auto`: the models nearly as good as the best, then of the others, and so on. Whoever
+    has no score counts as worst, and what failed its verification comes behind all."""
+    for last in (False, True):
+        left = [m for m in models if m.asked_last is last]
+        while left:
+            enough = max(m.quality_score or 0.0 for m in left) - NEARLY
+            yield tuple(m for m in left if (m.quality_score or 0.0) >= enough)
+            left = [m for m in left if (m.quality_score or 0.0) < enough]
 
 
 def _in_order(models: Sequence[Model], wish: Wish) -> list[tuple[Model, ...]]:
@@ -259,6 +274,25 @@ def _unfit(models: Sequence[Model], needs: Needs) -> Refusal:
     return Refusal(
         "not_supported",
         f"The request needs a model with {wanted}, which {names} does not have.",
+        param="model",
+    )
+
+
+def _nobody(models: Sequence[Model], needs: Needs) -> Refusal:
+    """Why none of all models can serve a request that left the choice to us."""
+    able = [m for m in models if fits(m, Needs(capabilities=needs.capabilities))]
+    if able:
+        longest = max(m.context_window or 0 for m in able)
+        return Refusal(
+            "context_length_exceeded",
+            f"The prompt has over {needs.prompt_tokens} tokens; no model that may be used takes"
+            f" more than {longest}.",
+            param="messages",
+        )
+    return Refusal(
+        "not_supported",
+        f"The request needs a model with {_listed(needs.capabilities)}, and no model that may be"
+        " used has that.",
         param="model",
     )
 

@@ -132,7 +132,9 @@ class ChatStream:
         if not self._finished:
             return False
         self._write_up()
-        return len(self._finished) >= max(self._choices, self._transcript.choices)
+        seen = self._transcript.choices
+        # Many providers know of one choice only: whoever says `[DONE]` has left none out by a cut.
+        return len(self._finished) >= (seen if self.done else max(self._choices, seen))
 
     def said(self) -> Said:
         """All that the caller has been handed, once the stream has started."""
