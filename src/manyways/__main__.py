@@ -3,10 +3,10 @@
 
 def main() -> None:
     """Run the command line."""
-    from manyways.cli import app, output
+    from manyways.cli import app, called, output
 
     with output.guarded():
-        app()
+        app(prog_name=called.program())
 
 
 if __name__ == "__main__":

@@ -250,9 +250,10 @@ def test_without_a_gateway_it_says_how_to_start_one(tmp_path: Path) -> None:
     done = run_command(tmp_path, "chat", "Hi")
 
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == (
-        "No gateway answers at http://127.0.0.1:1/v1. Start it with: manyways serve\n"
-    )
+    said, called, cure = done.stderr.partition(" -m manyways ")  # as the command was called
+    assert said.startswith("No gateway answers at http://127.0.0.1:1/v1. Start it with: ")
+    assert called
+    assert cure == "serve\n"
 
 
 def test_whoever_is_no_gateway_is_not_taken_for_one(tmp_path: Path, wall: Wall) -> None:

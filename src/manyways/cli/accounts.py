@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from manyways.cli import allowance, output, records
+from manyways.cli import allowance, called, output, records
 from manyways.cli.options import AsJson, Commands, ConfigFile
 from manyways.cli.records import iso, opened, utc
 
@@ -71,8 +71,8 @@ def create(
         _print_account(database, made, settings, json=json)
         if not json:
             typer.echo(
-                "\nA key for it: manyways keys create --type full --account"
-                f" {shlex.quote(made.name)}",
+                "\nA key for it: "
+                + called.line(f"keys create --type full --account {shlex.quote(made.name)}"),
                 err=True,
             )
 
@@ -92,7 +92,7 @@ def list_(*, config: ConfigFile = None, json: AsJson = False) -> None:
         else:
             typer.echo(
                 f"There are no accounts in {database.name} yet. Make one:"
-                " manyways accounts create NAME",
+                f" {called.line('accounts create NAME')}",
                 err=True,
             )
 

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import typer
 
-from manyways.cli import output
+from manyways.cli import called, output
 from manyways.cli.address import LOOPBACK, origin, running
 from manyways.cli.options import ConfigFile
 from manyways.errors import ManywaysError, StoreError
@@ -162,7 +162,8 @@ async def _first_model(gateway: Gateway, provider: str | None) -> str:
     if not found:
         raise GatewayFailed(
             "no_models",
-            "The gateway has no text model now. Which provider fails, and why: manyways doctor",
+            "The gateway has no text model now. Which provider fails, and why:"
+            f" {called.line('doctor')}",
         )
     return found[0].id
 
@@ -175,8 +176,7 @@ def _gateway(url: str | None, key: str | None, config: Path | None) -> Iterator[
 
     settings = Settings() if url and key else load(config)
     mount = settings.server.mounts[0].path
-    start = "manyways serve" + (f" --config {config}" if config else "")
-    cure = f"Start it with: {start}"
+    cure = f"Start it with: {called.line('serve')}"
     if url is not None:
         host, address = _given(url, mount)
         if host not in LOOPBACK:
@@ -269,7 +269,7 @@ class _OwnKey:
             raise GatewayFailed(
                 "no_key",
                 "The gateway wants a key: set MANYWAYS_API_KEY, or give one with --key. Where the"
-                " gateway runs, one is made with: manyways keys create",
+                f" gateway runs, one is made with: {called.line('keys create')}",
             )
         database = open_database(settings.database)
         try:

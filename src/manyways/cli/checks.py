@@ -14,6 +14,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from msgspec import Struct
 
 from manyways import __version__
+from manyways.cli import called
 from manyways.config import ConfigProblems, Settings, doubts, load
 from manyways.errors import ConfigError, ManywaysError
 
@@ -143,7 +144,7 @@ def _opened(where: str, settings: Settings) -> Finding:
             name="database",
             status="warning",
             detail=f"{where}, holds no key that works",
-            advice="Make one: manyways keys create --type full",
+            advice=f"Make one: {called.line('keys create --type full')}",
         )
     return Finding(
         name="database",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from manyways.cli import allowance, output, records
+from manyways.cli import allowance, called, output, records
 from manyways.cli.options import AsJson, Commands, ConfigFile
 from manyways.cli.records import iso, opened, utc
 
@@ -310,17 +310,20 @@ def _say_there_are_none(database: Database, account_id: str | None) -> None:
     if ended:
         some = "1 has" if ended == 1 else f"{ended} have"
         typer.echo(
-            f"No key works now; {some} expired or been revoked: manyways keys list --all{only}",
+            f"No key works now; {some} expired or been revoked:"
+            f" {called.line(f'keys list --all{only}')}",
             err=True,
         )
     elif account_id is not None:
         typer.echo(
-            f"The account has no keys yet. Make one: manyways keys create --type full{only}",
+            f"The account has no keys yet. Make one:"
+            f" {called.line(f'keys create --type full{only}')}",
             err=True,
         )
     else:
         typer.echo(
-            f"There are no keys in {database.name} yet. Make one: manyways keys create --type full",
+            f"There are no keys in {database.name} yet. Make one:"
+            f" {called.line('keys create --type full')}",
             err=True,
         )
 
@@ -337,7 +340,7 @@ def _one(database: Database, wanted: str) -> KeyRow:
     else:
         # The argument may be a whole secret, so it is not repeated.
         typer.echo(
-            f"There is no such key in {database.name}. These are: manyways keys list --all",
+            f"There is no such key in {database.name}. These are: {called.line('keys list --all')}",
             err=True,
         )
     raise typer.Exit(1)

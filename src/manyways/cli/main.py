@@ -1,21 +1,23 @@
 """`manyways`: the commands, put together."""
 
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
 from manyways import __version__
-from manyways.cli import accounts, config, keys, models, usage
+from manyways.cli import accounts, called, config, keys, models, usage
 from manyways.cli.chat import chat
 from manyways.cli.doctor import doctor
 from manyways.cli.options import Commands
 from manyways.cli.serve import serve
 
+_START: Final = f"{called.program()} serve".replace("[", r"\[")  # which is markup elsewhere
+
 app = Commands(
     name="manyways",
     help=(
         "One API key, many ways to an answer: a self-hosted LLM gateway.\n\n"
-        "Start with [bold]manyways serve[/bold]: it needs no configuration, brings a small model"
+        f"Start with [bold]{_START}[/bold]: it needs no configuration, brings a small model"
         " of its own, and prints a key with a line to paste."
     ),
     no_args_is_help=True,

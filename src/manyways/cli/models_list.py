@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 import typer
 from msgspec import Struct
 
-from manyways.cli import output, records
+from manyways.cli import called, output, records
 from manyways.cli.models_source import Filters, Listed, ModelRow, listed
 from manyways.cli.models_wording import one_line
 from manyways.cli.options import AsJson, ConfigFile
@@ -107,7 +107,7 @@ def list_(
         typer.echo(
             "No model matches."
             if narrowed
-            else "There are no models yet. Which provider fails, and why: manyways doctor",
+            else f"There are no models yet. Which provider fails, and why: {called.line('doctor')}",
             err=True,
         )
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from manyways.cli import output, records
+from manyways.cli import called, output, records
 from manyways.cli.address import running
 from manyways.cli.figures import money
 from manyways.cli.models_progress import Tell, telling
@@ -59,14 +58,14 @@ def refresh(
     with records.opened(config) as (database, settings):
         beside = _beside(settings, database)
         scope = _scope(settings, beside, provider, model)
-        again = f"manyways models refresh{_flags(config, provider, model)}"
+        again = called.line(f"models refresh{_flags(provider, model)}")
         try:
             if beside is not None:
                 run_id = _asked_for(database, settings, scope, wait=not no_wait)
             elif no_wait:
                 raise Abandoned(
                     "No gateway runs here that could do it: leave --no-wait out, or start one with:"
-                    " manyways serve"
+                    f" {called.line('serve')}"
                 )
             else:
                 output.quiet_log()
@@ -103,7 +102,7 @@ async def follow(
         if not somebody:
             raise Abandoned(
                 "The gateway has stopped. It goes on with the verification when it is started"
-                " again: manyways serve"
+                f" again: {called.line('serve')}"
             )
         await sleep(LOOK)
 
@@ -204,7 +203,7 @@ def _see_that_it_is_there(
         raise Refusal(
             "model_not_found",
             f"There is {whose} {model!r}. {near}".rstrip()
-            + "\nThese there are: manyways models list --status all",
+            + f"\nThese there are: {called.line('models list --status all')}",
         )
 
 
@@ -273,10 +272,10 @@ def _remarks(results: list[dict[str, Any]]) -> Iterator[tuple[str, str, str, str
             yield *who, flag, reason
 
 
-def _flags(config: Path | None, provider: str | None, model: str | None) -> str:
+def _flags(provider: str | None, model: str | None) -> str:
     import shlex
 
-    given = {"--config": config, "--provider": provider, "--model": model}
+    given = {"--provider": provider, "--model": model}
     return "".join(
         f" {name} {shlex.quote(str(value))}" for name, value in given.items() if value is not None
     )

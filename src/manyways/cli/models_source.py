@@ -10,6 +10,7 @@ from urllib.parse import SplitResult, urlencode, urlsplit
 import msgspec
 import typer
 
+from manyways.cli import called
 from manyways.cli.address import LOOPBACK, origin, running
 from manyways.errors import ManywaysError
 
@@ -153,7 +154,7 @@ def _message(body: bytes) -> str | None:
 
 def _instead(settings: Settings, address: SplitResult) -> str:
     lines = [
-        f"No gateway runs at {_origin(address)} (start it with: manyways serve).",
+        f"No gateway runs at {_origin(address)} (start it with: {called.line('serve')}).",
         f"What {settings.file or 'the built-in configuration'} itself lists:",
     ]
     unknown = [one.name for one in settings.providers if one.models is None]

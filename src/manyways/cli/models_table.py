@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from manyways.cli import called
 from manyways.cli.figures import Column, duration, fitting, sparkline
 from manyways.cli.models_list import Known, Past
 from manyways.cli.models_source import ModelRow
@@ -90,7 +91,11 @@ def _explain(console: Console, rows: Sequence[ModelRow], pasts: Sequence[Past]) 
     if len(flagged) > _REASONS:
         console.print(Text(f"and {len(flagged) - _REASONS:,} more", "yellow"))
     if not any(row.last_verified for row in rows) and not any(past.latencies for past in pasts):
-        console.print("\nNone of them has been verified: manyways models refresh", style="dim")
+        console.print(
+            f"\nNone of them has been verified: {called.line('models refresh')}",
+            style="dim",
+            markup=False,
+        )
 
 
 def _unicode(console: Console) -> bool:

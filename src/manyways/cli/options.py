@@ -8,6 +8,8 @@ from typing import Annotated, Any, TypeVar
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from manyways.cli import called
+
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 ConfigFile = Annotated[
@@ -23,10 +25,15 @@ AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stand
 
 
 class Command(TyperCommand):
-    """A command whose switches stand in its help by their names alone."""
+    """A command whose switches stand in its help by their names alone. The lines to copy that it
+    shows name the configuration file that it was given."""
 
     def get_params(self, ctx: Any) -> list[Any]:
         return _switches_by_name(super().get_params(ctx))
+
+    def invoke(self, ctx: Any) -> Any:
+        called.config.set(ctx.params.get("config"))
+        return super().invoke(ctx)
 
 
 class CommandGroup(TyperGroup):

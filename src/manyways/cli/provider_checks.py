@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from manyways.catalog.discovery import BadModelList, parse
+from manyways.cli import called
 from manyways.cli.checks import Finding
 from manyways.cli.provider_faults import Verdict, Way, unreachable, way_to
 from manyways.config.shown import without_password
@@ -224,7 +225,7 @@ def _without_list(answer: _Answer, provider: Provider) -> Verdict:
         "warning",
         f"answers in {answer.took} ms, but has no list of models at {where}: key and models are"
         " not proven",
-        'Ask one of its models: manyways chat --model NAME "Hello"',
+        f"Ask one of its models: {called.line('chat --model NAME Hello')}",
     )
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import typer
 
+from manyways.cli import called
 from manyways.errors import ManywaysError
 
 if TYPE_CHECKING:
@@ -51,8 +52,8 @@ def account(database: Database, wanted: str, *, new: bool = False) -> AccountRow
         near = database.run(lambda connection: near_accounts(connection, wanted))
         words = f"There is no account {wanted!r} here. {near}".rstrip()
         if new:
-            words += f"\nMake it: manyways accounts create {shlex.quote(wanted)}"
-        typer.echo(f"{words}\nThese there are: manyways accounts list", err=True)
+            words += f"\nMake it: {called.line(f'accounts create {shlex.quote(wanted)}')}"
+        typer.echo(f"{words}\nThese there are: {called.line('accounts list')}", err=True)
         raise typer.Exit(1)
     return found
 

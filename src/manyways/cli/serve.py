@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import typer
 
-from manyways.cli import output
+from manyways.cli import called, output
 from manyways.cli.address import origin
 from manyways.cli.options import ConfigFile
 
@@ -198,7 +198,7 @@ def _welcome_words(settings: Settings, url: str, key: str | None) -> str:
             "  -H 'Content-Type: application/json' \\",
             f"  -d {shlex.quote(body)}",
             "",
-            "More keys: manyways keys create --type full",
+            f"More keys: {called.line('keys create --type full')}",
         ]
     return "\n".join(lines) + "\n"
 

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Struct
 
+from manyways.cli import called
 from manyways.cli.address import reachable
 from manyways.cli.checks import Finding, Status
 from manyways.config import Settings
@@ -138,7 +139,7 @@ def _records(count: int) -> str:
 def _free(address: str, port: int, trouble: int | None) -> _Verdict:
     """Nobody answers there; `trouble` is the error number of trying to listen."""
     if trouble is None:
-        return ("ok", f"does not run; {address} is free. Start it: manyways serve", "")
+        return ("ok", f"does not run; {address} is free. Start it: {called.line('serve')}", "")
     if trouble == errno.EADDRINUSE:
         return ("error", f"another program has {address}", _move(port))
     if trouble == errno.EACCES:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import msgspec
 import typer
 
-from manyways.cli import output
+from manyways.cli import called, output
 from manyways.cli.options import AsJson, CommandGroup, Commands, ConfigFile, one_at_most
 from manyways.cli.records import on_terminal, opened
 
@@ -30,10 +30,6 @@ ROWS: Final = 100
 SHOWN: Final = 30
 """Records where nobody says how many."""
 _PAGE: Final = 1000
-_NO_REQUESTS: Final = (
-    "No request has been recorded yet. Start the gateway (manyways serve), make a key (manyways"
-    " keys create), and ask a model: manyways chat"
-)
 
 
 class _ReportByDefault(CommandGroup):
@@ -227,7 +223,7 @@ def records(
         else:
             narrowed = failed or any((since, until, last, key, account, model, provider, status))
             words = f"No request matches.{_what_there_is(model, provider)}"
-            typer.echo(words if narrowed else _NO_REQUESTS, err=True)
+            typer.echo(words if narrowed else _no_requests(), err=True)
 
 
 @contextmanager
@@ -280,10 +276,17 @@ def _names(connection: Connection, shown: Sequence[Record]) -> dict[str, str]:
     return {key: names.last4 or "" for key, names in key_names(connection, ids).items()}
 
 
+def _no_requests() -> str:
+    return (
+        f"No request has been recorded yet. Start the gateway ({called.line('serve')}), make a key"
+        f" ({called.line('keys create')}), and ask a model: {called.line('chat')}"
+    )
+
+
 def _what_there_is(model: str | None, provider: str | None) -> str:
     """Where names can be found; names of models and providers that are gone are no mistakes."""
     what = "model" if model is not None else "provider" if provider is not None else None
-    return "" if what is None else f"\nWhat was asked: manyways usage --by {what}"
+    return "" if what is None else f"\nWhat was asked: {called.line(f'usage --by {what}')}"
 
 
 def _nothing(made: Report, *, narrowed: bool) -> str:
@@ -294,7 +297,7 @@ def _nothing(made: Report, *, narrowed: bool) -> str:
     )
     if narrowed:
         return f"No request matches between {start} and {end} UTC."
-    return f"Nothing was asked between {start} and {end} UTC.\n{_NO_REQUESTS}"
+    return f"Nothing was asked between {start} and {end} UTC.\n{_no_requests()}"
 
 
 def _write_csv(names: Sequence[str], rows: Iterable[Iterable[Any]]) -> None:
