@@ -4,11 +4,11 @@
 |---------------------------------------------------------|------------------------------------|
 | 400, 404, 413, 422 that the caller caused               | `Refusal`, the provider's words    |
 | prompt too long; refused by a filter (403 too)          | `Refusal`, our code                |
-| 401, 402, 403; credentials, credit or region in a 400,  | `AttemptFailed("credentials")`     |
-| no credit in a 429                                      |                                    |
+| 401, 402, a 403 with words; credentials, credit or      | `AttemptFailed("credentials")`     |
+| region in a 400, no credit in a 429                     |                                    |
 | 404, 410, 400 or 403 that names the model               | `AttemptFailed("model_gone")`      |
 | 429; a rate limit in a 403 or a 413                     | `AttemptFailed("rate_limited")`    |
-| 400, 404, 422 without a word that the caller caused it  | `AttemptFailed("provider_error")`  |
+| 400, 403, 404, 422 without words of the API's own       | `AttemptFailed("provider_error")`  |
 | 408, 409, 425, 5xx and whatever else                    | `AttemptFailed("provider_error")`  |
 | refused, DNS, TLS, reset, cut, not HTTP                 | `"connect"`, `"reset"`, `"cut"`, … |
 | no connection of ours was free in time                  | `AttemptFailed("crowded")`         |
@@ -148,7 +148,8 @@ def _blamed(status: int, complaint: Complaint) -> str | None:
         return "credentials" if _NO_CREDIT.search(own) else "rate_limited"
     if status in (403, 413) and _RATE.search(own):
         return "rate_limited"
-    if status == 403 or (
+    # A page without words of the API's own is a firewall's, which may dislike this one prompt.
+    if (status == 403 and complaint.told) or (
         status == 400 and any(kind.search(own) for kind in (_CREDENTIALS, _NO_CREDIT, _REGION))
     ):
         return "credentials"
