@@ -16,7 +16,8 @@ import structlog
 from msgspec import json
 from sqlalchemy import Connection, select
 
-from manyways.store import tables, usage
+from manyways.operations import retention
+from manyways.store import segments, tables, usage
 from manyways.store.database import Database, Settings, open_database
 from manyways.store.ids import new_id
 from manyways.types import Usage
@@ -69,8 +70,19 @@ def counted(database: Database) -> int:
     return sum(database.run(lambda connection: list(connection.scalars(query))))
 
 
+def noted(database: Database) -> list[str]:
+    """The segments of which the database knows how far they came."""
+    query = select(tables.usage_segments.c.name)
+    return database.run(lambda connection: list(connection.scalars(query)))
+
+
 def files(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
+
+
+def written(folder: Path) -> int:
+    """Whole lines in all segments."""
+    return sum(path.read_bytes().count(b"\n") for path in folder.glob("*.jsonl"))
 
 
 def leave(folder: Path, *lines: Record | bytes, end: bytes = b"\n") -> Path:
@@ -417,6 +429,71 @@ async def test_a_killed_process_loses_nothing_and_nothing_is_there_twice(
     assert ledger.set_aside == 0
     assert files(folder) == []
     database.close()
+
+
+@pytest.mark.process
+async def test_a_killed_process_that_comes_back_behind_retention_counts_nothing_twice(
+    folder: Path, database_url: str
+) -> None:
+    database = open_database(Settings(url=database_url))
+    child = await asyncio.create_subprocess_exec(
+        *CHILD, "write", str(folder), database_url, "--ledger", stdout=asyncio.subprocess.PIPE
+    )
+    assert child.stdout is not None
+    reading = asyncio.create_task(child.stdout.read())
+    await until(lambda: len(moved(database)) > 100)
+    child.kill()
+    await asyncio.gather(reading, child.wait())
+    lines = written(folder)
+    days = UsageSettings(retention=86_400.0)
+    assert retention.run(database, days, time.time() + 2 * 86_400).requests > 100
+    assert moved(database) == []
+
+    journal = Journal(folder, UsageSettings())
+    journal.open()
+    assert await Ledger(journal, database).drain(PATIENCE)
+    journal.close()
+    assert counted(database) == lines
+    assert files(folder) == []
+    assert noted(database) == []
+    database.close()
+
+
+async def test_what_was_moved_of_a_segment_is_not_moved_again_and_the_rest_is(
+    folder: Path, database: Database
+) -> None:
+    early, late = [record() for _ in range(5)], [record(client_request_id="y" * 5000), record()]
+    path = leave(folder, *early, late[0])
+    content = path.read_bytes()
+    journal = Journal(folder, UsageSettings())
+    journal.open()
+    end = len(content) - len(json.encode(late[0])) - 1
+    reached = segments.Reached(end, early[-1].id)
+    database.run(lambda connection: segments.note(connection, path.name, reached), write=True)
+    assert await Ledger(journal, database).drain(PATIENCE)
+    assert moved(database) == [late[0].id]
+
+    path.write_bytes(content + json.encode(late[1]) + b"\n")
+    size = segments.Reached(len(content), late[0].id)
+    database.run(lambda connection: segments.note(connection, path.name, size), write=True)
+    assert await Ledger(journal, database).drain(PATIENCE)
+    assert moved(database) == [late[0].id, late[1].id]
+    journal.close()
+
+
+@pytest.mark.parametrize("moved_before", [1, 600, 1 << 30])
+async def test_another_file_of_a_name_that_was_moved_is_moved_whole(
+    folder: Path, sqlite: Database, moved_before: int
+) -> None:
+    """As one is that was set aside and has its name back."""
+    path = leave(folder, *(some := [record() for _ in range(3)]))
+    reached = segments.Reached(moved_before, record().id)
+    sqlite.run(lambda connection: segments.note(connection, path.name, reached), write=True)
+    journal = Journal(folder, UsageSettings())
+    journal.open()
+    assert await Ledger(journal, sqlite).drain(PATIENCE)
+    journal.close()
+    assert moved(sqlite) == [each.id for each in some]
 
 
 async def killed(child: asyncio.subprocess.Process, seconds: float) -> list[str]:

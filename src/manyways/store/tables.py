@@ -156,6 +156,16 @@ usage_refusals = Table(
     Index("ix_usage_refusals_minute", "minute"),
 )
 
+# How far each file of a journal has come into these tables. The row goes with the file; where a
+# process ends in between it stays, and does no harm.
+usage_segments = Table(
+    "usage_segments",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("moved", BigInteger, nullable=False),  # bytes
+    Column("last", Text, nullable=False),  # the id of the record whose line ends there
+)
+
 HISTOGRAM = 32
 """Columns of a histogram: `r0`..., of response times, and `f0`..., of first tokens. Column `i`
 counts what took less than 5 ms * 2 ** (i / 2), and not less than the one before; the last one

@@ -1,8 +1,9 @@
 """From the journal to the database: in batches, in order, each record exactly once.
 
 One thread of its own reads what is in the journal and moves it. What other processes have left
-behind comes first. Nothing is kept of how far it came: lines may be read again from the
-beginning of their segment, and the database knows which of them it has.
+behind comes first. How far it came with a segment is written in the transaction of its rows:
+whoever takes the segment over goes on from there, whenever that is. The same line may still come
+by another way, in another file; the database knows the rows it has.
 """
 
 import asyncio
@@ -17,9 +18,10 @@ from typing import Final, NamedTuple
 
 import structlog
 from msgspec import json
+from sqlalchemy import Connection
 
 from manyways.errors import StoreError
-from manyways.store import usage
+from manyways.store import segments, usage
 from manyways.store.database import Database
 from manyways.usage.journal import Journal
 from manyways.usage.record import Record, RefusalRecord, UsageRecord
@@ -53,7 +55,13 @@ _LARGE_SLICE: Final = 512
 _ROUND: Final = 64  # numbers of rows that the database takes in fewest statements
 _LINE: Final = 600  # bytes of a line, until some have been seen
 
-Line = tuple[bytes, Record]
+
+class Line(NamedTuple):
+    """A line, what it says, and where it ends in its segment."""
+
+    text: bytes
+    record: Record
+    end: int
 
 
 class Backlog(NamedTuple):
@@ -133,7 +141,7 @@ class Ledger:
         self._wake.set()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(limit):
-                while self._folder.looked == looked or self._unread():
+                while self._folder.looked == looked or self._left or self._unread():
                     self._start()
                     await asyncio.sleep(0.01)
         self._halt()
@@ -193,13 +201,16 @@ class Ledger:
             self._reached = time.time()
             self._pause(0.01 if self._hurry else FRESH)
             return
+        if not segment.resumed:
+            self._resume(segment)
+            return
         self._late = self._unread() > LATE
         texts = segment.read(LARGEST_BATCH if self._late else BATCH).split(b"\n")[:-1]
         if len(texts) > _ROUND:
             del texts[len(texts) // _ROUND * _ROUND :]
         lines = list(self._lines(segment, texts))
         if lines:
-            self._reached = _end(lines[0][1])
+            self._reached = _end(lines[0].record)
             self._store(segment, lines)
         if texts:
             segment.move(sum(map(len, texts)) + len(texts), len(texts))
@@ -231,35 +242,53 @@ class Ledger:
             own = self._own = self._journal.claim()
         return own
 
+    def _resume(self, segment: Segment) -> None:
+        """Go on where whoever had it before came to."""
+        known = self._database.run(partial(segments.reached, name=segment.path.name))
+        # Else it is another file of that name: what was set aside, and is to be read again.
+        if known is not None and known.last.encode() in segment.line_before(known.moved):
+            segment.move(known.moved, 0)
+        segment.resumed = True
+
     def _through(self, segment: Segment) -> None:
         try:
             segment.path.unlink(missing_ok=True)
         except OSError as error:
             self._folder.spoil(segment.path, error)
+        else:
+            forget = partial(segments.forget, name=segment.path.name)
+            self._database.run(forget, write=True, isolated=False)
         segment.drop()
         self._next_scan = 0.0  # there may be another
 
     def _lines(self, segment: Segment, texts: Sequence[bytes]) -> Iterator[Line]:
         at_once = _LARGE_SLICE if self._late else _SLICE
+        end = segment.moved
         for number, text in enumerate(texts, 1):
+            end += len(text) + 1
             if not number % at_once:
                 self._pace()
             try:
-                yield text, self._decode(text)
+                yield Line(text, self._decode(text), end)
             except ValueError as error:  # not ours, or newer than we are
                 if text:
                     self._set_aside(segment, text, str(error))
 
     def _store(self, segment: Segment, lines: Sequence[Line]) -> None:
         """Where the database refuses a row, the others are written without it."""
-        requests = [record for _, record in lines if isinstance(record, UsageRecord)]
-        refusals = [record for _, record in lines if isinstance(record, RefusalRecord)]
+        requests = [each.record for each in lines if isinstance(each.record, UsageRecord)]
+        refusals = [each.record for each in lines if isinstance(each.record, RefusalRecord)]
+        reached = segments.Reached(lines[-1].end, lines[-1].record.id)
+
+        def write(connection: Connection) -> None:
+            usage.insert(connection, requests=requests, refusals=refusals, pause=self._breathe)
+            segments.note(connection, segment.path.name, reached)
+
         try:
-            insert = partial(usage.insert, requests=requests, refusals=refusals)
-            self._database.run(partial(insert, pause=self._breathe), write=True, isolated=False)
+            self._database.run(write, write=True, isolated=False)
         except usage.RowRefused as error:
             if len(lines) == 1:
-                self._set_aside(segment, lines[0][0], str(error))
+                self._set_aside(segment, lines[0].text, str(error))
                 return
             half = len(lines) // 2
             self._store(segment, lines[:half])

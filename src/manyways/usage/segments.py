@@ -24,7 +24,8 @@ class Segment:
     holder drops it.
 
     `size` and `lines` count whole lines, and grow while it is `written`. `moved` are the bytes
-    of them that are in the database, `moved_lines` the lines.
+    of them that are in the database, `moved_lines` the lines; of one that was taken over, they are
+    what is known once it is `resumed`.
     """
 
     def __init__(self, path: Path, file: int) -> None:
@@ -33,6 +34,7 @@ class Segment:
         self.size = 0
         self.lines = 0
         self.written = False
+        self.resumed = False
         self.moved = 0
         self.moved_lines = 0
         self._synced = 0
@@ -62,7 +64,7 @@ class Segment:
                 unnamed.unlink()
             raise
         segment = cls(path, file)
-        segment.written = True
+        segment.written = segment.resumed = True
         return segment
 
     @classmethod
@@ -129,6 +131,20 @@ class Segment:
             if end or len(part) >= self.unread or len(part) < most:
                 return part[:end]
             most *= 2
+
+    def line_before(self, position: int) -> bytes:
+        """The line that ends there; nothing where none does. Raises `OSError`."""
+        size = 1024
+        while position <= self.size:
+            begin = max(position - size, 0)
+            part = os.pread(self.file, position - begin, begin)
+            if not part.endswith(b"\n"):
+                break
+            start = part.rfind(b"\n", 0, -1) + 1
+            if start or not begin:
+                return part[start:-1]
+            size *= 8
+        return b""
 
     def move(self, size: int, lines: int) -> None:
         """So much more of it is in the database."""
