@@ -9,7 +9,7 @@ import signal
 import sys
 import textwrap
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,14 @@ import pytest
 from structlog.testing import capture_logs
 
 from manyways.config import load
-from manyways.errors import ConnectFailed
+from manyways.errors import AttemptFailed, ConnectFailed
+from manyways.types import Provider
 from manyways.upstream import local, local_child
+from manyways.upstream.aiohttp_transport import AiohttpTransport
 from manyways.upstream.local import LocalModel
+from manyways.upstream.native import NativeTransport
+from manyways.upstream.openai import OpenAIProvider
+from manyways.upstream.transport import Limits, Transport
 
 BORN_DEAD = (sys.executable, "-S", "-c", "import sys; sys.exit('no such luck')")
 
@@ -243,6 +248,60 @@ async def test_a_child_that_does_not_leave_is_killed(monkeypatch: pytest.MonkeyP
         assert model.pid is None
 
 
+async def test_a_child_without_a_sign_of_life_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local_child, "BEAT", 0.1)
+    rests = Rests(1)
+    model = LocalModel(child("import time; time.sleep(600)"), pause=rests.pause)
+
+    async with running(model), asyncio.timeout(30):
+        pid = await born(model)
+        await rests.over.wait()
+        assert not alive(pid)
+        with pytest.raises(
+            ConnectFailed, match=r"no sign of life for 0\.8 s, and ended with .* -9"
+        ):
+            await model.address(0.01)
+
+
+async def test_a_child_that_says_that_it_says_nothing_more_is_ended(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(local, "END_LIMIT", 0.2)
+    rests = Rests(1)
+    model = LocalModel(child("import os, time; os.close(1); time.sleep(600)"), pause=rests.pause)
+
+    async with running(model), asyncio.timeout(30):
+        pid = await born(model)
+        await rests.over.wait()
+        assert not alive(pid)
+
+
+def at_work(count: int) -> str:
+    """The counts of a model that has work."""
+    return f"llamacpp:n_decode_total {count}\nllamacpp:requests_processing 1\n"
+
+
+IDLE = "llamacpp:n_decode_total 7\nllamacpp:requests_processing 0\n"
+
+
+def test_a_model_that_stands_still_at_its_work_has_stopped() -> None:
+    pulse = local_child.Pulse()
+    assert not pulse.has_stopped(1000.0, 5.0, IDLE)
+    assert not pulse.has_stopped(9000.0, 5.0, IDLE), "it has nothing to do"
+    assert not pulse.has_stopped(9001.0, 5.0, at_work(7))
+    assert not pulse.has_stopped(9059.0, 5.0, at_work(7))
+    assert pulse.has_stopped(9061.0, 5.1, at_work(7)), "and uses no processor"
+
+
+def test_a_model_that_is_slow_has_not_stopped_until_it_takes_for_ever() -> None:
+    pulse = local_child.Pulse()
+    assert not pulse.has_stopped(1000.0, 5.0, at_work(7))
+    assert not pulse.has_stopped(1599.0, 90.0, at_work(7))
+    assert not pulse.has_stopped(1601.0, 91.0, at_work(8)), "one step further"
+    assert not pulse.has_stopped(2200.0, 99.0, at_work(8))
+    assert pulse.has_stopped(2201.0, 99.0, at_work(8))
+
+
 async def test_starting_and_stopping_twice_changes_nothing() -> None:
     model = LocalModel(child("sys.stdin.read()"))
     model.start()
@@ -353,6 +412,71 @@ async def test_after_kill_9_it_is_back_and_answers() -> None:
 
 
 @pytest.mark.model
+@pytest.mark.parametrize("implementation", [NativeTransport, AiohttpTransport])
+async def test_one_that_hangs_is_killed_its_requests_end_and_the_next_one_answers(
+    implementation: Callable[[], Transport], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "BEATS", 2)
+    question = {"messages": [{"role": "user", "content": "Say hello."}], "max_tokens": 8}
+    limits = Limits(connect=60, headers=60, idle=60)
+    transport = implementation()
+    async with running(LocalModel()) as model:
+        provider = OpenAIProvider(
+            Provider(name="local", protocol="local"),
+            transport,
+            address=model,
+            api_keys=(model.api_key,),
+        )
+
+        async def ask() -> None:
+            body = json.dumps(question).encode()
+            async with await provider.chat(body, limits, stream=False) as response:
+                await response.body(2**20)
+
+        try:
+            await model.address(60.0)
+            hanging = await born(model)
+            os.kill(hanging, signal.SIGSTOP)
+            with pytest.raises(AttemptFailed) as caught:
+                await ask()
+            assert caught.value.code == "reset"
+            await gone(hanging)
+
+            await ask()
+            assert repr(model).endswith("deaths: 1>")
+        finally:
+            await transport.aclose()
+
+
+@pytest.mark.model
+async def test_one_that_only_stood_still_goes_on() -> None:
+    async with running(LocalModel()) as model:
+        await model.address(60.0)
+        pid = await born(model)
+        os.kill(pid, signal.SIGSTOP)
+        asked = asyncio.create_task(answer(model))
+        await asyncio.sleep(local_child.BEAT)
+        os.kill(pid, signal.SIGCONT)
+
+        assert (await asked)["status"] == 200
+        assert repr(model).endswith("deaths: 0>")
+
+
+@pytest.mark.model
+async def test_the_real_model_tells_whether_it_has_work() -> None:
+    async with running(LocalModel()) as model, aiohttp.ClientSession() as session:
+        await answer(model)
+        address = (await model.address(1.0)).removesuffix("/v1")
+        headers = {"Authorization": f"Bearer {model.api_key}"}
+        async with session.get(f"{address}/metrics", headers=headers) as response:
+            told = await response.text()
+
+    counts = dict(line.split() for line in told.splitlines() if line[:1] != "#")
+    assert counts["llamacpp:requests_processing"] == "0"
+    assert int(counts["llamacpp:n_decode_total"]) > 0
+
+
+@pytest.mark.model
 async def test_signals_to_the_whole_group_leave_it_answering() -> None:
     async with running(LocalModel()) as model:
         await model.address(60.0)
@@ -374,6 +498,7 @@ async def test_the_child_ends_with_its_standard_input() -> None:
     process.stdin.write(b'{"api_key": "k"}\n')
     async with asyncio.timeout(60):
         assert json.loads(await process.stdout.readline())["address"]
+        assert [await process.stdout.readline() for _ in range(3)] == [b"\n"] * 3, "it lives"
     process.stdin.close()
 
     async with asyncio.timeout(2):

