@@ -51,8 +51,8 @@ def asked(name: str, **fields: Any) -> Provider:
 
 class World:
     """`requests` are those that verified models: when, by which node, and about which model.
-    `lists` are what providers tell; `None` is an outage. `broken` models do not answer, and
-    what `odd` ones raise is nobody's plan. `cut` requests were under way at a node's death."""
+    `lists` are what providers tell; `None` is an outage. `broken` models do not answer,
+    `silent` ones leave everybody waiting, and what `odd` ones raise is nobody's plan. `cut` requests were under way at a node's death."""
 
     def __init__(self, url: str, run: Callable[[Coroutine[Any, Any, None]], None]) -> None:
         self.url = url
@@ -60,6 +60,7 @@ class World:
         self.providers: tuple[Provider, ...] = ()
         self.lists: dict[str, list[str] | None] = {}
         self.broken: set[str] = set()
+        self.silent: set[str] = set()
         self.odd: set[str] = set()
         self.requests: list[tuple[float, str, str]] = []
         self.settings = CatalogSettings(probe_pause=0.0, timezone="UTC", refresh="02:00")
@@ -123,7 +124,7 @@ class Node:
         )
         self.upkeep = Upkeep(self.catalog, database, self.health, settings, name, clock=world.now)
         self.verifier = Verifier(
-            database, settings, self.catalog, self, clock=world.now, look=120.0
+            database, settings, self.catalog, self, clock=world.now, look=3600.0
         )
         self.schedule = Schedule(Leader(None, name), clock=world.now)
         self.upkeep.plan(self.schedule, self.verifier)
@@ -148,10 +149,12 @@ class Node:
         world = self.world
         world.requests.append((world.now(), self.name, model.id))
         try:
-            await asyncio.sleep(world.took)
+            await asyncio.sleep(limit if model.id in world.silent else world.took)
         except asyncio.CancelledError:
             world.cut += 1
             raise
+        if model.id in world.silent:
+            raise AttemptFailed("timeout", f"no whole answer within {limit:g} s")
         if model.id in world.odd:
             raise RuntimeError("a mistake of ours")
         if model.id in world.broken:
