@@ -29,6 +29,45 @@ def test_keys_take_turns() -> None:
     assert taken == [0, 1, 2, 0]
 
 
+def shares(health: Health, *, now: float = T0, times: int = 60) -> list[float]:
+    """How much of what is asked goes with each of two keys."""
+    taken = [0, 0]
+    for _ in range(times):
+        key = health.credential(ASKED, now)
+        assert key is not None
+        taken[key] += 1
+        health.dropped(begun(health, key=key, now=now))
+    return [count / times for count in taken]
+
+
+def test_a_key_that_fails_more_than_the_next_has_to_stand_back_for_a_while() -> None:
+    health = health_of(OFFERS, keys={"Capi": 2})
+    for second in range(8):
+        failed(health, "reset", MATE, key=0, now=T0 + second)
+        answered(health, key=1, now=T0 + second)
+    assert shares(health, now=T0 + 8) == [0.0, 1.0]
+    assert shares(health, now=T0 + 900) == [0.5, 0.5]
+
+
+def test_a_key_that_is_slower_than_the_next_has_to_stand_back_for_a_while() -> None:
+    health = health_of(OFFERS, keys={"Capi": 2})
+    for second in range(8):
+        for key, took in ((0, 4.0), (1, 1.0)):
+            ticket = begun(health, key=key, now=T0 + second)
+            health.spoke(ticket, T0 + second + took)
+            health.succeeded(ticket, T0 + second + took)
+    assert shares(health, now=T0 + 12) == [0.0, 1.0]
+    assert shares(health, now=T0 + 900) == [0.5, 0.5]
+
+
+def test_keys_of_a_provider_that_fails_with_all_of_them_take_turns() -> None:
+    health = health_of(OFFERS, keys={"Capi": 2})
+    for second in range(8):
+        for key in (0, 1):
+            failed(health, "reset", MATE, key=key, now=T0 + second)
+    assert shares(health, now=T0 + 9) == [0.5, 0.5]
+
+
 def test_the_key_whose_rest_is_over_first_is_known() -> None:
     health = health_of(OFFERS, keys={"Capi": 2})
     failed(health, "rate_limited", key=0, retry_after=50)

@@ -191,14 +191,16 @@ def _provider_health() -> dict[str, Any]:
         "back_at": {**moment, "description": "From then on, a request may try it again."},
         "due": {"type": "boolean", "description": "Its rest is over, and nothing tried it yet."},
     }
-    credential = object_of({"label": {"type": "string"}, **state, "failures": count})
+    rate = {"type": ["number", "null"]}
+    known = {"label": {"type": "string"}, **state, "failures": count}
+    credential = object_of(known)
     model = object_of(
         {
             "id": {"type": "string"},
             "status": {"type": "string"},
             **state,
             "failures": {**count, "description": "In a row."},
-            "failure_rate": {"type": ["number", "null"]},
+            "failure_rate": rate,
             "running": count,
             "served": count,
             "outcomes": {"type": "object", "additionalProperties": count},
@@ -225,7 +227,7 @@ def _provider_health() -> dict[str, Any]:
             "base_url": text,
             **state,
             "totals": object_of(dict.fromkeys(totals, count)),
-            "credentials": {"type": "array", "items": credential},
+            "credentials": {"type": "array", "items": object_of({**known, "failure_rate": rate})},
             "models": {"type": "array", "items": model},
             "last_failure": {**failed, "type": ["object", "null"]},
         }

@@ -140,7 +140,8 @@ class _Rows:
                 ),
             },
             "credentials": [
-                self._credential(known.credentials[index]) for index in sorted(known.credentials)
+                {**self._credential(one), "failure_rate": _rate(one.failure_rate)}
+                for _, one in sorted(known.credentials.items())
             ],
             "models": rows,
         }
@@ -157,13 +158,12 @@ class _Rows:
         own = known.models.get(model.id) or Standing(provider=model.provider, model=model.id)
         limited = known.limited.get(model.id, {})
         state = self._model_state(own, limited, known)
-        rate = own.failure_rate
         return {
             "id": model.id,
             "status": model.status,
             **state._asdict(),
             "failures": own.failures,
-            "failure_rate": None if rate is None else round(rate, 3),
+            "failure_rate": _rate(own.failure_rate),
             "running": own.running,
             "served": own.served,
             "outcomes": own.outcomes,
@@ -294,6 +294,10 @@ def _count(rows: list[dict[str, Any]], state: str) -> int:
 def _share(part: int, of: int, singular: str, plural: str) -> str:
     models = "model" if of == 1 else "models"
     return f"{part} of {of} {models} {singular if part == 1 else plural}"
+
+
+def _rate(rate: float | None) -> float | None:
+    return None if rate is None else round(rate, 3)
 
 
 def _milliseconds(seconds: float | None) -> int | None:

@@ -8,7 +8,7 @@ from collections import Counter, deque
 from collections.abc import Iterable
 from typing import Final
 
-from manyways.routing.breaker import Breaker
+from manyways.routing.breaker import Breaker, Name
 from manyways.routing.doubts import Doubts
 from manyways.types import Model
 
@@ -25,10 +25,60 @@ UNTRIED: Final = 0.01
 """Seconds that are assumed where nothing was measured: whoever is unknown is worth a try."""
 SMOOTHING: Final = 0.2
 """The weight of each new measurement."""
+SAID: Final = 0.5
+"""A rate of less than half a request, decayed, says nothing."""
+SLOWEST: Final = 10.0
+"""No single answer counts for slower."""
 FAILURE_COST: Final = 10.0
 """Seconds a failure is taken to cost, when candidates are compared."""
 ASKED_LAST: Final = 1000.0
 """Seconds that make whoever is to be asked last dearer than anybody else."""
+
+
+class Credential(Breaker):
+    """The breaker of one key of a provider, and how the key has done lately. Rates are decayed
+    counts. It is kept of providers with several keys, where there is something to choose."""
+
+    __slots__ = ("at", "bad", "good", "pace")
+
+    def __init__(self, name: Name) -> None:
+        super().__init__(name)
+        self.at = 0.0
+        self.good = 0.0
+        self.bad = 0.0
+        self.pace = 1.0  # what its answers take, of what all keys' take: 2.0 is twice as long
+
+    @property
+    def failure_rate(self) -> float | None:
+        """`None` where nothing was counted lately."""
+        seen = self.good + self.bad
+        return self.bad / seen if seen >= SAID else None
+
+    def ended(self, now: float, *, well: bool) -> None:
+        """An attempt with this key is over."""
+        self._decay(now)
+        self.good += well
+        self.bad += not well
+
+    def measured(self, now: float, pace: float) -> None:
+        """An answer with it took so long, of what answers of that model usually take."""
+        self._decay(now)
+        self.pace += (min(pace, SLOWEST) - self.pace) * SMOOTHING
+
+    def cost(self, now: float) -> float:
+        """How much dearer one more request is expected to be with this key than with one that
+        is as quick as others and never fails."""
+        self._decay(now)
+        return max(self.pace, 0.1) * (1 + FAILURE_COST * self.bad / (self.good + self.bad + DOUBT))
+
+    def _decay(self, now: float) -> None:
+        passed = now - self.at
+        if passed > 1.0:
+            factor = 0.5 ** (passed / HALF_LIFE)
+            self.good *= factor
+            self.bad *= factor
+            self.pace = 1.0 + (self.pace - 1.0) * factor
+            self.at = now
 
 
 class ProviderHealth:
@@ -38,7 +88,7 @@ class ProviderHealth:
 
     def __init__(self, name: str, credentials: int) -> None:
         self.breaker = Breaker((name, None, None))
-        self.credentials = [Breaker((name, None, i)) for i in range(credentials)]
+        self.credentials = [Credential((name, None, i)) for i in range(credentials)]
         self.proved = 0.0  # when the latest attempt began that has spoken
         self.only = self.credentials[0] if credentials == 1 else None
         self.turn = 0

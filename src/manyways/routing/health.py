@@ -59,6 +59,8 @@ SILENCES: Final = 3
 """So many in a row are a failure."""
 DISBELIEF: Final = 60.0
 """Seconds others are not believed about what was found well here against their word."""
+WORSE: Final = 1.5
+"""How much dearer a key is to be than the next for the next to be taken in its turn."""
 WELL: Final = 60.0
 """Seconds since a model has answered anybody in which a caller may be doubted for whom it fails."""
 HEARSAY: Final = 10_000
@@ -136,19 +138,27 @@ class Health:
 
     def key(self, model: Model, now: float, tried: Iterable[int] = ()) -> int | None:
         """A key that is well, whether the model and its provider are or not; `None` where none
-        is. `tried` are not taken."""
+        is. They are taken in turn, but one that fails more or is slower than the next. `tried`
+        are not taken."""
         candidate = self.candidate(model)
         provider = candidate.provider
         count = len(provider.credentials)
-        first = provider.turn % count
-        for i in range(count):
-            index = (first + i) % count
-            if index in tried or not provider.credentials[index].admits(now):
-                continue
+        first: int | None = None
+        for turn in range(provider.turn, provider.turn + count):
+            index = turn % count
             limited = candidate.limited.get(index)
-            if limited is None or limited.admits(now):
-                return index
-        return None
+            if (
+                index in tried
+                or not provider.credentials[index].admits(now)
+                or not (limited is None or limited.admits(now))
+            ):
+                continue
+            if first is None:
+                first = index
+                continue
+            costs = (provider.credentials[one].cost(now) for one in (first, index))
+            return index if next(costs) > WORSE * next(costs) else first
+        return first
 
     def back_at(self, model: Model, now: float) -> tuple[float, int]:
         """When the model may be asked again, and the key whose rest is over first: what rests
@@ -202,6 +212,7 @@ class Health:
     def spoke(self, ticket: Ticket, now: float) -> None:
         """The first token has come. What failed before that point is well again."""
         ticket.heard = True
+        self._pace(ticket, now, ticket.candidate.first_token)
         ticket.candidate.spoke(now, ticket.began, stream=True)
         self._recover(ticket)
 
@@ -215,7 +226,10 @@ class Health:
         candidate.good += 1
         candidate.served += 1
         if not ticket.stream:
+            self._pace(ticket, now, candidate.whole)
             candidate.spoke(now, ticket.began, stream=False)
+        if candidate.provider.only is None:
+            candidate.provider.credentials[ticket.credential].ended(now, well=True)
 
     def failed(
         self,
@@ -239,6 +253,8 @@ class Health:
             if candidate.doubts.hold(caller, now) and now - candidate.proved < WELL:
                 return
             candidate.bad += 1
+        if candidate.provider.only is None:
+            candidate.provider.credentials[ticket.credential].ended(now, well=False)
         if ticket.began < breaker.since:
             return  # it fell together with the one that opened it
         if breaker.why and ticket.began < breaker.until and not probed:
@@ -410,6 +426,13 @@ class Health:
                     self._share(News(name=breaker.name))
                 breaker.close()
                 self._failing.discard(breaker)
+
+    @staticmethod
+    def _pace(ticket: Ticket, now: float, usual: float | None) -> None:
+        """What the key did that was asked with, where there are several."""
+        provider = ticket.candidate.provider
+        if provider.only is None and usual:
+            provider.credentials[ticket.credential].measured(now, (now - ticket.began) / usual)
 
     def _at_fault(self, ticket: Ticket, code: str) -> Breaker:
         candidate = ticket.candidate

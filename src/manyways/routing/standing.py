@@ -5,6 +5,7 @@ from typing import Any, Final
 from msgspec import Struct
 
 from manyways.routing.breaker import Breaker, State
+from manyways.routing.candidate import SAID
 from manyways.routing.health import Health
 
 LINGER: Final = 3.0
@@ -28,10 +29,10 @@ class Standing(Struct, frozen=True, kw_only=True):
 
     `model` is `None` for what concerns the whole provider; `credential` counts from 0 where
     one key is meant. `why` says in words what opened the breaker, `resting_for` how many
-    seconds ago it was well, `back_in` in how many seconds a probe may try. The figures are a
-    candidate's:
-    `failure_rate` decays, `first_token`, `first_token_p95` and `whole` are seconds,
-    `outcomes` counts attempts that were no success by their class.
+    seconds ago it was well, `back_in` in how many seconds a probe may try. `failure_rate` decays;
+    of a credential it is told where its provider has several. The other figures are a candidate's:
+    `first_token`, `first_token_p95` and `whole` are seconds, `outcomes` counts attempts that were
+    no success by their class.
     """
 
     provider: str
@@ -57,8 +58,8 @@ def standings(health: Health, now: float) -> tuple[Standing, ...]:
     for name, provider in health.providers():
         rows.append(_row(provider.breaker, now, provider=name))
         rows.extend(
-            _row(breaker, now, provider=name, credential=i)
-            for i, breaker in enumerate(provider.credentials)
+            _row(key, now, provider=name, credential=i, failure_rate=key.failure_rate)
+            for i, key in enumerate(provider.credentials)
         )
     for candidate in health.candidates():
         candidate.decay(now)
@@ -70,7 +71,7 @@ def standings(health: Health, now: float) -> tuple[Standing, ...]:
                 now,
                 provider=name,
                 model=model,
-                failure_rate=candidate.failure_rate if seen >= _ENOUGH else None,
+                failure_rate=candidate.failure_rate if seen >= SAID else None,
                 running=candidate.running,
                 served=candidate.served,
                 outcomes=dict(candidate.outcomes),
@@ -104,10 +105,6 @@ def resting(health: Health, now: float) -> Resting:
             (one.model.provider, one.model.id) for one in health.candidates() if rests(one.breaker)
         ),
     )
-
-
-_ENOUGH = 0.5
-"""A rate of less than half a request, decayed, says nothing."""
 
 
 def _row(breaker: Breaker, now: float, **fields: Any) -> Standing:
