@@ -28,6 +28,8 @@ from manyways.store.redis_link import pack
 START_LIMIT = 10.0
 NODE_TIMEOUT = 1000
 """Milliseconds after which a cluster or Sentinel takes a silent server for dead."""
+_AT_ONCE = ("--repl-diskless-sync-delay", "0")
+"""A master waits five seconds for more replicas before it sends the first one anything."""
 
 
 class Valkey:
@@ -52,7 +54,7 @@ class Valkey:
         with (self._directory / "valkey.log").open("ab") as log:
             self._process = subprocess.Popen(
                 [
-                    _binary(), *self._options, "--port", str(self.port),
+                    _binary(), *self._options, *_AT_ONCE, "--port", str(self.port),
                     "--bind", "127.0.0.1", "--dir", str(self._directory),
                 ],
                 stdout=log,
