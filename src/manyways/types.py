@@ -139,6 +139,14 @@ class Allowance(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         """Whether anything is limited."""
         return bool(self.requests or self.tokens or self.concurrent or self.quota)
 
+    @property
+    def reach(self) -> float:
+        """How far back it counts single requests, in seconds: its longest window."""
+        return max(
+            (self.window or 0.0) if self.requests else 0.0,
+            (self.tokens_window or 0.0) if self.tokens else 0.0,
+        )
+
 
 class Scope(Struct, frozen=True, kw_only=True):
     """Who bears an allowance: a key with all that replaced it (`key:<first id>`), or an account

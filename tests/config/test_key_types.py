@@ -38,3 +38,28 @@ def test_names_of_key_types_may_hold_anything(folder: Folder) -> None:
     settings = folder.load('[keys.types."a.b"]\nconcurrent = 1')
 
     assert settings.keys.types["a.b"].concurrent == 1
+
+
+WINDOWS = {
+    "keys.types.slow": '[keys.types.slow]\nrequests = 5\nwindow = "30d"\n',
+    "accounts": '[accounts]\ntokens = 5\ntokens_window = "30d"\nrequests = 1\nwindow = "1h"\n',
+}
+
+
+@pytest.mark.parametrize("whose", WINDOWS)
+def test_records_have_to_stay_as_long_as_a_window_counts_them(folder: Folder, whose: str) -> None:
+    [problem] = folder.problems(f'[usage]\nretention = "30d"\n{WINDOWS[whose]}')
+    assert "usage.retention" in problem
+    assert f"the window of 30d in {whose}" in problem
+    assert 'Say "721h" or more' in problem
+
+    folder.load(f'[usage]\nretention = "721h"\n{WINDOWS[whose]}')
+    folder.load(WINDOWS[whose])
+
+
+def test_quotas_and_windows_of_nothing_need_no_records(folder: Folder) -> None:
+    folder.load(
+        '[usage]\nretention = "1d"\n'
+        '[keys.types.a]\nquota = { tokens = 5, per = "month" }\nrequests = 5\nwindow = "23h"\n'
+        '[keys.types.b]\ntokens_window = "30d"\n'
+    )

@@ -11,11 +11,15 @@ from typing import Any
 import pytest
 from sqlalchemy import Table, func, select
 
+from manyways.access.keys import Settings as Keys
 from manyways.errors import ConfigError, StoreError
+from manyways.operations.accounts import create_account, set_account_limits
+from manyways.operations.keys import create_key, set_key_limits
 from manyways.operations.retention import Removed, run
 from manyways.store.archive import BATCH, Archive
 from manyways.store.condensed import condensed_days, condensed_months, month_of
 from manyways.store.database import Database
+from manyways.store.records import moment_of
 from manyways.store.reports import DAY
 from manyways.store.tables import (
     usage_attempts,
@@ -24,6 +28,7 @@ from manyways.store.tables import (
     usage_refusals,
     usage_stats,
 )
+from manyways.types import Allowance, Quota
 from manyways.usage.record import UsageRecord
 from manyways.usage.settings import Settings
 from tests.support.usage import NOON, fill, refusal, request, some
@@ -81,6 +86,26 @@ class TestForgetting:
 
         assert removed(database, Settings()) == Removed()
         assert len(ids(database)) == 1
+
+    @pytest.mark.parametrize("whose", ["key", "account"])
+    def test_what_a_window_of_ones_own_counts_stays(self, database: Database, whose: str) -> None:
+        month = Allowance(requests=5, window=30 * DAY)
+        account = create_account(
+            database, name="Ada", limits=month if whose == "account" else None, now=NOON
+        )
+        key = create_key(
+            database, Keys(), "full", limits=month if whose == "key" else None, now=NOON
+        )
+        fill(database, [request(NOON - age * DAY) for age in (0, 2, 29.9, 30.02, 30.1, 40)])
+
+        assert removed(database, Settings(retention=DAY)).requests == 2
+        left = sorted((NOON - moment_of(one)) / DAY for one in ids(database))
+        assert left == pytest.approx([0, 2, 29.9, 30.02])
+
+        shorter = Allowance(tokens=5, tokens_window=60, quota=(Quota(tokens=9),))
+        set_account_limits(database, account.id, shorter, now=NOON)
+        set_key_limits(database, key.id, shorter, now=NOON)
+        assert removed(database, Settings(retention=DAY)).requests == 3
 
     def test_hours_go_after_ninety_days_and_days_stay(self, database: Database) -> None:
         fill(database, [request(NOON - age * DAY) for age in (1, 89, 91, 300)])

@@ -1,5 +1,6 @@
 """From a file and the environment to `Settings`: find, parse, read, and judge the whole."""
 
+import math
 import os
 import re
 import tomllib
@@ -20,6 +21,7 @@ from manyways.config.settings import SECTIONS, Settings
 from manyways.store.database_address import is_postgres
 from manyways.types import Allowance, ModelEntry, Provider
 from manyways.upstream import local_child
+from manyways.usage.settings import MARGIN
 
 LOCAL_MODELS: Final = (
     ModelEntry(
@@ -147,6 +149,7 @@ def _judge(settings: Settings, document: Document) -> None:
     _judge_company(settings, document)
     _judge_rests(settings, document)
     _judge_keys(settings, document)
+    _judge_retention(settings, document)
     _judge_providers(settings.providers, document)
 
 
@@ -198,6 +201,22 @@ def _judge_keys(settings: Settings, document: Document) -> None:
                 document.note(path, f'has {amount} without {window}: say in how long, like "1m"')
     if not any(kind.admin for kind in keys.types.values()):
         document.note(("keys", "types"), "leaves no type with admin = true")
+
+
+def _judge_retention(settings: Settings, document: Document) -> None:
+    """Behind a restart, what a window has let in is counted from the records."""
+    retention = settings.usage.retention
+    bearers: dict[str, Allowance] = {"accounts": settings.accounts}
+    bearers |= {f"keys.types.{name}": kind for name, kind in settings.keys.types.items()}
+    name, longest = max(bearers.items(), key=lambda one: one[1].reach)
+    if retention is not None and retention < longest.reach + MARGIN:
+        document.note(
+            ("usage", "retention"),
+            f"is too short for the window of {write_seconds(longest.reach)} in {name}, which is"
+            " counted from the records: they have to stay an hour longer than it. Say"
+            f' "{write_seconds(math.ceil((longest.reach + MARGIN) / 3600) * 3600)}" or more,'
+            " or give a shorter window, or a quota: quotas are counted from sums, which stay",
+        )
 
 
 def _judge_providers(providers: tuple[Provider, ...], document: Document) -> None:

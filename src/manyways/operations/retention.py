@@ -1,9 +1,10 @@
 """Old records leave the database, in small portions between which others have their turn.
 
 What goes: records of requests, of their attempts and of refusals, once they are older than
-`usage.retention`; with `usage.archive`, they are moved to Parquet files first, whole days at a
-time. Sums by the hour go after 90 days. Sums by the day stay: reports know them for good. And days
-that are over are condensed, so that long reports are quick.
+`usage.retention`, and than what the windows of keys and accounts count; with `usage.archive`,
+they are moved to Parquet files first, whole days at a time. Sums by the hour go after 90 days.
+Sums by the day stay: reports know them for good. And days that are over are condensed, so that
+long reports are quick.
 """
 
 import time
@@ -15,6 +16,7 @@ from typing import Final
 from msgspec import Struct
 from sqlalchemy import Connection, Table, delete, func, select
 
+from manyways.store import limits
 from manyways.store.archive import BATCH, Archive
 from manyways.store.condensed import condense_day, condense_month, uncondensed
 from manyways.store.database import Database
@@ -27,7 +29,7 @@ from manyways.store.tables import (
     usage_refusals,
     usage_stats,
 )
-from manyways.usage.settings import Settings
+from manyways.usage.settings import MARGIN, Settings
 
 PAUSE: Final = 0.05
 """Seconds between two portions: longer than a portion takes, so that others come in between."""
@@ -60,7 +62,8 @@ def run(
     work = _Work(database, pause, going_on)
     requests = archived = refusals = 0
     if settings.retention is not None:
-        oldest = now - settings.retention
+        own = database.run(limits.reach) + MARGIN
+        oldest = now - max(settings.retention, own)
         if settings.archive:
             requests = archived = work.move(Path(settings.archive), oldest)
         else:

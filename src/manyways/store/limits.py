@@ -3,8 +3,10 @@
 from typing import Any
 
 import msgspec
+from sqlalchemy import Connection, select
 
 from manyways.errors import StoreError
+from manyways.store.tables import accounts, api_keys
 from manyways.types import Allowance
 
 
@@ -38,3 +40,18 @@ def decode(column: str | None) -> Allowance | None:
         raise StoreError(
             f"The database has limits that this version does not understand: {error}"
         ) from error
+
+
+def reach(connection: Connection) -> float:
+    """How far back the limits that keys and accounts have of their own count single requests, in
+    seconds. Reads all of them. Raises `StoreError` as `decode` does."""
+    columns = (api_keys.c.limits, accounts.c.limits)
+    return max(
+        (
+            limits.reach
+            for column in columns
+            for text in connection.scalars(select(column).where(column.like("%window%")).distinct())
+            if (limits := decode(text)) is not None
+        ),
+        default=0.0,
+    )

@@ -1,6 +1,6 @@
 """The `[usage]` section: what is kept of every request, where, and for how long."""
 
-from typing import Literal
+from typing import Final, Literal
 
 from msgspec import Struct
 
@@ -21,3 +21,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     sync: float = 1.0
     retention: float | None = None
     archive: str = ""
+
+
+MARGIN: Final = 3600.0
+"""Seconds that records stay longer than the longest window of a limit: a window begins when a
+request is let in, a record is as old as the request's head."""
