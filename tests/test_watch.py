@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from manyways.watch import TimeLimit
-from tests.support.virtual_time import virtual_time
+from tests.support.virtual_time import VirtualLoop, virtual_time
 
 
 def now() -> float:
@@ -119,3 +119,21 @@ def test_its_repr_tells_the_state() -> None:
             "<TimeLimit the first token 5 s running>",
             "<TimeLimit the first token 5 s idle>",
         ]
+
+
+def test_the_time_in_which_the_loop_stood_still_is_not_counted_as_awake() -> None:
+    async def wait() -> list[float]:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualLoop)
+        with TimeLimit(60.0) as limit:
+            await asyncio.sleep(1.0)
+            seen = [limit.awake]
+            loop._jump.now += 20.0  # as when the machine has no time for us
+            await asyncio.sleep(1.0)
+            seen.append(limit.awake)
+        with TimeLimit(60.0) as limit:
+            seen.append(limit.awake)
+        return seen
+
+    with virtual_time() as run:
+        assert run(wait()) == pytest.approx([1.0, 2.0, 0.0], abs=0.051)

@@ -22,13 +22,15 @@ class TimeLimit:
     as `asyncio.timeout` does. `why` is free for the owner to say what is being waited for.
     """
 
-    __slots__ = ("_cancelling", "_clock", "_due", "_expired", "_task", "seconds", "why")
+    __slots__ = ("_cancelling", "_clock", "_due", "_entered", "_expired", "_task",
+                 "seconds", "why")  # fmt: skip
 
     def __init__(self, seconds: float, why: str = "") -> None:
         self.seconds = seconds
         self.why = why
         self._clock = _clock()
         self._due = 0.0
+        self._entered = 0
         self._expired = False
         self._task: asyncio.Task[object] | None = None
         self._cancelling = 0
@@ -41,6 +43,13 @@ class TimeLimit:
     def expired(self) -> bool:
         """Whether this limit has cancelled its task."""
         return self._expired
+
+    @property
+    def awake(self) -> float:
+        """Seconds since it was entered, in steps of `TICK`, without those in which the loop stood
+        still: what happened meanwhile was not seen to happen, so they say nothing of how long it
+        took."""
+        return (self._clock.looks - self._entered) * TICK
 
     def restart(self, seconds: float, why: str | None = None, now: float | None = None) -> None:
         """From now on, `seconds` are left. `now` is for who has just asked the loop's clock."""
@@ -57,6 +66,7 @@ class TimeLimit:
         self._task = task
         self._cancelling = task.cancelling()
         self._due = clock.now() + self.seconds
+        self._entered = clock.looks
         clock.add(self)
         return self
 
@@ -82,14 +92,16 @@ class TimeLimit:
 
 
 class _Clock:
-    """The shared timer of one event loop: it runs while there are `limits` to look at."""
+    """The shared timer of one event loop: it runs while there are `limits` to look at, and counts
+    its `looks`."""
 
-    __slots__ = ("_running", "limits", "loop", "now")
+    __slots__ = ("_running", "limits", "looks", "loop", "now")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         self.now = loop.time
         self.limits: set[TimeLimit] = set()
+        self.looks = 0
         self._running = False
 
     def add(self, limit: TimeLimit) -> None:
@@ -99,6 +111,7 @@ class _Clock:
             self.loop.call_later(TICK, self._look)
 
     def _look(self) -> None:
+        self.looks += 1
         now = self.now()
         for limit in tuple(self.limits):
             limit.ring(now)

@@ -91,14 +91,20 @@ class Proxy(Relay):
 
     Of requests with absolute addresses, each goes where it says, whatever came before it on the
     same connection. `log` holds the first line of each request; `credentials` what
-    `Proxy-Authorization` said. A `refusal` is sent instead of an answer to whoever wants a tunnel;
-    a `silent` proxy never answers. With `tls`, it is spoken to over TLS.
+    `Proxy-Authorization` said. A `refusal` is sent instead of an answer to whoever wants a tunnel,
+    or the `consent` to one; a `silent` proxy never answers. With `tls`, it is spoken to over TLS.
     """
 
     def __init__(
-        self, *, refusal: bytes = b"", silent: bool = False, tls: ssl.SSLContext | None = None
+        self,
+        *,
+        refusal: bytes = b"",
+        consent: bytes = b"HTTP/1.1 200 Connection established\r\n\r\n",
+        silent: bool = False,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         super().__init__(tls)
+        self._consent = consent
         self.credentials: list[str | None] = []
         self._refusal = refusal
         self._silent = silent
@@ -131,8 +137,7 @@ class Proxy(Relay):
             await writer.drain()
         elif method == "CONNECT":
             host, _, port = target.rpartition(":")
-            consent = b"HTTP/1.1 200 Connection established\r\n\r\n"
-            await self._join(reader, writer, host.strip("[]"), int(port), consent=consent)
+            await self._join(reader, writer, host.strip("[]"), int(port), consent=self._consent)
         else:
             url = urlsplit(target)
             path = url._replace(scheme="", netloc="").geturl()

@@ -441,6 +441,28 @@ async def test_a_tls_request_goes_through_a_tunnel_that_is_kept(make: Make) -> N
         assert "proxy-authorization" not in wall.requests[0].headers
 
 
+@pytest.mark.parametrize(
+    "consent",
+    [
+        b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 102 Wait\r\nX: y\r\n\r\nHTTP/1.1 200 OK\r\n\r\n",
+        b"HTTP/1.1 200 OK\n\n",
+        b"HTTP/1.1 200 OK\nProxy-Agent: old\r\n\n",
+        b"HTTP/1.0 200 Connection established\r\nProxy-Agent: old\r\n\r\n",
+        b"HTTP/1.1 200\r\nContent-Length: 0\r\n\r\n",
+    ],
+    ids=["after interim answers", "LF", "LF and CRLF", "HTTP/1.0", "without a reason"],
+)
+async def test_a_proxy_consents_in_its_own_words(make: Make, consent: bytes) -> None:
+    async with (
+        Wall(whole(b"some"), tls=AUTHORITY.server) as wall,
+        Proxy(consent=consent) as proxy,
+    ):
+        transport = make(proxy=proxy.url, ssl_context=AUTHORITY.client)
+        for _ in range(2):
+            assert await answer(transport, wall.url) == b"some"
+        assert proxy.connections == 1
+
+
 async def test_a_proxy_that_refuses_is_a_failure_to_connect(make: Make) -> None:
     refusal = head(407, length=0)
     async with Proxy(refusal=refusal) as proxy:
@@ -481,6 +503,8 @@ async def test_what_else_comes_by_a_proxy_is_an_answer(make: Make) -> None:
         (b"HTTP/1.1 403 No: hunter2\r\n\r\n", "answered 403"),
         (b"HTTP/1.1 403 No: bWU6aHVudGVyMg==\r\n\r\n", "answered 403"),
         (b"HTTP/1.1 502 Bad Gateway\r\n\r\n", "answered 502 Bad Gateway"),
+        (b"HTTP/1.1 502 Bad Gateway\n\n", "answered 502 Bad Gateway"),
+        (b"HTTP/1.1 100 Wait\r\n\r\nHTTP/1.1 503 Busy\r\n\r\n", "answered 503 Busy"),
         (b"SSH-2.0-OpenSSH_9.9\r\n", "answered what is not HTTP"),
         (b"", "the connection was closed"),
     ],

@@ -45,6 +45,8 @@ LEAVES_THE_CONNECTION: dict[str, bytes] = {
     "chunks": CHUNKED + b"2\r\nso\r\n2\r\nme\r\n0\r\n\r\n",
     "chunks in any case": OK + b"transfer-ENCODING: Chunked\r\n\r\n4\r\nsome\r\n0\r\n\r\n",
     "sizes with zeros": CHUNKED + b"0002\r\nso\r\n2\r\nme\r\n000\r\n\r\n",
+    "sizes padded with blanks": CHUNKED + b"2   \r\nso\r\n2\t\r\nme\r\n0 \r\n\r\n",
+    "blanks before an extension": CHUNKED + b"4 ;a=b\r\nsome\r\n0 ;last\r\n\r\n",
     "extensions": CHUNKED + b'2;a=b\r\nso\r\n2;a="b;c";d\r\nme\r\n0;last\r\n\r\n',
     "trailers": CHUNKED + b"4\r\nsome\r\n0\r\nX-Sum: 1\r\nX-More: 2\r\n\r\n",
     "no reason": b"HTTP/1.1 200 \r\nContent-Length: 4\r\n\r\nsome",
@@ -256,7 +258,6 @@ DISPUTED: dict[str, bytes] = {
     "a CR inside a header": OK + b"X: a\rb\r\nContent-Length: 4\r\n\r\nsome",
     "a folded header": OK + b"X: a\r\n b\r\nContent-Length: 4\r\n\r\nsome",
     "a blank before the colon": OK + b"Content-Length : 4\r\n\r\nsome",
-    "a blank after a size": CHUNKED + b"4 \r\nsome\r\n0\r\n\r\n",
     "LF after a chunk": CHUNKED + b"4\r\nsome\n0\r\n\r\n",
     "LF after a size": CHUNKED + b"4\nsome\r\n0\r\n\r\n",
 }
@@ -298,10 +299,14 @@ BAD_CHUNKS: dict[str, bytes] = {
     "a negative size": b"-1\r\n",
     "a size with a prefix": b"0x4\r\nmore\r\n",
     "a size beyond all bounds": b"fffffffffffffffff\r\n",
+    "a size of two figures apart": b"4 4\r\nmore\r\n",
+    "a size behind a blank": b" 4\r\nmore\r\n",
     "no size": b"\r\nmore\r\n",
+    "no size but blanks": b"  \r\nmore\r\n",
     "only an extension": b";a=b\r\n",
     "more than its size": b"4\r\nmore!\r\n",
     "less than its size": b"5\r\nmore\r\n0\r\n\r\n",
+    "less than its size, with a blank": b"5 \r\nmore\r\n0\r\n\r\n",
     "nothing between chunks": b"4\r\nmore4\r\nmore\r\n",
     "a NUL in an extension": b"4;a=\0\r\nmore\r\n",
     "a trailer without a name": b"0\r\n: x\r\n\r\n",
@@ -309,7 +314,7 @@ BAD_CHUNKS: dict[str, bytes] = {
 }
 
 
-FORGIVEN = {"less than its size", "nothing between chunks"}
+FORGIVEN = {"less than its size", "less than its size, with a blank", "nothing between chunks"}
 """aiohttp's parser is set to let lines end with LF, and to forget a line."""
 
 
@@ -413,6 +418,7 @@ async def test_interim_answers_without_an_end_are_given_up(
 
 ENDLESS_BODIES: dict[str, Script] = {
     "size": (Send(SOME), Forever(b"0" * 1000)),
+    "blanks behind a size": (Send(SOME + b"4"), Forever(b" " * 1000)),
     "extension": (Send(SOME + b"4;a="), Forever(b"a" * 1000)),
     "trailer": (Send(SOME + b"0\r\nX: "), Forever(b"a" * 1000)),
     "row of trailers": (Send(SOME + b"0\r\n"), Forever(b"X: a\r\n" * 100)),

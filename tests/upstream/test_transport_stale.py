@@ -12,7 +12,8 @@ from collections import Counter
 import pytest
 
 from manyways.errors import ConnectFailed, Garbled, Reset, TimedOut
-from manyways.upstream.transport import Limits, Transport
+from manyways.upstream.transport import STALE, Limits, Transport
+from manyways.watch import TICK
 from tests.support import wall as scripted
 from tests.support.wall import (
     Close,
@@ -90,6 +91,21 @@ async def test_it_is_asked_again_once_at_most(
     with pytest.raises(Reset):
         await answer(transport, wall.url, b"{}")
     assert len(wall.requests) == 3
+
+
+@pytest.mark.parametrize("end", SILENT_ENDS.values(), ids=SILENT_ENDS)
+async def test_a_server_that_was_at_work_is_not_asked_again(
+    transport: Transport, wall: Wall, end: Script
+) -> None:
+    """It has read the request, and is paid for what it did: that it hung up in the end is no sign
+    that it had closed the connection before."""
+    at_work = [Pause(TICK)] * round(2 * STALE / TICK)
+    wall.then(whole(b"first"), (*at_work, *end))
+    await answer(transport, wall.url, b"{}")
+    with pytest.raises(Reset):
+        await answer(transport, wall.url, b"{}")
+    assert len(wall.requests) == 2
+    assert state(transport, in_use=0, idle=0)
 
 
 async def test_whoever_ran_out_of_patience_does_not_ask_again(

@@ -53,7 +53,7 @@ from manyways.errors import (
 from manyways.upstream import proxies
 from manyways.upstream.decoded import decoded
 from manyways.upstream.shortage import AddressInfo, shortage
-from manyways.upstream.transport import Limits, Lookup, Response
+from manyways.upstream.transport import STALE, Limits, Lookup, Response
 from manyways.watch import TimeLimit
 
 # A stream pauses its socket at twice as many unread bytes, and goes on below that many.
@@ -160,7 +160,7 @@ class AiohttpTransport:
         connection, wire = await self._connect(address, fresh=fresh)
         try:
             limit.restart(limits.headers, "headers")
-            message, content = await wire.ask(request, bodiless=method == "HEAD")
+            message, content = await wire.ask(request, limit, bodiless=method == "HEAD")
             if message.code == 407 and address.asked is not None:  # no provider's to say
                 raise ConnectFailed(address.asked.answered(407))
         except BaseException:  # cancelled, above all: the provider must notice at once
@@ -336,7 +336,7 @@ class _Wire(ResponseHandler):
         self._was_paused = False
 
     async def ask(
-        self, request: tuple[bytes, ...], *, bodiless: bool
+        self, request: tuple[bytes, ...], limit: TimeLimit, *, bodiless: bool
     ) -> tuple[RawResponseMessage, StreamReader]:
         """Write a request, and wait for the headers of its final answer.
 
@@ -346,6 +346,7 @@ class _Wire(ResponseHandler):
         self.uses += 1
         self.heard = False
         self._was_paused = False
+        began = limit.awake
         self.set_response_params(
             skip_payload=bodiless,
             read_until_eof=True,
@@ -361,7 +362,7 @@ class _Wire(ResponseHandler):
                 if message.code >= 200 or message.code == 101:
                     return message, content
         except (ClientError, OSError) as error:
-            if self.uses > 1 and not self.heard:
+            if self.uses > 1 and not self.heard and limit.awake - began < STALE:
                 raise _StaleError from error
             raise
 

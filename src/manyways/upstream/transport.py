@@ -30,9 +30,13 @@ An implementation promises, and `tests/upstream/test_transport*.py` hold every o
 import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from socket import AddressFamily
-from typing import NamedTuple, Protocol, Self
+from typing import Final, NamedTuple, Protocol, Self
 
 from msgspec import Struct
+
+STALE: Final = 0.25
+"""Seconds, of those in which the event loop is awake, in which a kept connection turns out to have
+been closed. What is closed later was at work on the request, and may be paid for it."""
 
 
 class Limits(Struct, frozen=True, kw_only=True):
@@ -111,8 +115,8 @@ class Transport(Protocol):
 
         Raises `ConnectFailed`, `TlsFailed`, `Reset`, `Garbled`, `TimedOut`, and `ValueError`
         for headers that cannot be sent.
-        A request that got no byte of answer on a reused connection that turned out to be
-        closed may be sent again on a fresh one, once.
+        A request that got no byte of answer on a reused connection that turned out, within
+        `STALE`, to be closed may be sent again on a fresh one, once.
         """
         ...
 

@@ -31,6 +31,7 @@ _CONSENT: Final = 16 * 1024
 """Bytes of a proxy's answer that are put up with."""
 _NEVER: Final = 86400.0
 """Seconds. Time limits are the caller's; libraries that insist on one of their own get this."""
+_ENDS: Final = re.compile(rb"\n\r?\n")
 _STATUS: Final = re.compile(rb"HTTP/1\.\d (\d{3})(?: ([^\r\n]*))?\r?\n")
 _WORDS: Final = 200  # letters of reasons, of which a name has one for each address
 
@@ -252,24 +253,35 @@ async def _consent(transport: asyncio.Transport, link: _Link, proxy: Proxy, rout
     if proxy.user or proxy.password:
         request += f"Proxy-Authorization: {basic(proxy.user, proxy.password)}\r\n"
     transport.write(f"{request}\r\n".encode())
-    said = link.said
     where = f"{route}: the proxy {proxy}"
-    while (end := said.find(b"\r\n\r\n")) < 0:
+    code, reason = 100, ""
+    while 100 <= code < 200 and code != 101:  # another one follows
+        code, reason = await _answered(link, where)
+    if not 200 <= code < 300:
+        raise ConnectFailed(f"{route}: {proxy.answered(code, reason)}")
+    if link.said:  # there is nobody yet who could speak first
+        raise ConnectFailed(f"{where} answered more than it was asked")
+
+
+async def _answered(link: _Link, where: str) -> tuple[int, str]:
+    """The status and the reason of a proxy's next answer, which is read up to its headers' end.
+
+    Lines may end with LF alone (RFC 9112, 2.2).
+    """
+    said = link.said
+    while (end := _ENDS.search(said)) is None:
         if len(said) > _CONSENT or (said and not b"HTTP/1.".startswith(bytes(said[:7]))):
             break
         try:
             await link.more()
         except ConnectionError as error:
             raise ConnectFailed(f"{where}: {error}") from error
-    status = _STATUS.match(said) if end >= 0 else None
-    if status is None:
+    status = _STATUS.match(said) if end is not None else None
+    if end is None or status is None:
         raise ConnectFailed(f"{where} answered what is not HTTP")
-    if not 200 <= int(status[1]) < 300:
-        reason = (status[2] or b"").decode("latin-1")
-        raise ConnectFailed(f"{route}: {proxy.answered(int(status[1]), reason)}")
-    if len(said) > end + 4:  # there is nobody yet who could speak first
-        raise ConnectFailed(f"{where} answered more than it was asked")
-    said.clear()
+    code, reason = int(status[1]), (status[2] or b"").decode("latin-1")
+    del said[: end.end()]
+    return code, reason
 
 
 def _socket(info: tuple[object, ...]) -> socket.socket:

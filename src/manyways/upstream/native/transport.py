@@ -19,15 +19,13 @@ from manyways.upstream.native.names import Names
 from manyways.upstream.native.origin import Origin, Route
 from manyways.upstream.native.pool import Pool
 from manyways.upstream.native.wire import Wire
-from manyways.upstream.transport import Limits, Lookup, Response
+from manyways.upstream.transport import STALE, Limits, Lookup, Response
 from manyways.watch import TimeLimit
 
 _URLS: Final = 1024
 """URLs whose meaning is remembered."""
 _JOINED: Final = 64 * 1024
 """Bytes of a body that are written together with the headers."""
-_STALE: Final = 2.0
-"""Seconds in which a kept connection turns out to be closed. What is closed later was at work."""
 
 
 class NativeTransport:
@@ -112,8 +110,7 @@ class NativeTransport:
                 if wire.status == 407 and origin.asked is not None:  # no provider's to say
                     raise ConnectFailed(origin.asked.answered(407))
             except TransportError:
-                stale = wire.stale and self._loop.time() - began < _STALE
-                if stale and not self._closed:
+                if wire.stale and limit.awake < STALE and not self._closed:
                     wire = await self._connect(pool, limits, ends, instead_of=wire)
                     continue
                 pool.discard(wire)

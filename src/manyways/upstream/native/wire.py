@@ -73,7 +73,7 @@ class Wire(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None  # until connected, and when it is gone
         self._pieces: list[bytes] = []
         self.on_body = self._pieces.append  # which the parser looks up when it is made
-        self._parser = HttpResponseParser(self)
+        self._parser = _parser(self)
         self._waiter: asyncio.Future[None] | None = None
         self._bodiless = False
         self._paused = False
@@ -171,7 +171,7 @@ class Wire(asyncio.Protocol):
         self.rested = now
         self.asked = self.answering = self.complete = False
         if self._bodiless:  # it waits for the body that was announced
-            self._parser = HttpResponseParser(self)
+            self._parser = _parser(self)
 
     def abort(self, failure: TransportError | None = None) -> None:
         """Close at once. Who waits, and who reads on, gets the failure."""
@@ -296,6 +296,17 @@ class Wire(asyncio.Protocol):
         waiter, self._waiter = self._waiter, None
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
+
+
+def _parser(wire: Wire) -> HttpResponseParser:
+    """llhttp as strict as it is, but for blanks behind a chunk's size, with which servers pad it.
+
+    Bare LF at the end of lines, which it could put up with, it would put up with in bodies too: a
+    chunk that is a byte too short would be taken as whole.
+    """
+    parser = HttpResponseParser(wire)
+    parser.set_dangerous_leniencies(lenient_spaces_after_chunk_size=True)
+    return parser
 
 
 def _size(headers: Headers) -> int:
