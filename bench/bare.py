@@ -5,12 +5,12 @@ It knows one server, keeps no time limit, bounds nothing, and believes what it i
 
 import asyncio
 import ssl
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Self, cast
 
 from httptools import HttpParserError, HttpResponseParser
 
-from manyways.upstream.transport import Limits
+from manyways.upstream.transport import Limits, untold
 
 
 class Bare:
@@ -34,8 +34,10 @@ class Bare:
         headers: Sequence[tuple[str, str]],
         body: bytes,
         limits: Limits,
+        *,
+        on_resend: Callable[[], object] = untold,
     ) -> "_Line":
-        del limits
+        del limits, on_resend
         path = url[url.index("/", len("https://")) :]
         lines = "".join([f"{name}: {value}\r\n" for name, value in headers])
         head = f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n{lines}"

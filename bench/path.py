@@ -14,7 +14,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from types import CodeType, FrameType
@@ -33,7 +33,7 @@ from manyways.config import Settings, load
 from manyways.edge.http import Edge
 from manyways.types import Provider
 from manyways.upstream.openai import OpenAIProvider
-from manyways.upstream.transport import Limits
+from manyways.upstream.transport import Limits, untold
 
 AT_ONCE: Final = 16
 """Requests that are under way together."""
@@ -103,8 +103,10 @@ class _Memory:
         headers: Sequence[tuple[str, str]],
         body: bytes,
         limits: Limits,
+        *,
+        on_resend: Callable[[], object] = untold,
     ) -> _Answer:
-        del method, url, headers, body, limits
+        del method, url, headers, body, limits, on_resend
         await asyncio.sleep(0)
         return _Answer(self.work.chunks, streamed=self.work.stream)
 

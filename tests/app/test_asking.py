@@ -14,7 +14,7 @@ from manyways.upstream.aiohttp_transport import AiohttpTransport
 from manyways.upstream.names import system_addresses
 from manyways.upstream.openai import OpenAIProvider
 from manyways.upstream.public import is_public, public
-from manyways.upstream.transport import Address, Limits
+from manyways.upstream.transport import Address, Limits, untold
 from manyways.verification.asking import Answer
 from tests.support.virtual_time import virtual_time
 from tests.support.wall import Request, Script, Wall, whole
@@ -86,6 +86,8 @@ class Carrier:
         headers: Sequence[tuple[str, str]],
         body: bytes,
         limits: Limits,
+        *,
+        on_resend: Callable[[], object] = untold,
     ) -> Reply:
         self.asked.append(url)
         self.sent += headers

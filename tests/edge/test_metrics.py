@@ -47,6 +47,7 @@ class Measured(Memory):
                     active=lambda: len(self.edge.active),
                     catalog=lambda: self.catalog.snapshot,
                     usage=lambda: UsageReading(redis=True),
+                    resends=lambda: {"Capi": 3, "Mute": 0},
                     clock=self.wall,
                 ).metrics
             }
@@ -274,6 +275,12 @@ async def test_a_name_with_odd_letters_comes_through(gateway: Measured) -> None:
 
 
 # What attempts came to
+
+
+async def test_what_was_sent_again_is_told_by_provider(gateway: Measured) -> None:
+    series = await gateway.scrape()
+    assert value(series, "manyways_upstream_resends_total", provider="Capi") == 3
+    assert value(series, "manyways_upstream_resends_total", provider="Mute") == 0
 
 
 async def test_every_counter_of_the_tally_is_told(gateway: Measured) -> None:

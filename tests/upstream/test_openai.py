@@ -13,7 +13,7 @@ from manyways.types import Provider
 from manyways.upstream.aiohttp_transport import AiohttpTransport
 from manyways.upstream.openai import OpenAIProvider
 from manyways.upstream.transport import Limits, Transport
-from tests.support.wall import Reset, Script, Send, Wall, whole
+from tests.support.wall import Close, Reset, Script, Send, Wall, whole
 
 LIMITS = Limits(connect=5, headers=5, idle=5)
 FIRST, SECOND = "sk-first-key-0001", "sk-second-key-0002"
@@ -58,6 +58,17 @@ async def test_the_credential_asked_with_is_the_one_that_was_chosen(
     await asked(two)
     sent = [request.headers["authorization"] for request in wall.requests]
     assert sent == [f"Bearer {SECOND}", f"Bearer {FIRST}", f"Bearer {FIRST}"]
+
+
+async def test_what_is_sent_again_is_counted_for_whom_it_was(
+    wall: Wall, transport: Transport
+) -> None:
+    one, other = provider(wall, transport, FIRST), provider(wall, transport, FIRST)
+    await asked(one)
+    wall.then((Close(),))
+    await asked(one)
+    assert len(wall.requests) == 3
+    assert (one.resends, other.resends) == (1, 0)
 
 
 async def test_without_keys_there_is_one_credential_that_sends_none(

@@ -163,6 +163,7 @@ def edge_of(parts: Parts) -> tuple[Edge, list[Work]]:
         active=active,
         catalog=lambda: catalog.snapshot,
         usage=lambda: _usage(parts),
+        resends=lambda: {name: one.resends for name, one in parts.providers.items()},
         team=parts.team,
     )
     rooted["/metrics"] = _reading(metrics.metrics)

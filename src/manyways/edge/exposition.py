@@ -65,6 +65,14 @@ class _Page(Collector):
         for method, count in self._reading.continuations.items():
             continuations.add_metric((method,), count)
         yield continuations
+        resends = CounterMetricFamily(
+            "manyways_upstream_resends_total",
+            "Requests that found a kept connection closed, and were sent again on a new one.",
+            labels=("provider",),
+        )
+        for provider, count in self._reading.resends.items():
+            resends.add_metric((provider,), count)
+        yield resends
         yield from _usage(self._reading.usage)
         yield from PROCESS_COLLECTOR.collect()
 

@@ -122,14 +122,15 @@ class Reading(Struct, frozen=True, kw_only=True):
     standings: tuple[Standing, ...]
     totals: dict[str, int]
     continuations: dict[str, int]
+    resends: dict[str, int] = {}
     catalog: Snapshot
     usage: UsageReading
 
 
 class MetricsPage:
     """`GET /metrics`. `active` tells how many requests are under way, `catalog` the models
-    that there are, `usage` how its account stands, `clock` Unix seconds. One of a `team` tells
-    what all of it has to tell."""
+    that there are, `usage` how its account stands, `resends` how often requests to each provider
+    were sent again, `clock` Unix seconds. One of a `team` tells what all of it has to tell."""
 
     def __init__(
         self,
@@ -140,10 +141,12 @@ class MetricsPage:
         active: Callable[[], int],
         catalog: Callable[[], Snapshot] = Snapshot,
         usage: Callable[[], UsageReading] = UsageReading,
+        resends: Callable[[], dict[str, int]] = dict,
         team: Team | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._usage = usage
+        self._resends = resends
         self._team = team
         self._counts = counts
         self._standings = standings
@@ -191,6 +194,7 @@ class MetricsPage:
                 "answers_drained": tally.drained,
             },
             continuations=dict(tally.continuations),
+            resends=self._resends(),
             catalog=self._catalog(),
             usage=self._usage(),
         )

@@ -50,7 +50,8 @@ class OpenAIProvider:
 
     Its keys are its credentials, numbered from 0 in the order of the configuration; who asks
     says with which. A provider without keys has one credential, 0, that sends none. `drain`
-    tells whether an answer that its caller has left is to be read to its end.
+    tells whether an answer that its caller has left is to be read to its end. `resends` counts
+    the requests that found a kept connection closed, and were sent again on a new one.
     """
 
     def __init__(
@@ -63,6 +64,8 @@ class OpenAIProvider:
     ) -> None:
         self.name = provider.name
         self.drain = provider.drain
+        self.resends = 0
+        self._on_resend = self._resent
         self._no_usage_until = 0.0
         self._failed: Failed | None = None
         self._transport = transport
@@ -195,6 +198,9 @@ class OpenAIProvider:
             pages.add(found)
         return pages.joined()
 
+    def _resent(self) -> None:
+        self.resends += 1
+
     def _failure(self, response: Response, body: bytes) -> Refusal | AttemptFailed:
         failure = failures.from_status(response.status, response.headers, body, time.time())
         failure.message = self.redact(failure.message)
@@ -218,7 +224,9 @@ class OpenAIProvider:
     ) -> Response:
         try:
             base = base or self._fixed or await self._address.address(limits.connect)
-            return await self._transport.send(method, base + path, headers, body, limits)
+            return await self._transport.send(
+                method, base + path, headers, body, limits, on_resend=self._on_resend
+            )
         except TransportError as error:
             raise self._broken(error) from error
 
