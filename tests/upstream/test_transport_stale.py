@@ -27,7 +27,7 @@ from tests.support.wall import (
     chunked,
     whole,
 )
-from tests.upstream.exchange import AUTHORITY, Make, answer, ask, cancelled, state, until
+from tests.upstream.exchange import AUTHORITY, LIMITS, Make, answer, ask, cancelled, state, until
 
 RUNS = int(os.environ.get("RUNS", "3"))
 
@@ -106,6 +106,23 @@ async def test_a_server_that_was_at_work_is_not_asked_again(
         await answer(transport, wall.url, b"{}")
     assert len(wall.requests) == 2
     assert state(transport, in_use=0, idle=0)
+
+
+async def test_who_asks_is_told_of_the_second_time(transport: Transport, wall: Wall) -> None:
+    told: list[int] = []
+
+    async def ask_and_tell() -> None:
+        sent = transport.send(
+            "POST", wall.url, (), b"{}", LIMITS, on_resend=lambda: told.append(len(wall.requests))
+        )
+        async with await sent as response:
+            await response.body(99)
+
+    wall.then(whole(b"first"), (Close(),))
+    await ask_and_tell()
+    assert told == []
+    await ask_and_tell()
+    assert told == [2]
 
 
 async def test_whoever_ran_out_of_patience_does_not_ask_again(

@@ -10,7 +10,7 @@ What they do not promise, `_Wire` and `_Answer` add.
 import asyncio
 import socket
 import ssl
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, lru_cache, partial
 from typing import Any, Self, cast
 
@@ -53,7 +53,7 @@ from manyways.errors import (
 from manyways.upstream import proxies
 from manyways.upstream.decoded import decoded
 from manyways.upstream.shortage import AddressInfo, shortage
-from manyways.upstream.transport import STALE, Limits, Lookup, Response
+from manyways.upstream.transport import STALE, Limits, Lookup, Response, untold
 from manyways.watch import TimeLimit
 
 # A stream pauses its socket at twice as many unread bytes, and goes on below that many.
@@ -106,6 +106,8 @@ class AiohttpTransport:
         headers: Sequence[tuple[str, str]],
         body: bytes,
         limits: Limits,
+        *,
+        on_resend: Callable[[], object] = untold,
     ) -> Response:
         """As `transport.Transport.send` promises.
 
@@ -126,6 +128,7 @@ class AiohttpTransport:
                 try:
                     return await self._ask(address, method, request, limits, limit, fresh=False)
                 except _StaleError:
+                    on_resend()
                     limit.restart(limits.connect, "connect")
                     return await self._ask(address, method, request, limits, limit, fresh=True)
         except _FOREIGN as error:

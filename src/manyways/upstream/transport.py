@@ -100,6 +100,10 @@ class Response(Protocol):
     async def __aexit__(self, *exc: object) -> None: ...
 
 
+def untold() -> None:
+    """What is told that a request was sent again, where nobody asks."""
+
+
 class Transport(Protocol):
     """Sends requests to providers over pooled connections."""
 
@@ -110,13 +114,15 @@ class Transport(Protocol):
         headers: Sequence[tuple[str, str]],
         body: bytes,
         limits: Limits,
+        *,
+        on_resend: Callable[[], object] = untold,
     ) -> Response:
         """Send one request and wait for the answer's headers, whatever its status.
 
         Raises `ConnectFailed`, `TlsFailed`, `Reset`, `Garbled`, `TimedOut`, and `ValueError`
         for headers that cannot be sent.
         A request that got no byte of answer on a reused connection that turned out, within
-        `STALE`, to be closed may be sent again on a fresh one, once.
+        `STALE`, to be closed may be sent again on a fresh one, once; `on_resend` is called then.
         """
         ...
 

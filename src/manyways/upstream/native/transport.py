@@ -3,7 +3,7 @@
 import asyncio
 import math
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import copy
 from functools import lru_cache, partial
 from typing import Final
@@ -19,7 +19,7 @@ from manyways.upstream.native.names import Names
 from manyways.upstream.native.origin import Origin, Route
 from manyways.upstream.native.pool import Pool
 from manyways.upstream.native.wire import Wire
-from manyways.upstream.transport import STALE, Limits, Lookup, Response
+from manyways.upstream.transport import STALE, Limits, Lookup, Response, untold
 from manyways.watch import TimeLimit
 
 _URLS: Final = 1024
@@ -77,6 +77,8 @@ class NativeTransport:
         headers: Sequence[tuple[str, str]],
         body: bytes,
         limits: Limits,
+        *,
+        on_resend: Callable[[], object] = untold,
     ) -> Response:
         """As `transport.Transport.send` promises.
 
@@ -111,6 +113,7 @@ class NativeTransport:
                     raise ConnectFailed(origin.asked.answered(407))
             except TransportError:
                 if wire.stale and limit.awake < STALE and not self._closed:
+                    on_resend()
                     wire = await self._connect(pool, limits, ends, instead_of=wire)
                     continue
                 pool.discard(wire)
