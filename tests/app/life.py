@@ -51,8 +51,9 @@ def asked(name: str, **fields: Any) -> Provider:
 
 class World:
     """`requests` are those that verified models: when, by which node, and about which model.
-    `lists` are what providers tell; `None` is an outage. `broken` models do not answer,
-    `silent` ones leave everybody waiting, and what `odd` ones raise is nobody's plan. `cut` requests were under way at a node's death."""
+    `lists` are what providers tell; `None` is an outage. `broken` models do not answer, `silent`
+    ones leave everybody waiting, and what `odd` ones raise is nobody's plan. `cut` requests were
+    under way at a node's death."""
 
     def __init__(self, url: str, run: Callable[[Coroutine[Any, Any, None]], None]) -> None:
         self.url = url

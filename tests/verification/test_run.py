@@ -14,7 +14,7 @@ from manyways.catalog.verified import Check, Verified
 from manyways.errors import AttemptFailed, StoreError
 from manyways.types import Model
 from manyways.verification.asking import JSON, Answer
-from manyways.verification.run import EACH, Progress, Run, in_turn
+from manyways.verification.run import EACH, Progress, Run, in_turn, manners_of
 from tests.support.asked import Asked, chat, model
 from tests.support.virtual_time import virtual_time
 from tests.verification.test_examination import able
@@ -190,7 +190,8 @@ class TestPace:
     def test_a_provider_may_have_a_pause_of_its_own(self, virtually: Virtually) -> None:
         async def scene() -> None:
             memory, providers = Memory(), Providers()
-            run = verification(memory, providers, pauses={"P1": 3.0})
+            manners = manners_of(Settings(probe_pause=0.5), {"P1": 3.0})
+            run = verification(memory, providers, manners=manners)
             await run.run(models(2, providers=2))
             gaps = {
                 name: min(b - a for a, b in itertools.pairwise(began))
@@ -291,7 +292,8 @@ class TestProgress:
 
     def test_those_that_were_never_verified_come_first(self) -> None:
         new, old = model("new"), model("old", last_verified="2027-01-01T00:00:00Z")
-        assert in_turn([old, new]) == [new, old]
+        for seed in "abcdef":
+            assert in_turn([old, new], seed) == [new, old]
 
 
 class TestBreakingOff:

@@ -14,7 +14,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
 from functools import partial
 from random import Random
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 import structlog
@@ -36,6 +36,7 @@ from manyways.types import Model, Provider
 from manyways.verification.asking import Asker
 
 if TYPE_CHECKING:
+    from manyways.verification.pacing import Manners
     from manyways.verification.run import Progress
 
 DUE: Final = "daily"
@@ -91,6 +92,8 @@ class Verifier:
         self._look = look
         self._nudged = asyncio.Event()
         self._away: set[bool] = set()  # which looks have found no database
+        self._under_way = 0
+        self._manners: Manners | None = None  # of all runs that are under way
 
     def __repr__(self) -> str:
         return f"<Verifier of {self._catalog!r}>"
@@ -156,13 +159,14 @@ class Verifier:
 
     async def _carried_out(self, row: store.RunRow) -> None:
         from manyways.verification.keeping import Keeping
-        from manyways.verification.run import Run, in_turn
+        from manyways.verification.run import Run, in_turn, manners_of
 
         scope = msgspec.json.decode(row.scope, type=Scope)
         names = [scope.provider] if scope.provider else list(self._providers)
         await self._catalog.settled(names, SETTLE)
-        latest, done, counts = await self._database.call(partial(_so_far, row.id), limit=LIMIT)
-        self._catalog.learn(latest.values())
+        so_far = await self._database.call(partial(_so_far, row.id), limit=LIMIT)
+        done = so_far.cost
+        self._catalog.learn(so_far.latest.values())
         models = [one for one in self._wanted(row, scope) if (one.provider, one.id) not in done]
         await self._database.call(
             lambda connection: store.begin_run(
@@ -174,20 +178,35 @@ class Verifier:
         log.info("verification begins", id=row.id, reason=row.reason, models=len(models))
         found: list[Verified] = []  # who follows the database tells of it meanwhile
         keep = Keeping(
-            self._database, row.id, latest, resumed=row.began_at is not None, told=found.append
+            self._database,
+            row.id,
+            so_far.latest,
+            resumed=row.began_at is not None,
+            told=found.append,
         )
+        if not self._under_way:
+            self._manners = manners_of(self._settings.catalog, _pauses(self._settings.providers))
         run = Run(
             self._settings.catalog,
             self._asker,
             keep,
             seed=row.id,
-            pauses=_pauses(self._settings.providers),
-            spent=row.cost,
+            manners=self._manners,
+            spent=so_far.spent,
             briefly=row.reason == RECHECK,
             clock=self._clock,
             progress=self._progress,
         )
-        await run.run(in_turn(models), done=counts)
+        priced = {one.model.provider for one in self._claimed() if one.model.pricing}
+        self._under_way += 1
+        try:
+            await run.run(
+                in_turn(models, row.id),
+                done=so_far.counts,
+                priced=priced & {provider for provider, _ in done},
+            )
+        finally:
+            self._under_way -= 1
         self._catalog.learn(found)
         at_last = run.progress
         log.info("verification ends", id=row.id, cost=round(at_last.cost, 4), **at_last.counts)
@@ -229,8 +248,12 @@ class Verifier:
                 and (asked or self._is_wanted(row.reason, claim, since=row.created_at))
             ):
                 shown = rows.get(claim.name)
-                verified = None if shown is None else shown.last_verified
-                yield msgspec.structs.replace(model, last_verified=verified)
+                if shown is None:
+                    yield model
+                    continue
+                yield msgspec.structs.replace(
+                    model, last_verified=shown.last_verified, asked_last=shown.asked_last
+                )
 
     def _claimed(self) -> Iterable[Claim]:
         """All models that are listed."""
@@ -241,6 +264,8 @@ class Verifier:
 
     def _unasked(self) -> Iterable[Claim]:
         """Those that may be asked although nobody has asked for it."""
+        if not self._settings.catalog.probe:
+            return ()
         return (one for one in self._claimed() if self._providers[one.model.provider].probe)
 
     def _is_wanted(self, reason: str, claim: Claim, *, since: float = math.inf) -> bool:
@@ -251,9 +276,10 @@ class Verifier:
         now = self._clock()
         at = found.at if found.at <= now + SKEW else 0.0
         if reason == RECHECK:
-            patience = PATIENCE[min(max(found.failures, 1), len(PATIENCE)) - 1]
-            return found.verdict == "failed" and at < min(since, now - patience)
-        return reason != NEW and at < since
+            return found.verdict == "failed" and at < min(since, now - _patience(found.failures))
+        if reason == NEW:  # it was to be asked, and could not be
+            return found.postponed > 0 and at < min(since, now - _patience(found.postponed))
+        return at < since
 
 
 async def verify_here(
@@ -365,12 +391,39 @@ def _failed_lately(row: store.RunRow, now: float) -> bool:
     return row.status == store.FAILED and now - (row.ended_at or 0) < AGAIN
 
 
-def _so_far(
-    run_id: str, connection: Connection
-) -> tuple[dict[Name, Verified], set[Name], dict[str, int]]:
-    """The latest word on each model; what a run has done with, and how many by verdict."""
-    done = store.verified_in(connection, run_id)
-    return _latest(connection), done, store.counts(connection, run_id)
+class _SoFar(NamedTuple):
+    """The latest word on each model; what those came to, in USD, that a run has done with, and
+    how many they are by verdict."""
+
+    latest: dict[Name, Verified]
+    cost: dict[Name, float]
+    counts: dict[str, int]
+
+    @property
+    def spent(self) -> dict[str, float]:
+        """By provider."""
+        found: dict[str, float] = {}
+        for (provider, _), cost in self.cost.items():
+            found[provider] = found.get(provider, 0.0) + cost
+        return found
+
+
+class _Cost(msgspec.Struct):
+    """As much of a `Verified` as a budget is about."""
+
+    cost: float = 0.0
+
+
+def _so_far(run_id: str, connection: Connection) -> _SoFar:
+    done = {
+        (row.provider, row.model): msgspec.json.decode(row.document, type=_Cost).cost
+        for row in store.verifications(connection, run_id)
+    }
+    return _SoFar(_latest(connection), done, store.counts(connection, run_id))
+
+
+def _patience(times: int) -> float:
+    return PATIENCE[min(max(times, 1), len(PATIENCE)) - 1]
 
 
 def _latest(connection: Connection) -> dict[Name, Verified]:

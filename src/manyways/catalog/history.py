@@ -116,7 +116,9 @@ def verification_changes(before: Verified | None, after: Verified) -> list[Chang
     """
     failed = before is not None and before.verdict == "failed"
     withdrawn = {} if before is None else before.withdrawn
-    never = before is None or (failed and not (before.proven or before.withdrawn or before.quality))
+    never = before is None or not (
+        before.verdict == "passed" or before.proven or before.withdrawn or before.quality
+    )
     proven = after.proven if before is None or never else before.proven
     flags = {} if before is None else before.flags
     found: list[Change] = []

@@ -81,7 +81,8 @@ class Verified(Struct, frozen=True, kw_only=True, omit_defaults=True):
     `withdrawn` ones were claimed and are not there, each with the reason. `quality` and
     `fingerprint` are the latest there are, and may be older. `flags` name what is suspicious
     (`drift`, `impostor`), each with the reason; `drift_since` is when it was first seen.
-    `failures` counts verifications in a row that failed.
+    `failures` counts verifications in a row that failed, `postponed` those in which it was not
+    asked, and need not wait for another day.
     """
 
     provider: str
@@ -99,6 +100,7 @@ class Verified(Struct, frozen=True, kw_only=True, omit_defaults=True):
     flags: dict[str, str] = {}
     drift_since: float | None = None
     failures: int = 0
+    postponed: int = 0
     requests: int = 0
     tokens: int = 0
     cost: float = 0.0

@@ -92,6 +92,7 @@ class _Examination:
         self._seed = seed
         self._now = now
         self._checks: dict[str, Check] = {}
+        self._soon = False  # what could not be asked can be asked soon
 
     async def run(self) -> Verified:
         model = self._brief.model
@@ -100,7 +101,7 @@ class _Examination:
             return self._found("skipped", f"{model.category} models of this kind are not asked")
         alive = await self._make(first)
         if alive.verdict != "passed" and self._is_wanted(first.name):
-            return self._found(alive.verdict, alive.reason)
+            return self._not_alive(alive)
         if model.category != "text" or self._brief.briefly:
             return self._found("passed")
         claimed = model.capabilities or UNCLAIMED
@@ -112,6 +113,13 @@ class _Examination:
         elif not self._brief.scores_nothing:
             return await self._judged()
         return self._found("passed")
+
+    def _not_alive(self, alive: Check) -> Verified:
+        before = self._brief.before
+        found = self._found(alive.verdict, alive.reason)
+        if alive.verdict == "failed" or not self._soon:
+            return found
+        return msgspec.structs.replace(found, postponed=1 + (before.postponed if before else 0))
 
     async def _judged(self) -> Verified:
         """Whether it is still the same model, and how good it is."""
@@ -217,6 +225,7 @@ class _Examination:
             reason = f"the provider refuses it: {quoted(refusal.message)}"
             return _not_told("failed", reason), False
         except Postponed as postponed:
+            self._soon = postponed.soon
             return _not_told("unsure" if postponed.asked else "skipped", str(postponed)), False
         except AttemptFailed as failure:
             # Of a model that has just answered, it says nothing about what it can do.

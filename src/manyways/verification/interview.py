@@ -14,10 +14,11 @@ from typing import Any, Final, TypeVar
 import msgspec
 from msgspec import Raw, Struct
 
+from manyways import tokens
 from manyways.catalog.verified import SHOWN
 from manyways.dialects.openai_chat import usage as chat_usage
 from manyways.dialects.sse import DONE, EventReader, EventTooLong
-from manyways.errors import AttemptFailed, ManywaysError, Refusal
+from manyways.errors import AttemptFailed, ManywaysError, Refusal, TimedOut
 from manyways.types import NO_USAGE, Model, Usage
 from manyways.usage.pricing import cost
 from manyways.verification.asking import JSON, Answer, Asker
@@ -46,6 +47,8 @@ _LOST_CAUSES: Final = frozenset({"credentials", "model_gone"})
 """Failures that asking again does not help."""
 _OURS: Final = frozenset({"crowded", "out_of_sockets"})
 """Failures that say nothing about who was to be asked."""
+_WORKED: Final = frozenset({"timeout", "reset", "cut", "garbled", "too_large"})
+"""Failures of those that had the request: it may have to be paid for, whatever came of it."""
 _NOT_THERE: Final = frozenset({400, 403, 404, 410})
 """What a server answers that has nothing at an address."""
 _OPTIONAL: Final = ("temperature", "seed")
@@ -175,10 +178,7 @@ class Interview:
                 largest=LARGEST_OF.get(path, LARGEST),
             )
 
-        answer = await self._paid(ask, price)
-        self.spent.cost += price
-        self._purse.pay(price, self.model.provider)
-        return answer
+        return await self._paid(ask, price, lambda _: price)
 
     async def fetch(self, url: str) -> Answer:
         """What lies at an address that the model has named. It is somebody else's server: that
@@ -231,7 +231,7 @@ class Interview:
         most = Usage(prompt_tokens=len(data) // LETTERS_A_TOKEN, completion_tokens=room)
         bound = cost(self.model.pricing, most) or 0.0
 
-        async def ask() -> Said:
+        async def heard() -> Said:
             if stream:
                 stream_of = self._asker.stream(
                     self.model, CHAT, data, limit=self._timeout, largest=LARGEST_STREAM
@@ -243,62 +243,104 @@ class Interview:
             )
             return _said(answer.body)
 
-        said = await self._paid(ask, bound)
-        # What it says it came to is believed as far as what was allowed.
-        price = min(cost(self.model.pricing, said.usage) or 0.0, bound)
-        self._purse.pay(price, self.model.provider)
-        spent = self.spent
-        spent.cost += price
+        async def ask() -> Said:
+            said = await heard()
+            return msgspec.structs.replace(said, usage=self._counted(said, data, room))
+
+        def price(said: Said) -> float:
+            # What it says it came to is believed as far as what was allowed.
+            return min(cost(self.model.pricing, said.usage) or 0.0, bound)
+
+        said = await self._paid(ask, bound, price)
+        spent, usage = self.spent, said.usage
         spent.usage = Usage(
-            prompt_tokens=spent.usage.prompt_tokens + said.usage.prompt_tokens,
-            completion_tokens=spent.usage.completion_tokens + said.usage.completion_tokens,
-            source=said.usage.source,
+            prompt_tokens=spent.usage.prompt_tokens + usage.prompt_tokens,
+            completion_tokens=spent.usage.completion_tokens + usage.completion_tokens,
+            source=usage.source,
         )
         spent.reported = str(said.fields.get("model") or "")[:256]
         return said
 
-    async def _paid(self, ask: Callable[[], Awaitable[T]], bound: float) -> T:
-        """One request, as often as it has to be asked again."""
-        async with self._purse.hold(bound, self.model.provider) as fits:
+    def _counted(self, said: Said, data: bytes, room: int) -> Usage:
+        """What an answer of a model with prices came to: what its provider does not tell is
+        estimated. Thoughts that nobody sees are as long as they might be."""
+        told = said.usage
+        calls = (str(call.get("function") or "") for call in said.tool_calls)
+        produced = "\n".join(filter(None, (said.reasoning, said.text, *calls)))
+        is_told = told.prompt_tokens and (told.completion_tokens or not produced)
+        if is_told or cost(self.model.pricing, told) is None:
+            return told
+        unseen = self._thinks and not said.reasoning and "<think>" not in said.text
+        completion = room if unseen else tokens.count(produced)
+        return msgspec.structs.replace(
+            told,
+            prompt_tokens=told.prompt_tokens or chat_usage.prompt_tokens(_fields(data)),
+            completion_tokens=told.completion_tokens or completion,
+            source="estimated",
+        )
+
+    async def _paid(
+        self, ask: Callable[[], Awaitable[T]], bound: float, price: Callable[[T], float]
+    ) -> T:
+        """One request, as often as it has to be asked again. It costs `bound` at most each time,
+        and `price` where it is answered."""
+        wait = FIRST_WAIT
+        again = True
+        before = self.spent.requests
+        for left in reversed(range(TRIES)):
+            try:
+                answer = await self._once(ask, bound, price)
+            except Postponed as postponed:
+                postponed.asked = self.spent.requests > before
+                raise
+            except AttemptFailed as failure:
+                if failure.code == "rate_limited":
+                    wait = failure.retry_after or wait
+                    # So long may be meant for this model alone: others are asked soon.
+                    self._pace.limited(wait if wait <= PATIENCE else FIRST_WAIT)
+                    if not left or wait > PATIENCE:
+                        raise Postponed(
+                            f"it wants fewer requests: {failure.message}", asked=True
+                        ) from failure
+                    wait *= 2
+                    continue
+                if failure.code == "timeout":
+                    self._pace.silent()
+                if failure.code in _OURS and not again:
+                    raise Postponed(failure.message, asked=False) from failure
+                if failure.code in _LOST_CAUSES or not again:
+                    raise
+                again = False  # once may have been an accident
+                continue
+            self._pace.went_well()
+            return answer
+        raise Postponed("it wants fewer requests", asked=True)
+
+    async def _once(
+        self, ask: Callable[[], Awaitable[T]], bound: float, price: Callable[[T], float]
+    ) -> T:
+        provider = self.model.provider
+        async with self._purse.hold(bound, provider) as fits:
             if not fits:
                 raise Postponed(
                     f"it may cost {bound:.4f} USD, more than is left of the budget", asked=False
                 )
-            wait = FIRST_WAIT
-            again = True
-            for left in reversed(range(TRIES)):
+            async with self._places.of(provider), self._pace.turn(self._places.all):
+                self.spent.requests += 1
+                began = self._clock()
                 try:
-                    answer = await self._once(ask)
-                except AttemptFailed as failure:
-                    if failure.code == "rate_limited":
-                        wait = failure.retry_after or wait
-                        # So long may be meant for this model alone: others are asked soon.
-                        self._pace.limited(wait if wait <= PATIENCE else FIRST_WAIT)
-                        if not left or wait > PATIENCE:
-                            raise Postponed(
-                                f"it wants fewer requests: {failure.message}", asked=True
-                            ) from failure
-                        wait *= 2
-                        continue
-                    if failure.code == "timeout":
-                        self._pace.silent()
-                    if failure.code in _OURS and not again:
-                        raise Postponed(failure.message, asked=False) from failure
-                    if failure.code in _LOST_CAUSES or not again:
-                        raise
-                    again = False  # once may have been an accident
-                    continue
-                self._pace.went_well()
-                return answer
-            raise Postponed("it wants fewer requests", asked=True)
-
-    async def _once(self, ask: Callable[[], Awaitable[T]]) -> T:
-        async with self._places.of(self.model.provider), self._pace.turn(self._places.all):
-            self.spent.requests += 1
-            began = self._clock()
-            answer = await ask()
-            self.spent.ms = round((self._clock() - began) * 1000)
+                    answer = await ask()
+                except (BadAnswer, AttemptFailed) as failure:
+                    # What it came to cannot be counted.
+                    self._pay(bound if _may_be_billed(failure) else 0.0)
+                    raise
+                self.spent.ms = round((self._clock() - began) * 1000)
+            self._pay(price(answer))
             return answer
+
+    def _pay(self, price: float) -> None:
+        self.spent.cost += price
+        self._purse.pay(price, self.model.provider)
 
     async def _listen(self, chunks: AsyncIterator[bytes]) -> Said:
         reader = EventReader(limit=4 * 1024 * 1024)
@@ -430,6 +472,20 @@ def _object(data: bytes) -> dict[str, Any]:
         return msgspec.json.decode(data, type=dict[str, Any])
     except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
         raise BadAnswer(f"its answer is not JSON of that kind: {_shown(data)}") from error
+
+
+def _fields(data: bytes) -> dict[str, Raw]:
+    """A body of ours, taken apart."""
+    return msgspec.json.decode(data, type=dict[str, Raw])
+
+
+def _may_be_billed(failure: BadAnswer | AttemptFailed) -> bool:
+    """Whether somebody had the request and was at work on it, as far as is known."""
+    if isinstance(failure, BadAnswer):
+        return True
+    cause = failure.__cause__
+    sent = not (isinstance(cause, TimedOut) and cause.connecting)
+    return failure.code in _WORKED and sent
 
 
 def _list(value: object) -> list[dict[str, Any]]:

@@ -106,7 +106,7 @@ class Keeping:
         name = (found.provider, found.model)
         before = self._latest.get(name)
         found = self._looked_at(found)
-        says_something = found.verdict in ("passed", "failed") or before is None
+        says_something = _tells(found) or before is None or not _tells(before)
         row = store.VerificationRow(
             run_id=self._run_id,
             provider=found.provider,
@@ -189,7 +189,7 @@ def _write(run_id: str, batch: _Batch, connection: Connection) -> None:
     for result in results:
         if (found := result.latest) is not None:
             changes += history.verification_changes(result.before, found)
-            if found.verdict in ("passed", "failed"):
+            if _tells(found):
                 (well if found.verdict == "passed" else failed).append(found)
     at = max(row.at for row in rows)
     if changes:
@@ -197,6 +197,11 @@ def _write(run_id: str, batch: _Batch, connection: Connection) -> None:
         catalog_store.note(connection, rows_of, at)
     incidents.end(connection, "verification", [(one.provider, one.model) for one in well], at)
     incidents.record(connection, [_incident(one) for one in failed])
+
+
+def _tells(found: Verified) -> bool:
+    """Whether the model was asked, and it is known what came of it."""
+    return found.verdict in ("passed", "failed")
 
 
 def _incident(found: Verified) -> incidents.Sighting:

@@ -2,10 +2,10 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Final
 
-from manyways.errors import AttemptFailed, ManywaysError
+from manyways.errors import ManywaysError
 
 SLOWEST: Final = 64.0
 """A provider that wants fewer requests is asked up to so many times as slowly."""
@@ -21,18 +21,20 @@ MOST_SILENCES: Final = 8
 
 class Postponed(ManywaysError):
     """Nothing was found out this time: the provider wants fewer requests, or it would cost more
-    than it may. `asked` tells whether it was asked at all."""
+    than it may. `asked` tells whether it was asked at all, `soon` whether that need not wait for
+    another day."""
 
-    def __init__(self, words: str, *, asked: bool) -> None:
+    def __init__(self, words: str, *, asked: bool, soon: bool = False) -> None:
         super().__init__(words)
         self.asked = asked
+        self.soon = soon
 
 
 class Pace:
     """When one provider may be asked next. A request begins at least `pause` seconds behind the
     one before it; a provider that says "fewer" is left alone for as long as it wants, and asked
     half as often from then on. Each success makes it a little quicker again. One that says so
-    `MOST_REFUSALS` times in a row is left alone for good, and one that has fallen silent, too."""
+    `MOST_REFUSALS` times in a row is left alone, and one that has fallen silent, too."""
 
     def __init__(self, pause: float) -> None:
         self._pause = pause
@@ -48,7 +50,7 @@ class Pace:
     async def turn(self, places: asyncio.Semaphore) -> AsyncIterator[None]:
         """A request, from its beginning to its end, in one of `places`. Turns come in the order
         they were asked for, and only the first who waits for one waits for a place. Raises
-        `Postponed`, and `AttemptFailed` where the provider has fallen silent."""
+        `Postponed`: whoever has no turn was not asked, and nothing is known of it."""
         async with self._queue:
             while True:
                 await self._waited()
@@ -82,16 +84,23 @@ class Pace:
         self._refusals = self._silences = 0
         self._slowness = max(1.0, self._slowness * 0.95)
 
+    @property
+    def trouble(self) -> str | None:
+        """Why the provider is left alone; `None` where it is not."""
+        if self._refusals >= MOST_REFUSALS:
+            return f"its provider wants no more: it refused {self._refusals} in a row"
+        if self._silences >= MOST_SILENCES:
+            return f"its provider left {self._silences} in a row without an answer"
+        return None
+
+    def trust(self) -> None:
+        """Whoever begins finds out for itself whether it wants more, and whether it is there."""
+        self._refusals = self._silences = 0
+
     async def _waited(self) -> None:
         while True:
-            if self._refusals >= MOST_REFUSALS:
-                raise Postponed(
-                    f"its provider wants no more: it refused {self._refusals} in a row", asked=False
-                )
-            if self._silences >= MOST_SILENCES:
-                raise AttemptFailed(
-                    "timeout", f"its provider left {self._silences} in a row without an answer"
-                )
+            if (trouble := self.trouble) is not None:
+                raise Postponed(trouble, asked=False, soon=self._refusals < MOST_REFUSALS)
             wait = self._next - _now()
             if wait <= 0:
                 return
@@ -157,6 +166,28 @@ class Places:
     def of(self, provider: str) -> asyncio.Semaphore:
         """A provider's own: take one of them first, and of `all` in its `Pace`."""
         return self._of.setdefault(provider, asyncio.Semaphore(self._each))
+
+
+class Manners:
+    """How providers are asked, by all that ask them at a time: `count` requests at once, `each` at
+    one provider, and a pace for each of them, with its own of `pauses` or the usual one."""
+
+    def __init__(
+        self, *, count: int, each: int, pause: float, pauses: Mapping[str, float] | None = None
+    ) -> None:
+        self.places = Places(count, each)
+        self._pause = pause
+        self._pauses = pauses or {}
+        self._paces: dict[str, Pace] = {}
+
+    def __repr__(self) -> str:
+        return f"<Manners towards {len(self._paces)} providers>"
+
+    def pace(self, provider: str) -> Pace:
+        """A provider's, the same each time."""
+        if provider not in self._paces:
+            self._paces[provider] = Pace(self._pauses.get(provider, self._pause))
+        return self._paces[provider]
 
 
 def _now() -> float:

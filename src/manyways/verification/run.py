@@ -8,7 +8,7 @@ it was.
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from random import Random
 from typing import Final, Protocol
 
@@ -21,7 +21,7 @@ from manyways.types import Model
 from manyways.verification.asking import Asker
 from manyways.verification.examination import Brief, examine
 from manyways.verification.interview import Interview
-from manyways.verification.pacing import Pace, Places, Purse
+from manyways.verification.pacing import Manners, Purse
 
 log = structlog.get_logger("manyways")
 
@@ -67,8 +67,9 @@ class Keep(Protocol):
 
 
 class Run:
-    """One verification. `seed` is its id; `pauses` are those of providers that have their own;
-    `briefly` asks only whether models answer.
+    """One verification. `seed` is its id; `manners` are shared with whatever else asks meanwhile;
+    `spent` is what it has cost so far, in USD by provider, the models at work left out; `briefly`
+    asks only whether models answer.
 
     `run` may be cancelled at any moment: what was kept stays.
     """
@@ -80,8 +81,8 @@ class Run:
         keep: Keep,
         *,
         seed: str,
-        pauses: Mapping[str, float] | None = None,
-        spent: float = 0.0,
+        manners: Manners | None = None,
+        spent: Mapping[str, float] | None = None,
         briefly: bool = False,
         clock: Callable[[], float] = time.time,
         progress: Callable[[Progress], None] = lambda _: None,
@@ -90,13 +91,13 @@ class Run:
         self._asker = asker
         self._keep = keep
         self._seed = seed
-        self._pauses = pauses or {}
         self._briefly = briefly
         self._clock = clock
         self._tell = progress
-        self._purse = Purse(settings.probe_budget, spent=spent)
-        self._places = Places(settings.probe_concurrency, EACH)
-        self._paces: dict[str, Pace] = {}
+        self._purse = Purse(settings.probe_budget)
+        for provider, cost in (spent or {}).items():
+            self._purse.pay(cost, provider)
+        self._manners = manners or manners_of(settings)
         self._counts: dict[str, int] = {}
         self._current: dict[str, None] = {}
         self._models = 0
@@ -116,16 +117,23 @@ class Run:
             requests=self._requests,
         )
 
-    async def run(self, models: Sequence[Model], done: Mapping[str, int] | None = None) -> None:
-        """Examine these. `done` are the counts of those that this run has done with already.
-        Raises `StoreError`."""
+    async def run(
+        self,
+        models: Sequence[Model],
+        done: Mapping[str, int] | None = None,
+        priced: Collection[str] = (),
+    ) -> None:
+        """Examine these. `done` are the counts of those that this run has done with already, and
+        `priced` the providers of those among them that have prices. Raises `StoreError`."""
         self._counts = dict(done or {})
         self._models = len(models) + sum(self._counts.values())
         queues: dict[str, deque[Model]] = {}
         for model in models:
             queues.setdefault(model.provider, deque()).append(model)
-        if len({model.provider for model in models if model.pricing}) > 1:
+        if len({model.provider for model in models if model.pricing}.union(priced)) > 1:
             self._purse.share = SHARE
+        for provider in queues:
+            self._manners.pace(provider).trust()
         try:
             async with asyncio.TaskGroup() as group:
                 for queue in queues.values():
@@ -140,6 +148,14 @@ class Run:
                 budget=self._settings.probe_budget,
                 not_asked=self._purse.refused,
             )
+        for provider in queues:
+            if (trouble := self._manners.pace(provider).trouble) is not None:
+                log.warning(
+                    "a verification leaves a provider alone",
+                    id=self._seed,
+                    provider=provider,
+                    reason=trouble,
+                )
 
     async def _work(self, queue: deque[Model]) -> None:
         while queue:
@@ -184,21 +200,31 @@ class Run:
 
     def interview(self, model: Model) -> Interview:
         """An interview with a model that keeps to the pace and the budget of this run."""
-        pace = self._paces.get(model.provider)
-        if pace is None:
-            pause = self._pauses.get(model.provider, self._settings.probe_pause)
-            pace = self._paces[model.provider] = Pace(pause)
         return Interview(
             model,
             self._asker,
-            pace=pace,
-            places=self._places,
+            pace=self._manners.pace(model.provider),
+            places=self._manners.places,
             purse=self._purse,
             timeout=self._settings.probe_timeout,
             chance=Random(self._seed),  # noqa: S311 - so that a run can be repeated
         )
 
 
-def in_turn(models: Iterable[Model]) -> list[Model]:
-    """Those that were never verified first, then as the catalog has them."""
-    return sorted(models, key=lambda model: model.last_verified is not None)
+def manners_of(settings: Settings, pauses: Mapping[str, float] | None = None) -> Manners:
+    """As they are set. `pauses` are those of providers that have their own."""
+    return Manners(
+        count=settings.probe_concurrency, each=EACH, pause=settings.probe_pause, pauses=pauses
+    )
+
+
+def in_turn(models: Iterable[Model], seed: str) -> list[Model]:
+    """Those that were never verified first, those that did not answer last; else as chance has
+    it, the same for one `seed`: several that hang and stand side by side in the catalog would
+    make it look as if their provider did."""
+
+    def turn(model: Model) -> tuple[bool, bool, float]:
+        chance = Random(f"{seed} {model.provider}/{model.id}")  # noqa: S311
+        return model.last_verified is not None, model.asked_last, chance.random()
+
+    return sorted(models, key=turn)
