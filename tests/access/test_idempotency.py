@@ -9,8 +9,9 @@ import pytest
 
 from manyways.access.idempotency import Claim, Claims
 from manyways.errors import Refusal
-from manyways.store.database import Database, Settings, open_database
+from manyways.store.database import Database, open_database
 from manyways.store.idempotency import Answer, Request
+from tests.support.databases import migrated
 
 
 class Wall:
@@ -25,7 +26,7 @@ class Wall:
 
 @pytest.fixture
 def database(tmp_path: Path) -> Iterator[Database]:
-    database = open_database(Settings(url=f"sqlite:///{tmp_path}/test.db"), busy_timeout=0.05)
+    database = open_database(migrated(tmp_path / "test.db"), busy_timeout=0.05)
     yield database
     database.close()
 

@@ -23,9 +23,9 @@ from manyways.operations import (
 from manyways.store import changes, keys
 from manyways.store.accounts import AccountRow
 from manyways.store.database import Database, open_database
-from manyways.store.database import Settings as DatabaseSettings
 from manyways.store.keys import KeyRow
 from manyways.types import Allowance, Caller, Quota, Scope
+from tests.support.databases import migrated
 
 NOW = 1_800_000_000.0
 OF_TYPE = Allowance(requests=9, window=60.0, concurrent=2)
@@ -42,7 +42,7 @@ SETTINGS = Settings(
 
 @pytest.fixture
 def database(tmp_path: Path) -> Iterator[Database]:
-    database = open_database(DatabaseSettings(url=f"sqlite:///{tmp_path}/ring.db"))
+    database = open_database(migrated(tmp_path / "ring.db"))
     yield database
     database.close()
 

@@ -31,8 +31,8 @@ from manyways.operations import (
     rotate_key,
     suspend_account,
 )
-from manyways.store.database import Settings as DatabaseSettings
 from manyways.store.database import open_database
+from tests.support.databases import migrated
 
 SHAPE = Settings(types={"short": KeyType(lifetime=10.0), "endless": KeyType()})
 NAMES = ("Ada", "Bob")
@@ -81,7 +81,7 @@ class RingAndModel(RuleBasedStateMachine):
     @initialize()
     def begin(self) -> None:
         self.folder = tempfile.TemporaryDirectory()
-        address = DatabaseSettings(url=f"sqlite:///{Path(self.folder.name) / 'model.db'}")
+        address = migrated(Path(self.folder.name) / "model.db")
         self.loop = asyncio.new_event_loop()
         self.server = open_database(address)
         self.command_line = open_database(address)

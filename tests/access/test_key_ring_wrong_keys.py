@@ -13,7 +13,7 @@ from manyways.access.throttle import MINUTE, STEP
 from manyways.errors import Refusal, StoreError
 from manyways.operations import CreatedKey, create_key, revoke_key
 from manyways.store.database import Database, open_database
-from manyways.store.database import Settings as DatabaseSettings
+from tests.support.databases import migrated
 from tests.support.virtual_time import virtual_time
 
 NOW = 1_800_000_000.0
@@ -24,7 +24,7 @@ HERE, THERE = "192.0.2.1", "192.0.2.2"
 
 @pytest.fixture
 def database(tmp_path: Path) -> Iterator[Database]:
-    database = open_database(DatabaseSettings(url=f"sqlite:///{tmp_path}/ring.db"))
+    database = open_database(migrated(tmp_path / "ring.db"))
     yield database
     database.close()
 

@@ -27,6 +27,7 @@ from manyways.store.database import Settings as DatabaseSettings
 from manyways.store.ids import new_id
 from manyways.store.keys import KeyRow, add
 from manyways.types import Allowance, Caller, Scope
+from tests.support.databases import migrated
 
 SETTINGS = Settings()
 NOW = 1_800_000_000.0
@@ -72,7 +73,7 @@ class TestSecrets:
 
 @pytest.fixture
 def database(tmp_path: Path) -> Iterator[Database]:
-    database = open_database(DatabaseSettings(url=f"sqlite:///{tmp_path}/ring.db"))
+    database = open_database(migrated(tmp_path / "ring.db"))
     yield database
     database.close()
 

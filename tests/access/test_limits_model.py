@@ -7,7 +7,8 @@ import asyncio
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from hypothesis import settings
+import pytest
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     Bundle,
@@ -27,6 +28,7 @@ from manyways.access.limits import (
 )
 from manyways.errors import Refusal
 from manyways.types import Allowance, Caller, Period, Quota, Scope
+from tests.support.limits import Clocks, Database, caller, old_process
 
 BASE = datetime(2026, 2, 27, 21, tzinfo=UTC).timestamp()
 ERRORS_OF_SLICES = 1 / 4096
@@ -41,11 +43,12 @@ steps = st.sampled_from([1 / 512, 1 / 64, 0.25, 0.75, 1.0, 7.0, 30.0, 59.0, 60.0
 @st.composite
 def all_demands(draw: st.DrawFn) -> Demand:
     most, cost = draw(tokens), draw(costs)
+    prompt = draw(st.sampled_from([0.0, 0.4, 0.9, 1.0]))
     return Demand(
         tokens=most,
         cost=cost,
-        least_tokens=min(draw(tokens), most),
-        least_cost=min(draw(costs), cost),
+        least_tokens=int(prompt * most),
+        least_cost=prompt * cost,
         fixed=draw(st.booleans()),
     )
 
@@ -54,7 +57,7 @@ demands = all_demands()
 quotas = st.builds(
     Quota,
     requests=st.none() | st.integers(3, 12),
-    tokens=st.none() | st.sampled_from([100, 500]),
+    tokens=st.none() | st.sampled_from([60, 100, 500]),
     cost=st.none() | st.sampled_from([0.5, 2.0]),
     per=st.sampled_from(["day", "month", "ever"]),
 )
@@ -400,3 +403,35 @@ class LimitsModel(RuleBasedStateMachine):
 
 LimitsModel.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
 TestLimitsModel = LimitsModel.TestCase
+
+
+@given(
+    kind=st.sampled_from(["tokens", "cost"]),
+    limit=st.integers(1, 100),
+    asked=st.lists(
+        st.tuples(st.integers(1, 60), st.integers(0, 60), st.integers(0, 60)), max_size=20
+    ),
+)
+async def test_no_prompt_gets_in_that_is_more_than_a_quota_has_left(
+    kind: str, limit: int, asked: list[tuple[int, int, int]]
+) -> None:
+    """One request after the other: how long its prompt is, the longest answer, and the true one.
+    Only the answers may be more, and only of the last one that gets in."""
+    limits = old_process(Clocks(), Database())
+    who = caller(Allowance(quota=(Quota(tokens=limit) if kind == "tokens" else Quota(cost=limit),)))
+    used = 0
+    for prompt, most, true in asked:
+        demand = Demand(
+            tokens=prompt + most,
+            cost=float(prompt + most),
+            least_tokens=prompt,
+            least_cost=float(prompt),
+        )
+        if used + prompt <= limit:
+            reservation = await limits.reserve(who, demand)
+            reservation.settle(counted=True, tokens=prompt + true, cost=float(prompt + true))
+            used += prompt + true
+            continue
+        with pytest.raises(Refusal) as caught:
+            await limits.reserve(who, demand)
+        assert caught.value.code == ("invalid_request" if prompt > limit else "quota_exceeded")

@@ -49,11 +49,12 @@ allowances = st.builds(
 @st.composite
 def all_demands(draw: st.DrawFn) -> Demand:
     tokens, cost = draw(st.integers(0, 60)), draw(st.sampled_from([0.0, 0.004, 0.3, 1.0]))
+    prompt = draw(st.sampled_from([0.0, 0.4, 0.9, 1.0]))
     return Demand(
         tokens=tokens,
         cost=cost,
-        least_tokens=draw(st.integers(0, tokens)),
-        least_cost=cost * draw(st.sampled_from([0.0, 0.1, 1.0])),
+        least_tokens=int(prompt * tokens),
+        least_cost=prompt * cost,
         fixed=draw(st.booleans()),
     )
 
