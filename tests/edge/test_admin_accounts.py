@@ -5,14 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from manyways.store.database import Settings, open_database
+from manyways.store.database import open_database
 from tests.edge.office import ACCOUNTS, KEYS, Office
+from tests.support.databases import migrated
 from tests.support.usage import fill, request
 
 
 @pytest.fixture
 async def office(tmp_path: Path) -> AsyncIterator[Office]:
-    database = open_database(Settings(url=f"sqlite:///{tmp_path}/test.db"))
+    database = open_database(migrated(tmp_path / "test.db"))
     office = Office(database)
     yield office
     office.close()

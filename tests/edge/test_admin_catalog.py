@@ -16,9 +16,10 @@ from manyways.edge.exchange import Exchange
 from manyways.edge.openapi import document
 from manyways.errors import AttemptFailed, Refusal
 from manyways.store import verifications
-from manyways.store.database import Database, Settings, open_database
+from manyways.store.database import Database, open_database
 from manyways.types import Caller, ModelEntry, Provider
 from tests.edge.pages import Page, ask, authenticate, edge
+from tests.support.databases import migrated
 from tests.support.verifications import (
     NOON,
     change,
@@ -115,7 +116,7 @@ async def _refused(provider: Provider) -> bytes:
 
 @pytest.fixture
 async def office(tmp_path: Path) -> AsyncIterator[Office]:
-    database = open_database(Settings(url=f"sqlite:///{tmp_path}/test.db"))
+    database = open_database(migrated(tmp_path / "test.db"))
     office = Office(database)
     yield office
     office.clerk.close()

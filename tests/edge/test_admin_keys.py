@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from manyways.edge.clerk import AT_MOST
-from manyways.store.database import Settings, open_database
+from manyways.store.database import open_database
 from tests.edge.office import ACCOUNTS, KEYS, Office
+from tests.support.databases import migrated
 from tests.support.usage import fill, request
 
 SOMEBODY = "0198a000-0000-7000-8000-000000000000"
@@ -33,7 +34,7 @@ ROUTES = [
 
 @pytest.fixture
 async def office(tmp_path: Path) -> AsyncIterator[Office]:
-    database = open_database(Settings(url=f"sqlite:///{tmp_path}/test.db"), busy_timeout=0.05)
+    database = open_database(migrated(tmp_path / "test.db"), busy_timeout=0.05)
     office = Office(database)
     yield office
     office.close()
@@ -348,7 +349,7 @@ async def test_a_database_that_is_locked_says_so_and_nothing_is_made(office: Off
 
 
 async def test_who_waits_too_long_is_told_to_look_before_asking_again(tmp_path: Path) -> None:
-    database = open_database(Settings(url=f"sqlite:///{tmp_path}/slow.db"), busy_timeout=3.0)
+    database = open_database(migrated(tmp_path / "slow.db"), busy_timeout=3.0)
     office = Office(database, limit=0.05)
     with closing(sqlite3.connect(database.path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
@@ -363,7 +364,7 @@ async def test_who_waits_too_long_is_told_to_look_before_asking_again(tmp_path: 
 
 
 async def test_operators_do_not_queue_without_end(tmp_path: Path) -> None:
-    database = open_database(Settings(url=f"sqlite:///{tmp_path}/slow.db"), busy_timeout=3.0)
+    database = open_database(migrated(tmp_path / "slow.db"), busy_timeout=3.0)
     office = Office(database, limit=0.05)
     with closing(sqlite3.connect(database.path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")

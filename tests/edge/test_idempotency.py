@@ -15,9 +15,10 @@ from manyways.access.limits import Standing
 from manyways.edge.exchange import Exchange
 from manyways.edge.idempotency import LONGEST, Repeats
 from manyways.errors import Refusal
-from manyways.store.database import Database, Settings, open_database
+from manyways.store.database import Database, open_database
 from manyways.types import Model
 from tests.edge.pages import Page, ask, authenticate, edge
+from tests.support.databases import migrated
 
 ASKED = {"model": "m", "messages": []}
 STREAM = {**ASKED, "stream": True}
@@ -131,7 +132,7 @@ class Gateway:
 
 @pytest.fixture
 def database(tmp_path: Path) -> Iterator[Database]:
-    database = open_database(Settings(url=f"sqlite:///{tmp_path}/test.db"), busy_timeout=0.05)
+    database = open_database(migrated(tmp_path / "test.db"), busy_timeout=0.05)
     yield database
     database.close()
 

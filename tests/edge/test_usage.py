@@ -18,10 +18,11 @@ from manyways.edge.usage import OWN, UsagePages
 from manyways.errors import Refusal
 from manyways.operations import create_account, create_key, rotate_key
 from manyways.operations.desk import WAITING, Desk
-from manyways.store.database import Database, Settings, open_database
+from manyways.store.database import Database, open_database
 from manyways.store.records import COLUMNS
 from manyways.types import Allowance, Caller, Quota, Scope
 from tests.edge.pages import Page, ask, authenticate, edge
+from tests.support.databases import migrated
 from tests.support.usage import NOON, fill, refusal, request, some
 
 OWN_PATH, REPORT, RECORDS = "/v1/usage", "/admin/v1/usage", "/admin/v1/usage/records"
@@ -36,7 +37,7 @@ async def admit(exchange: Exchange) -> Caller:
 
 @pytest.fixture
 def database(tmp_path: Path) -> Iterator[Database]:
-    database = open_database(Settings(url=f"sqlite:///{tmp_path}/usage.db"))
+    database = open_database(migrated(tmp_path / "usage.db"))
     yield database
     database.close()
 

@@ -5,8 +5,11 @@ Make the fixtures known in a `conftest.py`; the PostgreSQL half is marked `proce
     from tests.support.databases import database, database_url
 
     __all__ = ["database", "database_url"]
+
+Where SQLite is enough, `open_database(migrated(tmp_path / "test.db"))`.
 """
 
+import tempfile
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -35,7 +38,7 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str
 def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
     """An open database with all tables, and nothing in them."""
     if request.param == "sqlite":
-        database = open_database(Settings(url=f"sqlite:///{tmp_path}/test.db"))
+        database = open_database(migrated(tmp_path / "test.db"))
         yield database
         database.close()
         return
@@ -47,9 +50,25 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Databas
     server.drop_database(name)
 
 
+def migrated(file: Path) -> Settings:
+    """A SQLite file that is not there yet, made with all tables, and nothing in them."""
+    file.write_bytes(_migrated_file())
+    file.chmod(0o600)
+    return Settings(url=f"sqlite:///{file}")
+
+
+@cache
+def _migrated_file() -> bytes:
+    """A database that the others are copied from: copying is quicker than migrating."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "test.db"
+        open_database(Settings(url=f"sqlite:///{file}")).close()
+        return file.read_bytes()
+
+
 @cache
 def _migrated() -> str:
-    """A database that the others are copied from: copying is quicker than migrating."""
+    """The same on the common server."""
     server = shared_server()
     name = server.create_database()
     open_database(Settings(url=server.url(name))).close()

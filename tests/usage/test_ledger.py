@@ -26,6 +26,7 @@ from manyways.usage.journal import Journal
 from manyways.usage.ledger import Ledger
 from manyways.usage.record import Record, RefusalRecord, UsageRecord
 from manyways.usage.settings import Settings as UsageSettings
+from tests.support.databases import migrated
 from tests.support.postgres import PostgresProcess
 from tests.support.records import record
 
@@ -48,7 +49,7 @@ def journal(folder: Path) -> Iterator[Journal]:
 
 @pytest.fixture
 def sqlite(tmp_path: Path) -> Iterator[Database]:
-    database = open_database(Settings(url=f"sqlite:///{tmp_path}/test.db"), busy_timeout=0.02)
+    database = open_database(migrated(tmp_path / "test.db"), busy_timeout=0.02)
     yield database
     database.close()
 
@@ -350,7 +351,7 @@ async def test_while_the_database_is_locked_records_wait_and_follow_in_order(
 async def test_it_ends_at_once_although_the_database_hangs(
     journal: Journal, tmp_path: Path
 ) -> None:
-    database = open_database(Settings(url=f"sqlite:///{tmp_path}/test.db"), busy_timeout=2.0)
+    database = open_database(migrated(tmp_path / "test.db"), busy_timeout=2.0)
     ledger = Ledger(journal, database)
     other = another(tmp_path)
     other.execute("BEGIN IMMEDIATE")
