@@ -120,7 +120,7 @@ def test_where_nothing_has_changed_it_says_how_to_look_further_back(database: Da
     done = run("diff")
 
     assert (done.exit_code, done.stdout) == (0, "")
-    assert "Nothing has changed, looking back to 7d. Further: --since 4w" in done.stderr
+    assert "Nothing has changed in the last 7d. To look further back: --since 4w" in done.stderr
     assert run("diff", "--json").stdout == "[]\n"
 
 
@@ -169,4 +169,5 @@ def test_what_goes_on_is_told_however_long_ago_it_began(database: Database) -> N
 
 def test_where_all_goes_well_it_says_so(database: Database) -> None:
     assert "There is no incident that goes on." in run("incidents", "--open").stderr
-    assert "No incident, looking back to 7d." in run("incidents").stderr
+    assert "No incident in the last 7d. To look" in run("incidents").stderr
+    assert "No incident since 2026-01-31. To" in run("incidents", "--since", "2026-01-31").stderr

@@ -1,6 +1,7 @@
 """What `manyways models probe` shows of what a model says."""
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
@@ -8,6 +9,7 @@ from manyways.catalog.verified import Check
 from manyways.cli.models_probe import conclusions, show
 from manyways.types import Usage
 from tests.cli.listing import on_terminal
+from tests.support.gateway import run_command
 
 ANSWERS = Check(
     name="answers",
@@ -106,3 +108,13 @@ def test_what_follows_is_what_it_can_and_what_it_cannot() -> None:
 def test_without_a_stream_one_waits_for_the_whole_answer() -> None:
     assert conclusions([ANSWERS, TOOLS])["latency_ms"] == 1250
     assert conclusions([TOOLS])["latency_ms"] is None
+
+
+def test_a_name_that_is_not_there_gets_the_command_that_lists_names_and_no_heading(
+    tmp_path: Path,
+) -> None:
+    done = run_command(tmp_path, "models", "probe", "nope")
+
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("There is no model 'nope'. These there are: ")
+    assert done.stderr.endswith(" manyways models list --status all\n")

@@ -18,9 +18,12 @@ def commands(command: object, *words: str) -> Iterator[list[str]]:
 
 
 @pytest.mark.parametrize("words", [*commands(typer.main.get_command(app))], ids=" ".join)
-def test_switches_stand_by_their_names_alone(words: list[str]) -> None:
+def test_help_is_in_words(words: list[str]) -> None:
     told = CliRunner().invoke(app, [*words, "--help"])
 
     assert told.exit_code == 0
     assert "--help" in told.stdout
     assert "<bool>" not in told.stdout
+    assert "range>" not in told.stdout
+    assert "|" not in told.stdout.replace("│", "")  # choices are words of the help, not of a type
+    assert "{" not in told.stdout

@@ -34,7 +34,7 @@ _RENEWED_BEFORE: Final = 60.0  # seconds before its end, a key of our own is rep
 def chat(
     message: Annotated[
         str | None,
-        typer.Argument(metavar="[MESSAGE]", help="What to ask. Without it: a conversation."),
+        typer.Argument(metavar="MESSAGE", help="What to ask. Without it: a conversation."),
     ] = None,
     *,
     model: Annotated[

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 SINCE: Final = "7d"
+_SPAN: Final = re.compile(r"\d+[a-z]")
 PAGE: Final = 1000
 """Rows that are read at once."""
 AT_MOST: Final = 10_000
@@ -44,9 +46,9 @@ def diff(
     config: ConfigFile = None,
     json: AsJson = False,
 ) -> None:
-    """Tell what has changed: models that came and went, what they can do, what they cost,
-    how good they are. The newest is last.
+    """Tell what has changed: which models there are, what they can do and cost, how good they are.
 
+    The newest is last.
     On a terminal in sentences, day by day; elsewhere as lines with tabs.
     """
     from manyways.operations.catalog_history import changes
@@ -137,8 +139,12 @@ def _found(
 
 
 def _say_nothing(what: str, since: str | None) -> None:
-    looked = "" if since is None else f", looking back to {since}. Further: --since 4w"
-    typer.echo(f"{what}{looked or '.'}", err=True)
+    if since is not None:
+        looked = f"in the last {since}" if _SPAN.fullmatch(since) else f"since {since}"
+        what = f"{what} {looked}. To look further back: --since 4w"
+    else:
+        what = f"{what}."
+    typer.echo(what, err=True)
 
 
 def _print_days(rows: Sequence[dict[str, Any]]) -> None:

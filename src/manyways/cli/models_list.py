@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, get_args
 
 import typer
 from msgspec import Struct
@@ -42,23 +42,38 @@ Known = dict[tuple[str, str], Past]
 """By provider and model."""
 
 
+def _listed(choices: object) -> str:
+    """The words of a `Literal`, for help."""
+    *first, last = get_args(choices)
+    return f"{', '.join(first)} or {last}"
+
+
 def list_(
     *,
     provider: Annotated[
         str | None, typer.Option(metavar="NAME", help="Only this provider's models.")
     ] = None,
-    category: Annotated[Category | None, typer.Option(help="Only models of this kind.")] = None,
+    category: Annotated[
+        Category | None,
+        typer.Option(metavar="KIND", help=f"Only models of this kind: {_listed(Category)}."),
+    ] = None,
     capability: Annotated[
-        Capability | None, typer.Option(help="Only models that can do this.")
+        Capability | None,
+        typer.Option(metavar="WHAT", help=f"Only models that can do this: {_listed(Capability)}."),
     ] = None,
     status: Annotated[
-        Shown | None, typer.Option(help="Only models that do so; else all that are not down.")
+        Shown | None,
+        typer.Option(
+            metavar="STATUS",
+            help=f"Only models that do so: {_listed(Shown)}; else all that are not down.",
+        ),
     ] = None,
     sort: Annotated[
         Sorting | None,
         typer.Option(
-            help="The quickest, the best, the longest context, the latest first; else as the"
-            " gateway has them."
+            metavar="BY",
+            help=f"By {_listed(Sorting)}: the quickest, the best, the longest context, the latest"
+            " first. Else as the gateway has them.",
         ),
     ] = None,
     reverse: Annotated[bool, typer.Option("--reverse", help="The other way round.")] = False,

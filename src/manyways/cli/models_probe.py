@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from manyways.cli import output, records
+from manyways.cli import called, output, records
 from manyways.cli.figures import duration
 from manyways.cli.models_wording import one_line, printable
 from manyways.cli.options import AsJson, ConfigFile
@@ -25,6 +25,9 @@ _STYLES: Final = {"passed": "green", "failed": "red", "unsure": "yellow", "skipp
 _COLUMNS: Final = ("check", "verdict", "ms", "tokens", "reason", "prompt", "answer")
 _LINES: Final = 12
 """Lines of an answer that are shown on a terminal; --json has all that is kept."""
+
+_ELSEWHERE: Final = "GET /v1/models lists those there are."
+"""What callers are told of a model that is not there; here it is no request that helps."""
 
 
 def probe(
@@ -58,7 +61,8 @@ def probe(
         checks = asked(settings, name, checks=tuple(check or ()), quality=quality)
         asyncio.run(show(checks, made, silent=json))
     except ManywaysError as error:
-        typer.echo(str(error), err=True)
+        lists = f"These there are: {called.line('models list --status all')}"
+        typer.echo(str(error).replace(_ELSEWHERE, lists), err=True)
         raise typer.Exit(1) from None
     except KeyboardInterrupt:
         typer.echo("Stopped.", err=True)
@@ -84,8 +88,9 @@ async def show(checks: AsyncIterator[Check], made: list[Check], *, silent: bool)
                 made.append(one)
                 _print(console, one)
     else:
-        typer.echo("\t".join(_COLUMNS))
         async for one in checks:
+            if not made:  # else a name that is not there would have a heading
+                typer.echo("\t".join(_COLUMNS))
             made.append(one)
             typer.echo("\t".join(_cells(one)))
 

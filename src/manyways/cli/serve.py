@@ -25,15 +25,25 @@ def serve(
     *,
     config: ConfigFile = None,
     host: Annotated[
-        str | None, typer.Option(help="Listen here instead of where the config says.")
+        str | None,
+        typer.Option(metavar="HOST", help="Listen here instead of where the config says."),
     ] = None,
     port: Annotated[
-        int | None, typer.Option(min=0, max=65535, help="The port; 0 takes a free one.")
+        int | None,
+        typer.Option(
+            min=0,
+            max=65535,
+            metavar="PORT",
+            help="Instead of the config's; 0 takes a free one.",
+        ),
     ] = None,
     workers: Annotated[
         int,
         typer.Option(
-            min=1, max=256, help="Processes. More than one needs cluster.redis and PostgreSQL."
+            min=1,
+            max=256,
+            metavar="N",
+            help="Processes. More than one needs cluster.redis and PostgreSQL.",
         ),
     ] = 1,
     listener: Annotated[int | None, typer.Option(hidden=True)] = None,
