@@ -1,4 +1,5 @@
-"""Every implementation of `manyways.upstream.transport` gets along with real servers.
+"""Every implementation of `manyways.upstream.transport` gets along with real servers, and with
+real proxies before them.
 
 The scripted wall does to the byte what a test says; these do what servers really do.
 """
@@ -12,15 +13,16 @@ import select
 import socket
 import stat
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 
-from manyways.errors import Cut
+from manyways.errors import ConnectFailed, Cut
 from manyways.upstream import local_child
 from manyways.upstream.local import LocalModel
 from manyways.upstream.transport import Limits, Response, Transport
-from tests.support.servers import NAMES, Running, Scheme, Servers, missing, pattern
-from tests.upstream.exchange import AUTHORITY, ENOUGH, ask, chunks_until_failure, state
+from tests.support.servers import NAMES, Running, Scheme, Servers, missing, pattern, proxies
+from tests.upstream.exchange import AUTHORITY, ENOUGH, Make, ask, chunks_until_failure, state
 
 pytestmark = [pytest.mark.process, pytest.mark.asyncio(loop_factories=["uvloop"])]
 
@@ -266,6 +268,120 @@ async def test_nginx_is_heard_while_it_refuses_what_is_still_being_sent(
     assert response.status == 413
     assert b"413 Request Entity Too Large" in await read(response)
     assert state(transport, in_use=0, idle=0)
+
+
+# Through a proxy
+
+
+@pytest.fixture(scope="module", params=proxies.NAMES)
+def proxy(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    if why := proxies.missing(request.param):
+        pytest.skip(why)
+    with proxies.running(request.param, tmp_path_factory.mktemp("proxy")) as url:
+        yield url
+
+
+@pytest.fixture(params=["uvicorn", "nginx"])
+def far(request: pytest.FixtureRequest, servers: Servers) -> Running:
+    """A server behind the proxy."""
+    if why := missing(request.param):
+        pytest.skip(why)
+    return servers.get(request.param)
+
+
+@pytest.fixture
+async def proxied(make: Make, proxy: str) -> Transport:
+    """Bounded so that a connection that was forgotten, or is another provider's, is missed."""
+    return make(proxy=proxy, pool_size=2, ssl_context=AUTHORITY.client)
+
+
+@every_scheme
+async def test_whatever_comes_through_a_proxy_comes_as_it_was_sent(
+    proxied: Transport, far: Running, scheme: Scheme
+) -> None:
+    url = far.url(scheme)
+    for path, status, size in [
+        ("/length?bytes=0", 200, 0),
+        ("/length?bytes=17", 200, 17),
+        ("/chunked?bytes=0", 200, 0),
+        ("/chunked?bytes=200000", 200, 200_000),
+        ("/status/204", 204, 0),
+        ("/status/404", 404, 5),
+        ("/status/500", 500, 5),
+    ]:
+        for _ in range(3):
+            response = await ask(proxied, url + path)
+            assert (response.status, len(await read(response))) == (status, size)
+    packed = [("Accept-Encoding", "gzip")]
+    response = await ask(proxied, f"{url}/packed?bytes={MEBIBYTE}", headers=packed)
+    assert await read(response) == pattern(MEBIBYTE)
+    response = await ask(proxied, f"{url}/length?bytes=300000", method="HEAD")
+    assert response.headers["content-length"] == "300000"
+    assert await read(response) == b""
+    for size in (1, LARGE):
+        response = await ask(proxied, f"{url}/echo", pattern(size))
+        assert await read(response) == pattern(size)
+    assert "in_use=0" in repr(proxied)
+
+
+@every_scheme
+async def test_what_was_flushed_comes_through_a_proxy_at_once(
+    proxied: Transport, far: Running, scheme: Scheme
+) -> None:
+    url = far.url(scheme)
+    name = next(names)
+    async with await ask(proxied, f"{url}/events?name={name}") as response:
+        for event in (b"data: 1\n\n", b"data: 2\n\n"):
+            assert await response.chunk() == event
+            await read(await ask(proxied, f"{url}/turn?name={name}"))
+        assert await response.chunk() == b""
+    assert "in_use=0" in repr(proxied)
+
+
+@every_scheme
+@pytest.mark.parametrize("framing", ["", "&chunked=1"])
+async def test_an_answer_that_breaks_off_behind_a_proxy_has_no_clean_end(
+    proxied: Transport, far: Running, scheme: Scheme, framing: str
+) -> None:
+    url = f"{far.url(scheme)}/cut?bytes=30000{framing}"
+    async with await ask(proxied, url) as response:
+        data, error = await chunks_until_failure(response)
+    assert type(error) is Cut
+    assert pattern(30_000).startswith(data)
+    assert state(proxied, in_use=0, idle=0)
+
+
+@every_scheme
+async def test_a_provider_that_is_slow_keeps_nobody_from_another_behind_the_same_proxy(
+    make: Make, proxy: str, servers: Servers, scheme: Scheme
+) -> None:
+    transport = make(proxy=proxy, pool_size=1, ssl_context=AUTHORITY.client)
+    slow, fast = (servers.get(name).url(scheme) for name in ("uvicorn", "hypercorn"))
+    async with await ask(transport, f"{slow}/events?name={next(names)}") as response:
+        assert await response.chunk()
+        for _ in range(3):
+            assert await read(await ask(transport, f"{fast}/length?bytes=17")) == pattern(17)
+            assert await read(await ask(transport, f"{fast}/echo", b"ok")) == b"ok"
+    assert "in_use=0" in repr(transport)
+
+
+@every_scheme
+async def test_a_proxy_that_wants_a_password_is_told_as_such(
+    make: Make, servers: Servers, scheme: Scheme, tmp_path: Path
+) -> None:
+    if why := proxies.missing("tinyproxy"):
+        pytest.skip(why)
+    with proxies.running("tinyproxy", tmp_path) as url:
+        address = url.rpartition("@")[2]
+        transport = make(proxy=f"http://{address}", ssl_context=AUTHORITY.client)
+        with pytest.raises(ConnectFailed, match=f"the proxy {address} answered 407"):
+            await ask(transport, f"{servers.get('uvicorn').url(scheme)}/length?bytes=1")
+        assert state(transport, in_use=0, idle=0)
+
+
+# Our own model
 
 
 @pytest.fixture
