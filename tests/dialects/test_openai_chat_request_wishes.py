@@ -261,15 +261,19 @@ def test_who_wants_to_be_told_the_usage_is_known(fields: dict[str, Any], wants: 
 def test_the_most_that_an_answer_may_come_to_is_known(
     fields: dict[str, Any], most: int | None
 ) -> None:
-    assert decode(**fields).max_output == most
+    request = decode(**fields)
+    assert (request.max_output, request.sets_output) == (most, most is not None)
 
 
 def test_a_default_limits_who_gives_no_limit() -> None:
-    def most(**fields: Any) -> int | None:
+    def most(**fields: Any) -> tuple[int | None, bool]:
         body = json.dumps({**HELLO, **fields}).encode()
-        return decode_request(body, {"max_tokens": 100, "temperature": 1.0}).max_output
+        request = decode_request(body, {"max_tokens": 100, "temperature": 1.0})
+        return request.max_output, request.sets_output
 
-    assert (most(), most(n=2), most(max_completion_tokens=7)) == (100, 200, 7)
+    assert most() == (100, False)
+    assert most(n=2) == (200, False)
+    assert most(max_completion_tokens=7) == (7, True)
 
 
 def test_a_whole_answer_in_place_of_a_stream_has_no_stream_options() -> None:

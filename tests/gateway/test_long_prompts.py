@@ -4,6 +4,7 @@ the prompt is held to every limit as it is with `max_tokens`."""
 import contextlib
 import json
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -162,6 +163,26 @@ def test_money_has_to_do_for_the_dearest_who_may_be_asked(place: Place, chats: C
     assert chats.requests == []
     assert place.desk.chat(prompt(100, models=["cheap"]), key=key).status == 200
     assert place.desk.chat(prompt(10, **both), key=key).status == 200
+
+
+def test_a_default_of_the_operator_is_no_max_tokens_of_the_caller(
+    chats: ChatWall, tmp_path: Path
+) -> None:
+    """It bounds what is reserved, and what nobody asked for is not held against the caller."""
+    config = CONFIG + "[defaults]\nmax_tokens = 5000\n" + provider(chats.wall.url, "cheap")
+    with running_gateway(tmp_path, config) as gateway:
+        for name in ("window", "quota of tokens"):
+            key = Place([gateway]).key(LIMITS[name])
+            assert gateway.chat(prompt(10), key=key).status == 200
+            (sent,) = chats.requests
+            assert json.loads(sent.body)["max_tokens"] == 5000
+            chats.wall.requests.clear()
+
+            refused = gateway.chat(prompt(10, max_tokens=5000), key=key)
+            assert (refused.status, refused.error["param"]) == (400, "max_tokens")
+            assert "Lower max_tokens" in refused.error["message"]
+            refused = gateway.chat(prompt(2000), key=key)
+            assert (refused.status, refused.error["param"]) == (400, "messages")
 
 
 def ask(place: Place, words: int, key: str) -> Answer:

@@ -195,7 +195,7 @@ class Bill:
             cost=max(price for price, _ in prices),
             least_tokens=least.total_tokens,
             least_cost=max(price for _, price in prices),
-            fixed=output is not None,
+            fixed=self.request is not None and self.request.sets_output,
         )
 
     def close(self) -> None:

@@ -169,6 +169,8 @@ class ChatRequest(Struct, frozen=True):
     max_output: int | None = None
     """The most tokens that all choices together may come to: the caller's limit or, without
     one, that of the defaults."""
+    sets_output: bool = False
+    """Whether that limit is the caller's own."""
 
     def encode_for(
         self,
@@ -256,6 +258,7 @@ def decode_request(body: bytes, defaults: Mapping[str, float] = {}) -> ChatReque
         max_output=_max_output(checked, defaults)
         if defaults or checked.max_tokens or checked.max_completion_tokens
         else None,
+        sets_output=bool(checked.max_tokens or checked.max_completion_tokens),
     )
 
 
