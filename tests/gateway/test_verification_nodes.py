@@ -67,7 +67,11 @@ class House:
 
     def half_way(self) -> None:
         """Returns in the middle of a run."""
-        until(lambda: len(self.asked) >= MODELS // 3, "it begins", limit=30)
+        self.begun(MODELS // 3)
+
+    def begun(self, count: int) -> None:
+        """Returns when so many have been asked."""
+        until(lambda: len(self.asked) >= count, "it begins", limit=30)
 
 
 @pytest.fixture
@@ -149,7 +153,7 @@ def test_what_one_worker_finds_out_all_tell_and_a_killed_leader_has_an_heir(
 def test_without_redis_the_run_stops_and_goes_on_with_it(tmp_path: Path, house: House) -> None:
     house.takes = 2.0
     with company(tmp_path, house.config) as team:
-        house.half_way()
+        house.begun(AT_ONCE + 1)
         first, _ = leader(team)
         team.valkey.pause()
         first.logged('"leading no more"', limit=20)
@@ -157,6 +161,7 @@ def test_without_redis_the_run_stops_and_goes_on_with_it(tmp_path: Path, house: 
         time.sleep(3.0)  # in which nothing may happen
         assert len(house.asked) == stopped
         assert "running" in {row[0] for row in runs(team)}
+        house.takes = 0.1
         team.valkey.resume()
         over(team)
         assert set(house.asked) == set(house.models)
