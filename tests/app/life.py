@@ -66,6 +66,7 @@ class World:
         self.requests: list[tuple[float, str, str]] = []
         self.settings = CatalogSettings(probe_pause=0.0, timezone="UTC", refresh="02:00")
         self.took = 1.0
+        self.took_lists = 0.0
         self.cut = 0
         self.chance = random.Random(1)
         self._databases: list[DatabaseAtOnce] = []
@@ -131,6 +132,7 @@ class Node:
         self.upkeep.plan(self.schedule, self.verifier)
 
     async def _tell(self, provider: Provider) -> bytes:
+        await asyncio.sleep(self.world.took_lists)
         models = self.world.lists.get(provider.name)
         if models is None:
             raise AttemptFailed("connect", "nobody is there")

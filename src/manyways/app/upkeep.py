@@ -307,12 +307,11 @@ class Upkeep:
             await asyncio.gather(*map(self._catalog.refresh, stale))
         self._led_at = self._clock()
         for name in tuple(self._changed):
+            asked = self._catalog.has_told(name)
+            if asked is None:
+                continue  # in a moment more is known of them than the configuration says
             del self._changed[name]
-            told = Told(
-                provider=name,
-                claims=self._catalog.claims[name],
-                asked=name in self._told or self._providers[name].protocol == "local",
-            )
+            told = Told(provider=name, claims=self._catalog.claims[name], asked=asked)
             try:
                 await self._database.call(
                     partial(_remember, told, self._clock()), limit=LIMIT, write=True

@@ -163,7 +163,9 @@ class Verifier:
 
         scope = msgspec.json.decode(row.scope, type=Scope)
         names = [scope.provider] if scope.provider else list(self._providers)
-        await self._catalog.settled(names, SETTLE)
+        # Who is asked before their kinds and prices are known is asked the wrong things, and for
+        # more than they may cost.
+        await self._catalog.settled(names, SETTLE, all_told=True)
         so_far = await self._database.call(partial(_so_far, row.id), limit=LIMIT)
         done = so_far.cost
         self._catalog.learn(so_far.latest.values())

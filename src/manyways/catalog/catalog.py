@@ -56,19 +56,22 @@ class Outcome(Struct, frozen=True, kw_only=True):
 class _Source:
     """A provider that is asked for its models.
 
-    `failures` counts those in a row. `settled` is set once the provider has been asked for
-    the first time, whatever came of it, and from the beginning where the configuration lists
-    its models. `trouble` is why it could not be asked, until it can. `turn` keeps an earlier
-    answer from coming after a later one.
+    `failures` counts those in a row. `asked` is set once the provider has been asked for the
+    first time, whatever came of it; `settled` is, too, and from the beginning where the
+    configuration lists its models. `told`: it has told its list in this life. `trouble` is why
+    it could not be asked, until it can. `turn` keeps an earlier answer from coming after a later
+    one.
     """
 
-    __slots__ = ("failures", "provider", "settled", "trouble", "turn")
+    __slots__ = ("asked", "failures", "provider", "settled", "told", "trouble", "turn")
 
     def __init__(self, provider: Provider) -> None:
         self.provider = provider
         self.failures = 0
+        self.told = False
         self.trouble: Trouble | None = None
         self.turn = asyncio.Lock()
+        self.asked = asyncio.Event()
         self.settled = asyncio.Event()
         if provider.models is not None:
             self.settled.set()
@@ -94,8 +97,9 @@ class Claim(Struct, frozen=True, kw_only=True):
 class Catalog:
     """Holds the `snapshot` that everybody reads, and swaps it whole.
 
-    A provider whose models the configuration lists is served from the first moment; others
-    from what an earlier life remembered (`remembered`), or once they have been asked. A provider
+    A provider whose models the configuration lists is served from the first moment, with what an
+    earlier life `remembered` of them; others from what that remembered, or once they have been
+    asked. A provider
     that fails keeps the models it had, and a model that is not listed any more stays as down for
     `forget_after`. What a provider lists is in the order of the ids: it may tell it in another
     order each time, and to each process. Providers with protocol `local` are not asked: their
@@ -138,6 +142,7 @@ class Catalog:
                     (),
                     now=now,
                     known=[claim.model for claim in known.get(provider.name, ())],
+                    untold=True,
                 )
             )
             for provider in providers
@@ -169,6 +174,14 @@ class Catalog:
             if source.trouble is not None
         }
 
+    def has_told(self, provider: str) -> bool | None:
+        """Whether a provider has told its list in this life; `None` before it has been asked.
+        One that is never asked has."""
+        source = self._sources.get(provider)
+        if source is None or source.told:
+            return True
+        return None if source.trouble is None else False
+
     async def run(self) -> None:
         """Ask every provider now, and again and again, until cancelled.
 
@@ -192,15 +205,18 @@ class Catalog:
             raise unknown_provider(self.snapshot, provider, param="provider")
         return tuple(await asyncio.gather(*(self._outcome(name) for name in names)))
 
-    async def settled(self, names: Iterable[str], limit: float) -> bool:
+    async def settled(self, names: Iterable[str], limit: float, *, all_told: bool = False) -> bool:
         """Wait until each named provider has been asked once, at most `limit` seconds.
 
-        Returns whether all have. Whoever is not configured, or never asked, is not waited for.
+        Returns whether all have. Whoever is not configured, or never asked, is not waited for;
+        with `all_told` those are whose models the configuration lists, and say more of them.
         """
+        sources = (self._sources.get(name) for name in names)
         waiting = [
-            source.settled
-            for name in names
-            if (source := self._sources.get(name)) is not None and not source.settled.is_set()
+            event
+            for source in sources
+            if source is not None
+            and not (event := source.asked if all_told else source.settled).is_set()
         ]
         try:
             async with asyncio.timeout(limit):
@@ -239,6 +255,7 @@ class Catalog:
             except Exception as error:  # noqa: BLE001 - the other providers are to live on
                 problem = reason(error)
                 self._failed(source, problem, exc_info=error)
+            source.asked.set()
             source.settled.set()
             return problem
 
@@ -268,6 +285,7 @@ class Catalog:
             _log.info(f"{name} tells its models again", provider=name, failures=source.failures)
             source.failures = 0
             source.trouble = None
+        source.told = True
         if after == before and name not in self.snapshot.untold:
             return
         self._claims[name] = after

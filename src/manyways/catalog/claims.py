@@ -99,6 +99,7 @@ def merge(
     *,
     now: float,
     known: Iterable[Model] = (),
+    untold: bool = False,
 ) -> tuple[Model, ...]:
     """The provider's rows of the catalog, as they are claimed to be: nothing in them has been
     measured.
@@ -107,8 +108,10 @@ def merge(
     then only fills in what it leaves open. Without one, what was discovered is the list. What
     is open after that is filled in from the table of well-known models. `known` are the
     provider's rows so far: `created`, where the provider does not tell it, is when we first
-    saw the model.
+    saw the model. Where its list is `untold`, so far, they also fill in what the configuration
+    leaves open.
     """
+    known = tuple(known)
     since = {model.id: model.created for model in known if model.provider == provider.name}
     if provider.models is None:
         return tuple(
@@ -120,14 +123,34 @@ def merge(
         by_name[one.upstream_id or one.id] = one
         for other in one.names:
             by_name.setdefault(other, one)
+    before = {(model.id, model.upstream_id): model for model in known if untold}
     rows: dict[str, Model] = {}
     for entry in provider.models:
         name = entry.upstream_id or entry.id
-        told = by_name.get(name) or Discovered(id=name, category=guess(name) or "text")
+        told = by_name.get(name)
+        if told is None and (row := before.get((entry.id, name))) is not None:
+            told = _told_before(row)
+        told = told or Discovered(id=name, category=guess(name) or "text")
         told = completed(told, provider=provider, also=entry.id)
         first = since.get(entry.id, int(now))
         rows.setdefault(entry.id, _row(provider, _configured(told, entry, name), first))
     return tuple(rows.values())
+
+
+def _told_before(row: Model) -> Discovered:
+    """What was known of a model in an earlier life, as if its provider told it: with all of its
+    capabilities and no others, where there are any."""
+    has = row.capabilities
+    return Discovered(
+        id=row.upstream_id,
+        category=row.category,
+        context_window=row.context_window,
+        max_output_tokens=row.max_output_tokens,
+        capabilities=has or None,
+        lacks=tuple(name for name in CAPABILITIES if name not in has) if has else (),
+        modalities=row.modalities,
+        pricing=row.pricing,
+    )
 
 
 def _configured(told: Discovered, entry: ModelEntry, name: str) -> Discovered:
