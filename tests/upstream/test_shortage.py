@@ -1,14 +1,19 @@
 """What we have run out of is told from what others do."""
 
+import asyncio
 import errno
 import os
 import socket
 import ssl
+import sys
 
 import pytest
 
-from manyways.errors import OutOfSockets
+from manyways.errors import ConnectFailed, OutOfSockets
+from manyways.upstream.names import system_addresses
 from manyways.upstream.native import dial
+from manyways.upstream.native.names import Names
+from manyways.upstream.native.origin import Route
 from manyways.upstream.shortage import AddressInfo, see_that_files_open, shortage
 from tests.upstream.exchange import no_descriptors
 
@@ -74,6 +79,19 @@ def test_what_needs_files_is_not_believed_while_there_are_none(error: Exception)
     assert FILES in found
     assert refused is None
     see_that_files_open()
+
+
+async def test_a_library_that_cannot_be_read_is_read_when_it_can(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in [name for name in sys.modules if name.partition(".")[0] == "python_socks"]:
+        monkeypatch.delitem(sys.modules, name)
+    by = dial.Dialer(Names(system_addresses), proxy="socks5://127.0.0.1:1")
+    route = Route("127.0.0.1", 80, tls=False, tunnel=True)
+    with no_descriptors(), pytest.raises(OutOfSockets, match="ulimit"):
+        await by.dial(route, asyncio.Protocol, lambda _: None)
+    with pytest.raises(ConnectFailed, match=r"the proxy 127\.0\.0\.1:1: connection refused"):
+        await by.dial(route, asyncio.Protocol, lambda _: None)
 
 
 def test_authorities_that_could_not_be_read_are_not_remembered_as_none() -> None:

@@ -134,10 +134,12 @@ class Dialer:
         self, proxy: Proxy, route: Route, begin: Callable[[Phase], None]
     ) -> socket.socket:
         """A TCP connection by way of a SOCKS5 proxy, which looks the name up itself."""
-        from python_socks import ProxyError, ProxyType
-        from python_socks.async_.asyncio import Proxy as Library
-
         where = f"{route}: the proxy {proxy}"
+        try:
+            from python_socks import ProxyError, ProxyType
+            from python_socks.async_.asyncio import Proxy as Library
+        except OSError as error:  # its files cannot be opened
+            raise _unreachable(error, where) from error
         reach = _Reach(partial(self._connect, proxy.host, proxy.port, where, begin))
         library = Library(
             ProxyType.SOCKS5,
