@@ -61,6 +61,10 @@ class TestCreating:
             "a\x1b[31m",
             "\ud800",
             "01900000-0000-7000-8000-000000000000",
+            "a/b",
+            "/",
+            ".",
+            "..",
         ],
     )
     def test_some_names_cannot_be(self, database: Database, name: str) -> None:
@@ -68,6 +72,15 @@ class TestCreating:
             operations.create_account(database, name=name, now=NOW)
         assert wrong.value.field == "name"
         assert operations.list_accounts(database) == ()
+
+    def test_an_account_that_has_a_slash_from_before_is_found(
+        self, database: Database, ada: AccountRow
+    ) -> None:
+        rename = "UPDATE accounts SET name = 'R/D' WHERE name = 'Ada Ltd'"
+        database.run(lambda connection: connection.exec_driver_sql(rename))
+        found = operations.get_account(database, "R/D")
+        assert found is not None
+        assert found.id == ada.id
 
     def test_the_longest_name_can(self, database: Database) -> None:
         made = operations.create_account(database, name="ж" * 200, now=NOW)

@@ -8,7 +8,13 @@ from typing import Final
 from sqlalchemy import Connection
 
 from manyways.operations.limits import checked
-from manyways.operations.wording import Mistake, account_name, near_names, one_line
+from manyways.operations.wording import (
+    Mistake,
+    account_name,
+    near_names,
+    new_account_name,
+    one_line,
+)
 from manyways.store import accounts
 from manyways.store import limits as columns
 from manyways.store.accounts import AccountRow
@@ -29,11 +35,12 @@ def create_account(
     limits: Allowance | None = None,
     now: float,
 ) -> AccountRow:
-    """A new account. Its name is of 1 to 200 printable characters, and nobody else's; without
-    `limits` of its own, the configuration's `[accounts]` hold. Raises `Mistake`."""
+    """A new account. Its name is of 1 to 200 printable characters, none of them a slash, and
+    nobody else's; without `limits` of its own, the configuration's `[accounts]` hold. Raises
+    `Mistake`."""
     account = AccountRow(
         id=new_id(int(now * 1e9)),
-        name=account_name(name),
+        name=new_account_name(name),
         note=one_line("note", note),
         limits=None if limits is None else checked(limits),
         created_at=int(now),

@@ -60,6 +60,16 @@ def account_name(text: str) -> str:
     return name
 
 
+def new_account_name(text: str) -> str:
+    """The same for an account that is made: what cannot stand in an address is no name."""
+    name = account_name(text)
+    if "/" in name:
+        raise Mistake("name", "The name has a slash in it, which cannot stand in an address.")
+    if name in {".", ".."}:
+        raise Mistake("name", "The name is only dots, which mean something else in an address.")
+    return name
+
+
 def one_line(field: str, text: str | None) -> str | None:
     """A note or a reason on one line; `None` where nothing is left of it."""
     if text is None:
