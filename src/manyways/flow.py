@@ -137,15 +137,16 @@ class Flow:
         exchange.asked_by(caller)
         return caller
 
-    async def open(self, exchange: Exchange, endpoint: str) -> Bill:
-        """Authenticate, and keep account of the request from now on. Raises `Refusal`."""
+    async def open(self, exchange: Exchange, endpoint: str, *, repeatable: bool = False) -> Bill:
+        """Authenticate, and keep account of the request from now on; what is `repeatable` may
+        have been answered before, and needs no record then. Raises `Refusal`."""
         caller = self._ring.known(exchange.secret, time.time())
         if caller is None:
             caller = await self.authenticate(exchange)
         else:
             exchange.asked_by(caller)
         bill = Bill(self._books, exchange, caller, endpoint)
-        if self._books.journal.refuses:
+        if self._books.journal.refuses and not repeatable:
             raise Refusal(
                 "server_error",
                 "The gateway cannot record requests now, and serves none; ask again later.",

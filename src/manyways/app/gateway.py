@@ -21,6 +21,7 @@ import structlog
 from manyways import tokens
 from manyways.access.idempotency import Claims
 from manyways.access.keys import KeyRing
+from manyways.access.last_use import LastUse
 from manyways.access.limits import Limits, LocalLimits
 from manyways.access.past import Records
 from manyways.app.background import background
@@ -114,6 +115,7 @@ async def gateway(
         leader = Leader(shared, node)
         schedule = Schedule(leader)
         claims = Claims(database)
+        last_use = LastUse(database)
         schedule.every(_HOUR, "retention", partial(_retain, database, settings))
         verifier = Verifier(
             database, settings, catalog, asker_of(settings, reached, yielding_to(health, settings))
@@ -125,6 +127,7 @@ async def gateway(
             leader.run,
             schedule.run,
             claims.follow,
+            last_use.follow,
         ]
         flow = Flow(
             ring=ring,
@@ -156,6 +159,7 @@ async def gateway(
             tally=tally,
             ledger=ledger,
             claims=claims,
+            last_use=last_use,
             desk=desk,
             callers_desk=callers_desk,
             shared=shared,
@@ -179,7 +183,7 @@ async def gateway(
             finally:
                 await books.drains.aclose()
                 books.refusals.flush(journal.write)
-                await asyncio.gather(ledger.drain(HAND_OVER), upkeep.close())
+                await asyncio.gather(ledger.drain(HAND_OVER), upkeep.close(), last_use.flush())
 
 
 def _limits(

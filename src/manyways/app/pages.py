@@ -3,12 +3,14 @@
 import time
 from collections.abc import Awaitable, Callable
 from functools import partial
+from typing import Final
 
 from msgspec import Struct
 
 from manyways import logs
 from manyways.access.idempotency import Claims
 from manyways.access.keys import KeyRing
+from manyways.access.last_use import LastUse
 from manyways.app.upkeep import Upkeep
 from manyways.app.verifying import Verifier
 from manyways.attempts.bill import Books
@@ -58,6 +60,7 @@ class Parts(Struct, frozen=True, kw_only=True):
     tally: Tally
     ledger: Ledger
     claims: Claims
+    last_use: LastUse
     desk: Desk
     callers_desk: Desk
     shared: Shared | None
@@ -68,6 +71,7 @@ class Parts(Struct, frozen=True, kw_only=True):
 
 
 Work = Callable[[], Awaitable[None]]
+_CHAT: Final = "/chat/completions"
 
 
 def edge_of(parts: Parts) -> tuple[Edge, list[Work]]:
@@ -86,8 +90,19 @@ def edge_of(parts: Parts) -> tuple[Edge, list[Work]]:
         url = outlet_of(provider, settings.upstream).proxy
         return str(proxies.parse(url)) if url else None
 
+    async def authenticate(exchange: Exchange) -> Caller:
+        caller = await flow.authenticate(exchange)
+        parts.last_use.saw(caller)
+        exchange.limited_to(parts.books.limits.peek(caller))
+        return caller
+
+    async def opened(exchange: Exchange) -> Caller:
+        caller = await flow.authenticate(exchange)
+        await flow.open(exchange, _CHAT, repeatable=True)
+        return caller
+
     admin = AdminPages(
-        authenticate=flow.authenticate,
+        authenticate=authenticate,
         admin_types=admin_types,
         catalog=catalog,
         providers=settings.providers,
@@ -100,7 +115,7 @@ def edge_of(parts: Parts) -> tuple[Edge, list[Work]]:
     usage = UsagePages(
         parts.desk,
         callers=parts.callers_desk,
-        authenticate=flow.authenticate,
+        authenticate=authenticate,
         admit=admin.admit,
     )
     keys = KeyPages(clerk, settings.keys, accounts=settings.accounts)
@@ -108,19 +123,19 @@ def edge_of(parts: Parts) -> tuple[Edge, list[Work]]:
     accounts = AccountPages(clerk, usual=settings.accounts)
     repeats = Repeats(
         parts.claims,
-        authenticate=flow.authenticate,
+        authenticate=opened,
         owner=_owner,
         patience=settings.routing.deadline,
         send_timeout=settings.server.send_timeout,
         standing=parts.books.limits.peek,
     )
     mounted: dict[str, dict[str, Endpoint]] = {
-        "/chat/completions": {"POST": repeats.once(flow.chat)},
+        _CHAT: {"POST": repeats.once(flow.chat)},
         "/models": _reading(pages.models),
         "/models/list": _reading(pages.text),
         "/providers": _reading(pages.providers),
         "/usage": _reading(usage.own),
-        **{path: {"POST": _not_yet(flow, path, what)} for path, what in NOT_YET.items()},
+        **{path: {"POST": _not_yet(parts, path, what)} for path, what in NOT_YET.items()},
     }
     rooted: dict[str, dict[str, Endpoint]] = {
         "/healthz": _reading(_alive),
@@ -212,9 +227,10 @@ def _described(settings: Settings) -> Endpoint:
     return described
 
 
-def _not_yet(flow: Flow, path: str, what: str) -> Endpoint:
+def _not_yet(parts: Parts, path: str, what: str) -> Endpoint:
     async def refuse(exchange: Exchange) -> None:
-        await flow.open(exchange, path)
+        bill = await parts.flow.open(exchange, path)
+        exchange.limited_to(bill.standing)
         raise Refusal(
             "not_supported",
             f"There is no way to {what} yet; POST /v1/chat/completions is served.",

@@ -48,10 +48,11 @@ _OF_THE_ANSWER = frozenset(
 class Repeats:
     """Sees to it that a request with a key is answered once.
 
-    `owner` tells who may repeat a caller's requests. In seconds: `patience` is how long any
-    request may take, `send_timeout` how long a caller may not read, `keep_alive` the silence
-    after which one who waits for a stream gets a comment. `standing` is how a caller's limit on
-    requests stands, of which a repeat takes nothing.
+    `authenticate` says whose key came with a request, and has an account kept of it from then on,
+    of which a repeat is taken out. `owner` tells who may repeat a caller's requests. In seconds:
+    `patience` is how long any request may take, `send_timeout` how long a caller may not read,
+    `keep_alive` the silence after which one who waits for a stream gets a comment. `standing` is
+    how a caller's limit on requests stands, of which a repeat takes nothing.
     """
 
     def __init__(
@@ -146,6 +147,7 @@ class Repeats:
                 param="Idempotency-Key",
             )
         exchange.tried([f"as {answer.request_id}"])
+        exchange.closes_with(None)  # it has its record
         if not exchange.started:
             headers = [(name.encode(), value.encode("latin-1")) for name, value in answer.headers]
             headers.append((b"idempotency-replayed", b"true"))

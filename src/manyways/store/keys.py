@@ -1,6 +1,6 @@
 """The rows of `api_keys`: each write is numbered in `changes`, in the same transaction."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, Literal, NamedTuple
 
 from msgspec import Struct
@@ -27,6 +27,7 @@ from manyways.store import changes, limits
 from manyways.store.accounts import COLUMNS as ACCOUNT_COLUMNS
 from manyways.store.accounts import AccountRow
 from manyways.store.accounts import from_row as account_from_row
+from manyways.store.bulk import Statement
 from manyways.store.tables import accounts, api_keys
 from manyways.types import Allowance
 
@@ -173,6 +174,20 @@ def write(connection: Connection, id: str, **values: object) -> None:  # noqa: A
     number = changes.claim(connection)
     connection.execute(update(api_keys).where(api_keys.c.id == id).values(change=number, **values))
     changes.publish(connection, number)
+
+
+def note_use(connection: Connection, uses: Mapping[str, int]) -> None:
+    """When keys were used last, by their ids, in Unix seconds: kept to a minute, and never taken
+    back. No change of a key: what servers know of it stays as it is."""
+    _used.run(connection, sorted(uses.items()))
+
+
+_used: Final = Statement(
+    "WITH used (id, at) AS (",
+    (api_keys.c.id, api_keys.c.last_used_at),
+    ") UPDATE api_keys SET last_used_at = used.at FROM used WHERE api_keys.id = used.id"
+    " AND (api_keys.last_used_at IS NULL OR api_keys.last_used_at <= used.at - 60)",
+)
 
 
 def remove(connection: Connection, id: str) -> None:  # noqa: A002 - as above
