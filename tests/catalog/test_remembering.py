@@ -6,7 +6,7 @@ import msgspec
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from manyways.catalog.catalog import Claim
+from manyways.catalog.catalog import MOST_GONE, Claim
 from manyways.catalog.remembering import Told, forget, remember, remembered
 from manyways.store import catalog as store
 from manyways.store import incidents, verifications
@@ -56,7 +56,7 @@ def verified(database: Database) -> set[str]:
 
 
 def open_incidents(database: Database) -> set[str]:
-    rows = database.run(lambda one: incidents.listed(one, open_only=True, limit=100))
+    rows = database.run(lambda one: incidents.listed(one, open_only=True, limit=1000))
     return {row.model for row in rows}
 
 
@@ -143,15 +143,65 @@ def test_a_provider_that_is_taken_out_is_forgotten_after_a_while(database: Datab
     assert verified(database) == set()
 
 
+def failing(database: Database, *names: str) -> None:
+    """These failed their verification."""
+    seen = [
+        incidents.Sighting(
+            provider="Capi",
+            model=name,
+            source="verification",
+            began=int(NOW) - 9,
+            seen=int(NOW) - 9,
+            why="HTTP 500",
+        )
+        for name in names
+    ]
+    database.run(lambda connection: incidents.record(connection, seen), write=True)
+
+
+def test_incidents_end_when_their_model_has_left(database: Database) -> None:
+    told(database, claim("a"), claim("b"))
+    failing(database, "a", "b", "orphan")
+    told(database, claim("a"), claim("b", gone=NOW))
+    assert open_incidents(database) == {"a", "b", "orphan"}
+    assert pruned(database, "a", "b", now=NOW + WEEK) == []
+    assert open_incidents(database) == {"a", "b"}, "of the third, nobody has ever known"
+    assert pruned(database, "a", now=NOW + WEEK + 1) == ["left b"]
+    assert open_incidents(database) == {"a"}
+    assert pruned(database, now=NOW + WEEK + 2, providers="Other") == ["gone a"]
+    assert open_incidents(database) == set()
+
+
+def test_incidents_end_when_their_model_is_taken_out_of_the_configuration(
+    database: Database,
+) -> None:
+    told(database, claim("a"), claim("b"))
+    failing(database, "a", "b")
+    told(database, claim("a"), now=NOW + 60)
+    assert open_incidents(database) == {"a"}
+
+
+def test_incidents_end_when_there_is_no_room_for_their_model(database: Database) -> None:
+    many = [claim(f"m{number}", gone=NOW - number) for number in range(MOST_GONE + 1)]
+    last = many[-1].model.id
+    told(database, *(claim(one.model.id) for one in many))
+    failing(database, last)
+    told(database, *many)
+    assert last not in known(database)
+    assert last not in open_incidents(database)
+
+
 def test_rows_that_a_newer_program_wrote_are_left_alone(database: Database) -> None:
     told(database, claim("a"))
     newer = store.Remembered("Capi", "new", int(NOW), 1, '{"id": "new", "kind": "quantum"}')
     database.run(lambda connection: store.remember(connection, [newer]), write=True)
     assert known(database) == {"a": None}
     assert told(database, claim("b")) == ["added b", "gone a"]
+    failing(database, "new")
     pruned(database, now=NOW + YEAR, providers="Other")
     rows = database.run(store.remembered)
     assert ("new", newer.document) in {(row.id, row.document) for row in rows}
+    assert open_incidents(database) == {"new"}
 
 
 def test_until_a_provider_is_asked_what_the_configuration_leaves_open_is_as_it_was(

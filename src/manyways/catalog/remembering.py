@@ -24,6 +24,8 @@ from manyways.types import Model
 MOST_NOTED: Final = 2000
 """Changes that are noted when a provider tells its models once."""
 
+_OURS: Final[tuple[incidents.Source, ...]] = ("list", "verification")
+"""Incidents that last until they are ended."""
 _WHY: Final = "its provider does not list it any more"
 
 
@@ -49,10 +51,10 @@ def remember(connection: Connection, told: Told, now: float) -> list[Change]:
     if not told.asked:
         after = {name: _as_told_last(one, before.get(name)) for name, one in after.items()}
     missing = [one for one in after.values() if one.gone_since is not None]
-    for name, one in before.items():  # nobody claims them
-        if name not in after:
-            since = int(now) if one.gone_since is None else one.gone_since
-            after[name] = Claim(model=one.model, gone_since=float(since))
+    unclaimed = {name: one for name, one in before.items() if name not in after}
+    for name, one in unclaimed.items():
+        since = int(now) if one.gone_since is None else one.gone_since
+        after[name] = Claim(model=one.model, gone_since=float(since))
     gone = [one for one in after.values() if one.gone_since is not None]
     kept = {one.name for one in latest(gone, len(after) - len(gone))}
     dropped = [one.name for one in gone if one.name not in kept]
@@ -68,6 +70,7 @@ def remember(connection: Connection, told: Told, now: float) -> list[Change]:
     store.forget(connection, dropped)
     verifications.forget(connection, dropped)
     incidents.end(connection, "list", dropped, now)
+    incidents.end(connection, "verification", [*dropped, *unclaimed], now)  # nobody asks them
     there = [name for name, one in new.items() if one.gone_since is None]
     incidents.end(connection, "list", there, now)
     incidents.record(connection, [_incident(one, now) for one in missing if one.name in new])
@@ -83,7 +86,7 @@ def forget(
     keep: float,
 ) -> list[Change]:
     """Forget what has been gone for `keep` seconds and is not `claimed`. What other than these
-    `providers` had is gone from now on."""
+    `providers` had is gone from now on. Incidents of whom nobody knows any more are over."""
     rows = [one for one in remembered(connection) if one.name not in claimed]
     gone = [
         Claim(model=one.model, gone_since=float(int(now)))
@@ -96,7 +99,11 @@ def forget(
     names = [one.name for one in left]
     store.forget(connection, names)
     verifications.forget(connection, names)
-    incidents.end(connection, "list", [*names, *(one.name for one in gone)], now)
+    there = {(row.provider, row.id) for row in store.remembered(connection)}.union(claimed)
+    there -= {one.name for one in gone}
+    for source in _OURS:
+        over = incidents.going_on(connection, source) - there
+        incidents.end(connection, source, sorted(over), now)
     return found
 
 

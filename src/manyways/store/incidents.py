@@ -157,6 +157,14 @@ def end(
         connection.execute(_end, ends)
 
 
+def going_on(connection: Connection, source: Source) -> set[tuple[str, str]]:
+    """The models (provider, id) that have an incident of this source."""
+    query = select(_columns.provider, _columns.model).where(
+        _columns.ended_at.is_(None), _columns.source == source
+    )
+    return {(provider, model) for provider, model in connection.execute(query)}
+
+
 def end_stale(connection: Connection, unseen_since: float) -> int:
     """Whoever saw these is gone: they ended when they were last seen. Of traffic only. Says how
     many there were."""
