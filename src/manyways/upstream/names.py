@@ -49,7 +49,11 @@ async def system_addresses(host: str, port: int) -> Sequence[Address]:
         with contextlib.suppress(RuntimeError):  # the loop is closed
             loop.call_soon_threadsafe(tell, addresses, failure)
 
-    threading.Thread(target=work, name=f"look-up of {host}", daemon=True).start()
+    try:
+        threading.Thread(target=work, name=f"look-up of {host}", daemon=True).start()
+    except RuntimeError as error:
+        _room.release()
+        raise OSError(f"no thread to look it up: {error}") from error
     return await found
 
 
