@@ -387,10 +387,31 @@ def test_the_recent_past_is_what_counts_oldest_first(database: Database) -> None
     def recent(scope_id: str, slice_: float = 0.0) -> list[tuple[float, int, int]]:
         return database.run(partial(usage.recent, scope_id=scope_id, since=NOON + 1, slice_=slice_))
 
-    assert recent("key:old") == [(NOON + 1, 1, 15), (NOON + 2, 1, 15)]
-    assert recent("key:old", slice_=86_400.0) == [(NOON + 2, 2, 30)]
+    assert recent("key:old") == [(NOON + 1.1, 1, 15), (NOON + 2.1, 1, 15)]
+    assert recent("key:old", slice_=86_400.0) == [(NOON + 2.1, 3, 45)], "on the strict side"
     assert recent("account:u") == recent("key:old")
     assert recent("key:nobody") == []
+
+
+def test_a_request_may_have_been_let_in_as_late_as_at_its_end(database: Database) -> None:
+    """Its body may have come slowly. But nobody waits for a body for an hour."""
+    make_key(database, "k")
+    came = {"slow": (-20.0, 25_000), "quick": (-12.0, 1_000), "long": (-3000.0, 3_600_000)}
+    insert(
+        database,
+        [
+            record(id=usage.first_of(NOON + at), created_at=NOON + at, response_time_ms=took)
+            for at, took in came.values()
+        ],
+    )
+
+    def recent(since: float) -> list[float]:
+        past = database.run(partial(usage.recent, scope_id="key:k", since=NOON + since, slice_=0.0))
+        return [moment - NOON for moment, _, _ in past]
+
+    assert recent(-10.0) == [5.0]
+    assert recent(-20.0) == [-11.0, 5.0]
+    assert recent(-3600.0) == [-2700.0, -11.0, 5.0]
 
 
 def test_the_past_counts_by_the_records_own_rule(database: Database) -> None:

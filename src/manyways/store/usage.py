@@ -7,7 +7,7 @@ import time
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC
+from datetime import UTC, datetime
 from functools import lru_cache
 from itertools import chain
 from operator import add
@@ -108,17 +108,26 @@ def totals(connection: Connection, scope_id: str, since: int | None) -> Totals:
 def recent(
     connection: Connection, scope_id: str, since: float, slice_: float
 ) -> list[tuple[float, int, int]]:
-    """The requests of a scope that count, of those that came at `since` or later: in slices of
-    time that are no longer than `slice_` seconds, when the latest of each began (Unix seconds),
-    how many there were, and their tokens; oldest first."""
+    """The requests of a scope that count, of those that were let in at `since` or later: in slices
+    of time that are no longer than `slice_` seconds, how many came, their tokens, and before that
+    the latest moment (Unix seconds) at which one of them can have been let in; oldest first.
+
+    Records tell when a request's head came. Its body may have come, and it have been let in, at
+    any time up to its end.
+    """
     rows = usage_stats.c
     digits = max(0, 12 - int(math.log(max(1.0, slice_ * 1000), 16)))
     slices = func.substr(rows.id, 1, digits + (digits > _BEFORE_THE_DASH))
     found = connection.execute(
-        select(func.max(rows.created_at), func.count(), func.sum(rows.total_tokens))
+        select(
+            func.max(rows.created_at),
+            func.max(rows.response_time_ms),
+            func.count(),
+            func.sum(rows.total_tokens),
+        )
         .where(
             _of_scope(usage_stats, scope_id),
-            rows.id >= first_of(since),
+            rows.id >= first_of(since - LET_IN_WITHIN),
             rows.attempts > 0,
             rows.status_code < 500,
             or_(rows.error_code.is_(None), rows.error_code.not_in(sorted(_OURS))),
@@ -126,10 +135,21 @@ def recent(
         .group_by(slices)
         .order_by(slices)
     )
-    return [
-        (at.replace(tzinfo=UTC).timestamp(), int(count), int(tokens)) for at, count, tokens in found
+    let_in = [
+        (_end(at, milliseconds), int(count), int(tokens))
+        for at, milliseconds, count, tokens in found
     ]
+    return sorted(one for one in let_in if one[0] >= since)
 
+
+def _end(came: datetime, milliseconds: int) -> float:
+    """When a request was let in at the latest, in Unix seconds."""
+    return came.replace(tzinfo=UTC).timestamp() + min(milliseconds / 1000, LET_IN_WITHIN)
+
+
+LET_IN_WITHIN: Final = 300.0
+"""Seconds behind its head within which a request is let in or refused: its body has to come, and
+who asks again with an `Idempotency-Key` waits for the first answer."""
 
 _BEFORE_THE_DASH: Final = 8
 """Digits of an id's moment, which is 12 in milliseconds, before its first dash."""
