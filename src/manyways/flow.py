@@ -138,22 +138,24 @@ class Flow:
         return caller
 
     async def open(self, exchange: Exchange, endpoint: str, *, repeatable: bool = False) -> Bill:
-        """Authenticate, and keep account of the request from now on; what is `repeatable` may
-        have been answered before, and needs no record then. Raises `Refusal`."""
+        """Authenticate, and keep account of the request from now on. What is `repeatable` may
+        have been answered before: it is not refused where no record can be written, and has none
+        then. Raises `Refusal`."""
         caller = self._ring.known(exchange.secret, time.time())
         if caller is None:
             caller = await self.authenticate(exchange)
         else:
             exchange.asked_by(caller)
         bill = Bill(self._books, exchange, caller, endpoint)
-        if self._books.journal.refuses and not repeatable:
+        if not self._books.journal.refuses:
+            exchange.closes_with(bill.close)
+        elif not repeatable:
             raise Refusal(
                 "server_error",
                 "The gateway cannot record requests now, and serves none; ask again later.",
                 status=503,
                 retry_after=5,
             )
-        exchange.closes_with(bill.close)
         return bill
 
     async def chat(self, exchange: Exchange) -> None:

@@ -91,7 +91,11 @@ def test_a_full_disk_refuses_new_requests_until_there_is_room(
 ) -> None:
     with running_gateway(tmp_path, config(disk, "refuse", upstream)) as gateway:
         kept = {answered(gateway) for _ in range(3)}
-        kept |= use_up(gateway, disk)
+        first = gateway.chat(CHAT, headers={"Idempotency-Key": "one"})
+        kept |= {first.headers["x-request-id"], *use_up(gateway, disk)}
+        again = gateway.chat(CHAT, headers={"Idempotency-Key": "one"})
+        assert again.body == first.body, "what was answered needs no record"
+        assert gateway.chat(CHAT, headers={"Idempotency-Key": "two"}).status == 503
         refused = gateway.chat(CHAT)
         assert (refused.status, refused.error["code"]) == (503, "server_error")
         assert int(refused.headers["retry-after"]) > 0
