@@ -4,7 +4,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help install install-dev run test test-fast fuzz lint format bench docs lock clean
+.PHONY: help install install-dev run test test-fast long fuzz lint format bench docs lock clean
 
 help:
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,6 +48,10 @@ test: install-dev ## install, then run the whole test suite
 
 test-fast: install-dev ## the suite without servers, processes or the model
 	$(BIN)/python -m pytest -m "not process and not model and not node"
+
+long: install-dev ## 100,000 requests to servers that close at random, 10,000 connections opened and left
+	RUNS=1000 $(BIN)/python -m pytest tests/upstream/test_transport_stale.py -k nothing_is_lost
+	RUNS=100 $(BIN)/python -m pytest tests/upstream/test_transport_leaving.py -k thousands
 
 FUZZ ?= 1000000
 fuzz: install-dev ## a million made-up answers of a provider (FUZZ=n: another number)
