@@ -433,7 +433,7 @@ class TestAccounts:
         answer["model"] = "x" * 10_000
         one = interview(model(), Asked(lambda *_: json.dumps(answer).encode()))
         await one.say("Well?")
-        assert one.spent.reported == "x" * 256
+        assert one.spent.reported == "x" * 90
 
 
 class TestFetching:

@@ -125,8 +125,9 @@ class _Examination:
         """Whether it is still the same model, and how good it is."""
         before = self._brief.before
         now = await self._fingerprint(_TASK)
-        if now is None:
-            return self._found("passed")
+        if now is None:  # then it cannot be told whether it has become another one
+            scored = await self._scored(before) if self._is_due(None) else self._score(before)
+            return msgspec.structs.replace(self._found("passed"), quality=scored)
         known = None if before is None else before.fingerprint
         drift = None
         if known is not None:
@@ -169,7 +170,7 @@ class _Examination:
         return newly or not 0 <= age < brief.score_every  # of the future: a clock was wrong
 
     async def _scored(self, before: Verified | None) -> Quality | None:
-        await self._make_tasks()
+        await self._make_tasks(missing=len(quality.TASKS) - quality.FEWEST)
         points = {
             check.name.removeprefix(_TASK): check.points
             for check in self._checks.values()
@@ -180,9 +181,14 @@ class _Examination:
         new = quality.score(points, quality.VERSION, self._now())
         return new if new is not None else self._score(before)
 
-    async def _make_tasks(self) -> None:
+    async def _make_tasks(self, missing: int | None = None) -> None:
+        """All of them; where more than so many are `missing`, no others."""
+        unanswered = 0
         for task in quality.TASKS:
-            await self._make(_task_step(task, _TASK))
+            check = await self._make(_task_step(task, _TASK))
+            unanswered += _says_nothing(check)
+            if missing is not None and unanswered > missing:
+                return
 
     def _score(self, before: Verified | None) -> Quality | None:
         return None if before is None else before.quality
@@ -220,17 +226,18 @@ class _Examination:
         try:
             return await step.ask(self._interview), True
         except BadAnswer as bad:
-            return _not_told("failed", str(bad)), True
+            return _not_told("failed", str(bad), self._interview.answered), True
         except Refusal as refusal:
             reason = f"the provider refuses it: {quoted(refusal.message)}"
-            return _not_told("failed", reason), False
+            return _not_told("failed", reason, refusal.message), False
         except Postponed as postponed:
             self._soon = postponed.soon
             return _not_told("unsure" if postponed.asked else "skipped", str(postponed)), False
         except AttemptFailed as failure:
             # Of a model that has just answered, it says nothing about what it can do.
             alive = any(one.verdict == "passed" for one in self._checks.values())
-            return _not_told("unsure" if alive else "failed", quoted(failure.message)), False
+            verdict: Verdict = "unsure" if alive else "failed"
+            return _not_told(verdict, quoted(failure.message), self._interview.answered), False
 
     def _check(self, name: str, finding: Finding) -> Check:
         interview = self._interview
@@ -312,8 +319,9 @@ def _failures(verdict: Verdict, before: Verified | None) -> int:
     return 0 if verdict == "passed" else known
 
 
-def _not_told(verdict: Verdict, reason: str) -> Finding:
-    return Finding(verdict=verdict, prompt="", reason=reason)
+def _not_told(verdict: Verdict, reason: str, answer: str = "") -> Finding:
+    """`answer`: what came back instead."""
+    return Finding(verdict=verdict, prompt="", reason=reason, answer=answer)
 
 
 def _proven(checks: Mapping[str, Check], before: Verified | None) -> tuple[str, ...]:

@@ -52,6 +52,10 @@ _WORKED: Final = frozenset({"timeout", "reset", "cut", "garbled", "too_large"})
 _NOT_THERE: Final = frozenset({400, 403, 404, 410})
 """What a server answers that has nothing at an address."""
 _OPTIONAL: Final = ("temperature", "seed")
+_BEGINNING: Final = 4 * SHOWN
+"""Bytes that are as many letters as are kept, or more."""
+_QUOTED: Final = 90
+"""Letters of something foreign that a reason quotes."""
 
 T = TypeVar("T")
 
@@ -110,6 +114,8 @@ class Interview:
         self.spent = Spent()
         self.asked = ""
         """What was said to it last."""
+        self.answered = ""
+        """What came of that, whatever it is."""
         self._asker = asker
         self._pace = pace
         self._places = places
@@ -128,7 +134,7 @@ class Interview:
     def begin(self) -> None:
         """A new step: what is spent is counted from here on."""
         self.spent = Spent()
-        self.asked = ""
+        self.asked = self.answered = ""
 
     async def say(
         self,
@@ -165,11 +171,12 @@ class Interview:
     ) -> Answer:
         """What it answers at another path. `price` is what that costs at most, in USD."""
         if not isinstance(body, bytes):
+            self.asked = str(body.get("prompt") or body.get("input") or "")
             body = msgspec.json.encode({"model": self.model.upstream_id, **body})
         sent = body
 
         async def ask() -> Answer:
-            return await self._asker.whole(
+            answer = await self._asker.whole(
                 self.model,
                 path,
                 sent,
@@ -177,6 +184,8 @@ class Interview:
                 limit=self._timeout,
                 largest=LARGEST_OF.get(path, LARGEST),
             )
+            self.answered = _beginning(answer.body)
+            return answer
 
         return await self._paid(ask, price, lambda _: price)
 
@@ -188,7 +197,8 @@ class Interview:
         except AttemptFailed as failure:
             if failure.status in _NOT_THERE:
                 raise
-            raise Postponed(f"nothing can be fetched: {failure.message}", asked=True) from failure
+            words = _shown(failure.message)
+            raise Postponed(f"nothing can be fetched: {words}", asked=True) from failure
 
     def _body(
         self,
@@ -241,6 +251,7 @@ class Interview:
             answer = await self._asker.whole(
                 self.model, CHAT, data, limit=self._timeout, largest=LARGEST
             )
+            self.answered = _beginning(answer.body)
             return _said(answer.body)
 
         async def ask() -> Said:
@@ -258,7 +269,7 @@ class Interview:
             completion_tokens=spent.usage.completion_tokens + usage.completion_tokens,
             source=usage.source,
         )
-        spent.reported = str(said.fields.get("model") or "")[:256]
+        spent.reported = _shown(said.fields.get("model") or "")
         return said
 
     def _counted(self, said: Said, data: bytes, room: int) -> Usage:
@@ -300,7 +311,7 @@ class Interview:
                     self._pace.limited(wait if wait <= PATIENCE else FIRST_WAIT)
                     if not left or wait > PATIENCE:
                         raise Postponed(
-                            f"it wants fewer requests: {failure.message}", asked=True
+                            f"it wants fewer requests: {_shown(failure.message)}", asked=True
                         ) from failure
                     wait *= 2
                     continue
@@ -327,6 +338,7 @@ class Interview:
                 )
             async with self._places.of(provider), self._pace.turn(self._places.all):
                 self.spent.requests += 1
+                self.answered = ""
                 began = self._clock()
                 try:
                     answer = await ask()
@@ -343,13 +355,20 @@ class Interview:
         self._purse.pay(price, self.model.provider)
 
     async def _listen(self, chunks: AsyncIterator[bytes]) -> Said:
-        reader = EventReader(limit=4 * 1024 * 1024)
         heard = _Heard()
+        try:
+            return await self._put_together(chunks, heard)
+        finally:
+            self.answered = heard.said().text[:SHOWN] or _beginning(heard.begun)
+
+    async def _put_together(self, chunks: AsyncIterator[bytes], heard: "_Heard") -> Said:
+        reader = EventReader(limit=4 * 1024 * 1024)
         began = self._clock()
         first: float | None = None
         last = began
         over = False
         async for chunk in chunks:
+            heard.begun += chunk[: max(0, _BEGINNING - len(heard.begun))]
             try:
                 events = reader.feed(chunk)
             except EventTooLong as error:
@@ -376,9 +395,10 @@ class Interview:
 
 
 class _Heard:
-    """A stream, as it is put together."""
+    """A stream, as it is put together. `begun` are its first bytes."""
 
     def __init__(self) -> None:
+        self.begun = b""
         self.pieces = 0
         self._text: list[str] = []
         self._reasoning: list[str] = []
@@ -497,11 +517,16 @@ def _dict(value: object) -> dict[str, Any]:
 
 
 def _shown(value: object) -> str:
-    """Something foreign, on one line and not too long."""
+    """Something foreign, on one line, printable and not too long."""
     if isinstance(value, dict):
         value = value.get("message") or value
-    text = value.decode(errors="replace") if isinstance(value, bytes) else str(value)
-    return "".join(filter(str.isprintable, " ".join(text[:SHOWN].split())))[: SHOWN // 10]
+    text = _beginning(value) if isinstance(value, bytes) else str(value)
+    return "".join(filter(str.isprintable, " ".join(text[:SHOWN].split())))[:_QUOTED]
+
+
+def _beginning(body: bytes) -> str:
+    """As much of it as is kept."""
+    return body[:_BEGINNING].decode(errors="replace")[:SHOWN]
 
 
 def _is_lost_in_thought(said: Said) -> bool:
@@ -512,8 +537,10 @@ def _is_lost_in_thought(said: Said) -> bool:
 
 
 def _in_words(messages: Sequence[Mapping[str, Any]]) -> str:
-    """The last thing that is said to it, as far as it is text."""
-    content = messages[-1].get("content") if messages else ""
+    """What is said to it last, and what it is to go on with, as far as it is text."""
+    spoken = [one.get("content") for one in messages if one.get("role") == "user"]
+    content = spoken[-1] if spoken else ""
     if isinstance(content, list):
         content = " ".join(str(part["text"]) for part in _list(content) if part.get("text"))
-    return str(content)
+    begun = messages[-1] if messages and messages[-1].get("role") == "assistant" else None
+    return str(content) if begun is None else f"{content} (the answer begins: {begun['content']})"

@@ -39,7 +39,7 @@ async def test_each_task_is_asked_once_and_passed(task: Task) -> None:
         ("1643", "expected 1634, got 1643"),
         ("", "expected 1634, got nothing"),
         ("<think>1634</think>It is\n1643", "expected 1634, got It is 1643"),
-        ("x" * 500, f"expected 1634, got {'x' * 120}…"),
+        ("x" * 500, f"expected 1634, got {'x' * 89}…"),
     ],
 )
 async def test_a_wrong_answer_is_told_beside_the_right_one(answer: str, reason: str) -> None:
@@ -67,7 +67,7 @@ async def test_a_refused_task_is_an_answer_without_points() -> None:
     found = await step(SUM).ask(interview(model(), asker))
 
     assert (found.verdict, found.points) == ("failed", 0.0)
-    assert found.reason == "the provider refuses it: arithmetic is not allowed here"
+    assert found.reason == "the provider refuses it: “arithmetic is not allowed here”"
     assert found.prompt == SUM.prompt
 
 

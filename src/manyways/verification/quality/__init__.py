@@ -8,12 +8,13 @@ docs/quality.md tells operators the same in words.
 """
 
 from manyways.verification.quality.asked import step
-from manyways.verification.quality.score import Difference, comparable, overlap, score
+from manyways.verification.quality.score import FEWEST, Difference, comparable, overlap, score
 from manyways.verification.quality.tasks import ANCHORS, CATEGORIES, TASKS, VERSION, Task
 
 __all__ = [
     "ANCHORS",
     "CATEGORIES",
+    "FEWEST",
     "TASKS",
     "VERSION",
     "Difference",

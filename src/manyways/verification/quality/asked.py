@@ -1,14 +1,11 @@
 """A task as a step of an examination."""
 
-from typing import Final
-
 from manyways.errors import Refusal
 from manyways.verification.check import Finding, Step
+from manyways.verification.checks.words import QUOTED, quoted
 from manyways.verification.interview import BadAnswer, Interview
 from manyways.verification.quality.checkers import spoken
 from manyways.verification.quality.tasks import Task
-
-_SHOWN: Final = 120
 
 
 def step(task: Task) -> Step:
@@ -22,7 +19,7 @@ def step(task: Task) -> Step:
         try:
             said = await interview.say(task.prompt, limit=task.limit)
         except Refusal as refusal:
-            return _without_points(task, f"the provider refuses it: {refusal.message}")
+            return _without_points(task, f"the provider refuses it: {quoted(refusal.message)}")
         except BadAnswer as bad:
             return _without_points(task, str(bad))
         points = task.check(said.text)
@@ -45,8 +42,8 @@ def _without_points(task: Task, reason: str) -> Finding:
 
 
 def _shown(answer: str) -> str:
-    """An answer on one line, without what was thought before it."""
-    line = " ".join(spoken(answer).split())
+    """An answer on one line, printable, without what was thought before it."""
+    line = "".join(filter(str.isprintable, " ".join(spoken(answer).split())))
     if not line:
         return "nothing"
-    return f"{line[:_SHOWN]}…" if len(line) > _SHOWN else line
+    return f"{line[: QUOTED - 1]}…" if len(line) > QUOTED else line
