@@ -43,22 +43,31 @@ def behind_tls(valkey: Valkey, authority: Authority) -> Iterator[str]:
     ports: queue.Queue[int] = queue.Queue()
     loop = asyncio.new_event_loop()
     ended = asyncio.Event()
+    relays: set[asyncio.Task[None]] = set()
 
     async def serve() -> None:
         server = await asyncio.start_server(relay, "127.0.0.1", 0, ssl=authority.server)
         async with server:
             ports.put(server.sockets[0].getsockname()[1])
             await ended.wait()
+        if relays:
+            await asyncio.wait(relays)
 
     async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        relays.add(task)
         onward, back = await asyncio.open_connection("127.0.0.1", valkey.port)
         ways = [asyncio.ensure_future(way) for way in (copy(reader, back), copy(onward, writer))]
-        await asyncio.wait(
-            [*ways, asyncio.ensure_future(ended.wait())], return_when="FIRST_COMPLETED"
-        )
+        over = asyncio.ensure_future(ended.wait())
+        await asyncio.wait([*ways, over], return_when=asyncio.FIRST_COMPLETED)
+        over.cancel()
         for one in (back, writer):
             one.transport.abort()
         await asyncio.wait(ways)
+        for one in (back, writer):
+            with contextlib.suppress(OSError):
+                await one.wait_closed()
 
     async def copy(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
         while data := await source.read(65536):
