@@ -196,6 +196,14 @@ async def test_what_there_is_not_is_not_verified(
     assert (await office.told(REFRESH))["data"] == []
 
 
+async def test_a_provider_and_a_name_that_contradict_each_other_are_named(office: Office) -> None:
+    asked = {"provider": "Space", "model": "Capi/gpt-4o"}
+    page = await office.ask(REFRESH, asked, method="POST")
+    assert page.json()["error"]["message"] == (
+        "The model's name says that it is Capi's, and 'provider' says Space: leave one of them out."
+    )
+
+
 async def test_a_verification_tells_what_it_has_found(office: Office) -> None:
     run_id = await office.refresh()
     save(office.database, run_id, found("gpt-4o", withdrawn={"vision": "blind"}))
@@ -372,6 +380,8 @@ async def test_who_was_never_heard_of_is_not_found(office: Office, path: str) ->
         (f"{INCIDENTS}?open=maybe", "open"),
         (f"{CHANGES}?limit=0", "limit"),
         (f"{CHANGES}?cursor=%20", "cursor"),
+        (f"{CHANGES}?cursor=foo", "cursor"),
+        (f"{INCIDENTS}?cursor={'0' * 36}", "cursor"),
         (f"{CHANGES}?open=true", "open"),
         (f"{VERIFICATIONS}?model=a%00b", "model"),
     ],

@@ -372,3 +372,26 @@ class TestImpostors:
         keep = keeping(watched, self.others())
         await verify(keep, found("big", "failed", quality=self.scored(2.0)))
         assert latest(watched)["big"].flags == {}
+
+
+async def test_what_could_not_be_asked_is_the_latest_word_until_something_is_known(
+    watched: Watched,
+) -> None:
+    """So that it is known how often it was tried; what was found out before stays."""
+    waiting = found("new", "skipped", postponed=1)
+    known = found("old", "failed", failures=2)
+    names: dict[Name, Verified] = {("Test", "new"): waiting, ("Test", "old"): known}
+    keep = keeping(watched, names)
+    await verify(keep, found("new", "skipped", postponed=2))
+    await verify(keep, found("old", "skipped", postponed=1))
+    assert {name: one.postponed for name, one in latest(watched).items()} == {"new": 2}
+    assert len(rows(watched)) == 2
+
+
+async def test_a_harder_set_of_tasks_is_no_worse_model(watched: Watched) -> None:
+    easy = Quality(score=9.0, low=8.0, high=9.5, version="1", at=1.0, tasks={"reasoning-1": 1.0})
+    hard = Quality(score=5.0, low=3.5, high=6.5, version="2", at=2.0, tasks={"reasoning-1": 1.0})
+    keep = keeping(watched, {("Test", "m"): found(quality=easy)})
+    await verify(keep, found(quality=hard))
+    assert latest(watched)["m"].quality == hard
+    assert changes(watched) == []

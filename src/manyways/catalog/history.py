@@ -1,13 +1,13 @@
 """What has changed in the catalog, as values and as sentences."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, Literal
 
 import msgspec
 from msgspec import Struct
 
 from manyways.catalog.readings import MILLION
-from manyways.catalog.verified import Verified
+from manyways.catalog.verified import Quality, Verified
 from manyways.types import Model
 
 Kind = Literal[
@@ -107,12 +107,22 @@ def forgotten(models: Iterable[Model]) -> list[Change]:
     return [_change(model, "left") for model in models]
 
 
-def verification_changes(before: Verified | None, after: Verified) -> list[Change]:
+def intervals_part(before: Quality, after: Quality) -> bool:
+    """Whether two scores have no value in common that might be the true one of both."""
+    return after.high < before.low or before.high < after.low
+
+
+def verification_changes(
+    before: Verified | None,
+    after: Verified,
+    *,
+    differ: Callable[[Quality, Quality], bool] = intervals_part,
+) -> list[Change]:
     """What a verification found out that the one before it did not.
 
     `proven` is a capability that was withdrawn, or is shown for the first time in a model that
     was verified before: all that a first verification proves is no news. A score has changed
-    only where the two intervals do not overlap.
+    only where the two `differ`.
     """
     failed = before is not None and before.verdict == "failed"
     withdrawn = {} if before is None else before.withdrawn
@@ -138,7 +148,7 @@ def verification_changes(before: Verified | None, after: Verified) -> list[Chang
     ]
     if before is not None and before.quality is not None and after.quality is not None:
         was, is_now = before.quality, after.quality
-        if is_now.high < was.low or was.high < is_now.low:
+        if differ(was, is_now):
             found.append(_verdict(after, "score", before=was.score, after=is_now.score))
     found += [
         _verdict(after, "flagged", flag, after=reason)

@@ -92,7 +92,12 @@ def not_one_of(param: str, value: str, valid: Iterable[str]) -> Refusal:
 def _unknown_model(snapshot: Snapshot, name: str, provider: str | None) -> Refusal:
     named_provider, model_id = snapshot.split_name(name)
     owners = [row.provider for row in snapshot.by_id(model_id)]
-    if owners:
+    if provider is not None and named_provider not in (None, provider):
+        message = (
+            f"The model's name says that it is {named_provider}'s, and 'provider' says"
+            f" {provider}: leave one of them out."
+        )
+    elif owners:
         without = provider or named_provider
         message = f"{without} has no model {_shown(model_id)}; {', '.join(owners)} has it."
     else:

@@ -1,5 +1,6 @@
 """The operator's pages about the catalog: have it verified, and see what has become of models."""
 
+import re
 import time
 from collections.abc import Callable
 from functools import partial
@@ -26,6 +27,8 @@ PATH: Final = "/admin/v1/catalog"
 _RUNS: Final = 20
 _RUNS_AT_MOST: Final = 100
 _AS_IT_IS_NOW: Final = (b"cache-control", b"no-store")
+_ID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+"""Of a row, as `store.ids` makes them."""
 _FILTERS: Final = ("provider", "model", "since", "cursor", "limit")
 
 LiveFigures = Callable[[str, str], Live | None]
@@ -137,6 +140,8 @@ class CatalogAdminPages:
         listed: Callable[..., list[dict[str, Any]]],
     ) -> None:
         page = page_of(query)
+        if page.after is not None and not _ID.fullmatch(page.after):
+            raise wrong("cursor", "must be the 'next_cursor' of the page before")
         scope = self._split(query["provider"], query["model"])
         now = self._clock()
 

@@ -22,6 +22,7 @@ from manyways.store import incidents
 from manyways.store import verifications as store
 from manyways.store.database import Database
 from manyways.types import Model
+from manyways.verification import quality
 from manyways.verification.impostor import impostor
 
 LIMIT: Final = 5.0
@@ -188,7 +189,7 @@ def _write(run_id: str, batch: _Batch, connection: Connection) -> None:
     well: list[Verified] = []
     for result in results:
         if (found := result.latest) is not None:
-            changes += history.verification_changes(result.before, found)
+            changes += history.verification_changes(result.before, found, differ=quality.differ)
             if _tells(found):
                 (well if found.verdict == "passed" else failed).append(found)
     at = max(row.at for row in rows)

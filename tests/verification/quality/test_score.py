@@ -3,6 +3,7 @@
 import itertools
 from random import Random
 
+import msgspec
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
@@ -13,6 +14,7 @@ from manyways.verification.quality import (
     TASKS,
     VERSION,
     comparable,
+    differ,
     overlap,
     score,
 )
@@ -226,3 +228,21 @@ def test_intervals_overlap_where_they_have_a_point_in_common() -> None:
     assert overlap(between(1, 9), between(4, 5))
     assert not overlap(between(1, 2), between(3, 4))
     assert not overlap(between(3, 4), between(1, 2))
+
+
+def test_scores_of_one_version_differ_by_their_intervals() -> None:
+    low, high = scored(dict.fromkeys(IDS, 0.0)), scored(dict.fromkeys(IDS, 1.0))
+    assert differ(low, high)
+    assert not differ(low, low)
+
+
+def test_scores_of_two_versions_differ_by_what_is_in_both() -> None:
+    """A set that has become harder makes no model worse."""
+    half = len(IDS) // 2
+    before = scored(dict.fromkeys(IDS, 1.0))
+    harder = {**dict.fromkeys(IDS[:half], 1.0), **{f"{one}9": 0.0 for one in IDS[half:]}}
+    after = msgspec.structs.replace(before, version="2", tasks=harder, score=5.0, low=3.3, high=6.7)
+    assert not overlap(before, after)
+    assert not differ(before, after)
+    worse = msgspec.structs.replace(after, tasks=dict.fromkeys(harder, 0.0))
+    assert differ(before, worse)

@@ -8,7 +8,14 @@ docs/quality.md tells operators the same in words.
 """
 
 from manyways.verification.quality.asked import step
-from manyways.verification.quality.score import FEWEST, Difference, comparable, overlap, score
+from manyways.verification.quality.score import (
+    FEWEST,
+    Difference,
+    comparable,
+    differ,
+    overlap,
+    score,
+)
 from manyways.verification.quality.tasks import ANCHORS, CATEGORIES, TASKS, VERSION, Task
 
 __all__ = [
@@ -20,6 +27,7 @@ __all__ = [
     "Difference",
     "Task",
     "comparable",
+    "differ",
     "overlap",
     "score",
     "step",

@@ -102,6 +102,14 @@ def overlap(first: Quality, second: Quality) -> bool:
     return first.low <= second.high and second.low <= first.high
 
 
+def differ(first: Quality, second: Quality) -> bool:
+    """Whether a model has become better or worse beyond chance: by the intervals of the same set
+    of tasks; of different versions, by the tasks that are in both."""
+    if first.version != second.version:
+        return comparable(first, second).proven
+    return not overlap(first, second)
+
+
 def _by_category(ids: Iterable[str]) -> dict[str, list[str]]:
     found: dict[str, list[str]] = defaultdict(list)
     for one in ids:
