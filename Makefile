@@ -49,9 +49,14 @@ test: install-dev ## install, then run the whole test suite
 test-fast: install-dev ## the suite without servers, processes or the model
 	$(BIN)/python -m pytest -m "not process and not model and not node"
 
-long: install-dev ## 100,000 requests to servers that close at random, 10,000 connections opened and left
+long: install-dev ## the long forms of what the suite does in small: kills, crowds, connections, answers
+	KILLS=50 $(BIN)/python -m pytest tests/gateway/test_account.py -k kill
+	KILLS=10 $(BIN)/python -m pytest tests/gateway/test_verification_crash.py -k kill
+	RUNS=20 $(BIN)/python -m pytest tests/gateway/test_exactness.py -k thousand
+	RUNS=1 $(BIN)/python -m pytest tests/gateway/test_verification_nodes.py -k database
 	RUNS=1000 $(BIN)/python -m pytest tests/upstream/test_transport_stale.py -k nothing_is_lost
 	RUNS=100 $(BIN)/python -m pytest tests/upstream/test_transport_leaving.py -k thousands
+	FUZZ=$(FUZZ) $(BIN)/python -m pytest tests/fuzz
 
 FUZZ ?= 1000000
 fuzz: install-dev ## a million made-up answers of a provider (FUZZ=n: another number)

@@ -112,7 +112,7 @@ def test_of_a_thousand_at_once_exactly_as_many_get_in_as_may(
     place: Place, wall: ChatWall, kind: str
 ) -> None:
     limits, code = KINDS[kind]
-    for _ in range(RUNS if kind == "requests" else -(-RUNS // 3)):
+    for _ in range(RUNS):
         wall.wall.requests.clear()
         heard = held(place, wall, place.key(limits), CROWD)
         refused = [one for one in heard if one.status != 200]
