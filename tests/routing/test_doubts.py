@@ -149,6 +149,23 @@ def test_where_one_caller_failed_the_first_other_one_looks_and_nobody_else() -> 
     assert not any(may(health, caller) for caller in ("eve", "ann", "bob")), "all agree"
 
 
+def test_callers_who_fail_together_agree() -> None:
+    health = health_of(OFFERS, chance=no_chance)
+    running = begun(health, caller="ann", now=T0 - 5)
+    failed(health, "timeout", caller="eve", took=4)
+    assert may(health, "bob")
+    health.failed(running, T0, "timeout")
+    assert not any(may(health, caller) for caller in ("eve", "ann", "bob"))
+
+
+def test_the_probe_of_another_gateway_takes_a_model_from_nobody_it_has_not_failed_for() -> None:
+    health = health_of(OFFERS, chance=no_chance)
+    while not rests(health):
+        failed(health, caller="eve")
+    health.heard(News(name=("Capi", "gpt-4o", None), seconds=10, probing=True), T0)
+    assert may(health, "ann")
+
+
 def test_a_key_a_provider_or_a_limit_that_failed_is_tried_by_nobody_before_its_time() -> None:
     for code in ("connect", "credentials", "rate_limited"):
         health = health_of(OFFERS, chance=no_chance)

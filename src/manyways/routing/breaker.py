@@ -89,12 +89,16 @@ class Breaker:
         Where it failed for one caller alone, the first other one probes without waiting."""
         if not self.why:
             return True
-        another = bool(caller) and self.accuser not in {"", caller}
-        return (another or now >= self.until) and self.is_free(now)
+        if caller and self.accuser not in {"", caller}:
+            return self._has_no_probe(now)
+        return now >= self.until and self.is_free(now)
 
     def is_free(self, now: float) -> bool:
-        """Whether no probe is under way, or only one that hangs."""
-        return now >= self.elsewhere and (self.probe is None or now - self.probe.began >= LEASE)
+        """Whether no probe is under way, here or elsewhere, or only one that hangs."""
+        return now >= self.elsewhere and self._has_no_probe(now)
+
+    def _has_no_probe(self, now: float) -> bool:
+        return self.probe is None or now - self.probe.began >= LEASE
 
     def open(
         self,

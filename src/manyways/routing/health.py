@@ -255,8 +255,10 @@ class Health:
             candidate.bad += 1
         if candidate.provider.only is None:
             candidate.provider.credentials[ticket.credential].ended(now, well=False)
-        if ticket.began < breaker.since:
-            return  # it fell together with the one that opened it
+        if ticket.began < breaker.since:  # it fell together with the one that opened it
+            if caller != breaker.accuser:
+                breaker.accuser = ""
+            return
         if breaker.why and ticket.began < breaker.until and not probed:
             return  # it was asked although it rests: that says nothing new
         if (
