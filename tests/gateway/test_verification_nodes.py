@@ -16,7 +16,7 @@ from tests.gateway.test_workers import children, until
 from tests.support.company import Company, company
 from tests.support.gateway import Gateway, run_command, running_gateway
 from tests.support.postgres import PostgresProcess
-from tests.support.wall import Pause, Request, Script, Wall, wall_in_thread, whole
+from tests.support.wall import Moment, Pause, Request, Script, WaitFor, Wall, wall_in_thread, whole
 
 pytestmark = pytest.mark.process
 
@@ -37,11 +37,13 @@ AT_ONCE = 4
 @dataclass
 class House:
     """A provider of embedding models that takes its time over each answer. `asked` are the models
-    that were verified, in order, `models` those that it lists."""
+    that were verified, in order, `models` those that it lists. Where something is `held`, it
+    answers when that has come."""
 
     wall: Wall
     models: list[str]
     takes: float = 0.4
+    held: Moment | None = None
     asked: list[str] = field(default_factory=list)
 
     def answer(self, request: Request) -> Script:
@@ -51,7 +53,8 @@ class House:
         if request.path.endswith("/chat/completions"):
             return whole(_CHAT)
         self.asked.append(json.loads(request.body)["model"])
-        return [Pause(self.takes), *whole(VECTORS)]
+        step = Pause(self.takes) if self.held is None else WaitFor(self.held)
+        return [step, *whole(VECTORS)]
 
     @property
     def config(self) -> str:
@@ -227,6 +230,7 @@ def test_while_a_command_verifies_nobody_else_does(tmp_path: Path, house: House)
     first.start()
     try:
         house.half_way()
+        house.held = Moment()
         other = run_command(tmp_path, "models", "refresh")
         assert other.returncode == 1
         assert "Traceback" not in other.stderr
@@ -236,5 +240,7 @@ def test_while_a_command_verifies_nobody_else_does(tmp_path: Path, house: House)
         ):
             pass
     finally:
+        if house.held is not None:
+            house.held.set()
         first.join()
     assert sorted(house.asked) == house.models, "each once"
