@@ -85,15 +85,21 @@ def test_what_is_refused_before_a_repeat_is_found_has_its_record(
     }
 
 
-@pytest.mark.parametrize("asks", ["operators' pages", "its usage"])
+@pytest.mark.parametrize("asks", ["operators' pages", "its usage", "too much"])
 def test_a_key_that_no_model_was_asked_for_tells_its_last_use(node: Gateway, asks: str) -> None:
     key: dict[str, Any]
     if asks == "operators' pages":
         key = made(node, type="admin")
         assert node.ask("/admin/v1/keys", key=key["key"]).status == 200
-    else:
+    elif asks == "its usage":
         key = made(node)
         assert node.ask("/v1/usage", key=key["key"]).status == 200
+    else:
+        limits = {"requests": 1, "window": "1h"}
+        node.ask("/admin/v1/accounts", {"name": "Ada", "limits": limits})
+        assert node.chat(CHAT, key=made(node, account="Ada")["key"]).status == 200
+        key = made(node, account="Ada")
+        assert node.chat(CHAT, key=key["key"]).status == 429
 
     def is_told() -> bool:
         return node.ask(f"/admin/v1/keys/{key['id']}").json()["last_used_at"] is not None

@@ -84,7 +84,7 @@ def insert(
             rows = list(chain.from_iterable(map(_attempt_rows, fresh)))
             _attempts.run(connection, rows, pause)
             _add_sums(connection, fresh, pause)
-            _note_keys(connection, fresh)
+        _note_keys(connection, fresh, refusals)
         return len(fresh) + _refusals.run(connection, [_refusal_row(each) for each in refusals])
 
 
@@ -395,20 +395,15 @@ _daily: Final = _summed(usage_daily)
 # Keys ------------------------------------------------------------------------------------------
 
 
-def _note_keys(connection: Connection, records: Iterable["UsageRecord"]) -> None:
-    """When each key was used last. What limits and servers know of it stays as it is."""
-    used: dict[str, int] = {}
-    for record in records:
+def _note_keys(
+    connection: Connection,
+    requests: Iterable["UsageRecord"],
+    refusals: Iterable["RefusalRecord"],
+) -> None:
+    """When each key was used last; in one go, for the order in which rows are locked."""
+    used: dict[str, int] = {each.api_key_id: each.minute for each in refusals}
+    for record in requests:
         moment = int(record.created_at)
         if used.get(record.api_key_id, 0) < moment:
             used[record.api_key_id] = moment
-    _keys.run(connection, sorted(used.items()))
-
-
-# At most once a minute, and never back.
-_keys: Final = Statement(
-    "WITH used (id, at) AS (",
-    (api_keys.c.id, api_keys.c.last_used_at),
-    ") UPDATE api_keys SET last_used_at = used.at FROM used WHERE api_keys.id = used.id"
-    " AND (api_keys.last_used_at IS NULL OR api_keys.last_used_at <= used.at - 60)",
-)
+    keys.note_use(connection, used)
