@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from sqlalchemy import Connection, Table, func, select
 
 from manyways.store import tables, usage
+from manyways.store.condensed import condense_day
 from manyways.store.database import Database, Settings, open_database
 from manyways.store.ids import new_id
 from manyways.types import Usage
@@ -436,3 +438,139 @@ def test_the_past_counts_by_the_records_own_rule(database: Database) -> None:
 def test_no_id_of_a_moment_is_smaller_than_its_first(milliseconds: int) -> None:
     made = new_id(milliseconds * 1_000_000)
     assert usage.first_of(milliseconds / 1000) <= made < usage.first_of(milliseconds / 1000 + 0.002)
+
+
+# Corrections
+
+
+def told(**tokens: int) -> Usage:
+    return Usage(**{"prompt_tokens": 10, "completion_tokens": 5, **tokens}, source="upstream")
+
+
+ESTIMATED = Usage(prompt_tokens=9, completion_tokens=2, source="estimated")
+AS_ESTIMATED = record(
+    status_code=499,
+    usage=ESTIMATED,
+    cost=0.02,
+    attempts=(attempt(outcome="cancelled", usage=ESTIMATED, cost=0.02),),
+)
+AS_TOLD = replace(
+    AS_ESTIMATED,
+    usage=told(cached_tokens=3),
+    cost=0.05,
+    attempts=(replace(AS_ESTIMATED.attempts[0], usage=told(cached_tokens=3), cost=0.05),),
+)
+CORRECTION = replace(AS_TOLD, corrects=True)
+
+
+def without_dust(tables: list[list[dict[str, Any]]]) -> list[list[dict[str, Any]]]:
+    """Sums of costs may differ by what floating point leaves."""
+    for row in (row for table in tables for row in table):
+        row["cost"] = row.get("cost") and round(row["cost"], 9)
+    return tables
+
+
+@pytest.mark.parametrize(
+    "batches",
+    [
+        [[AS_ESTIMATED], [CORRECTION]],
+        [[AS_ESTIMATED, CORRECTION]],
+        [[CORRECTION], [AS_ESTIMATED]],
+        [[CORRECTION]],
+        [[AS_ESTIMATED], [CORRECTION], [AS_ESTIMATED, CORRECTION], [CORRECTION, CORRECTION]],
+        [[record(status_code=499), AS_ESTIMATED], [record(status_code=499), CORRECTION]],
+    ],
+    ids=["behind it", "with it", "before it", "alone", "again and again", "among others"],
+)
+def test_a_correction_comes_to_the_same_whenever_it_comes(
+    database: Database, batches: list[list[UsageRecord]], tmp_path: Path
+) -> None:
+    new = [insert(database, batch) for batch in batches]
+    ids = {each.id for batch in batches for each in batch}
+    assert sum(new) == len(ids)
+    found = without_dust(everything(database))
+
+    others = [each for batch in batches for each in batch if each.id != AS_TOLD.id]
+    fresh = open_database(Settings(url=f"sqlite:///{tmp_path}/fresh.db"))
+    insert(fresh, [*others, AS_TOLD])
+    assert found == without_dust(everything(fresh))
+    fresh.close()
+
+
+def test_a_correction_of_an_attempt_that_nobody_got_changes_no_sums(database: Database) -> None:
+    """As that of a race's loser: it is the operator's to pay."""
+    loser = attempt(outcome="cancelled")
+    raced = record(attempts=(loser, attempt(provider="Other", usage=told(), cost=0.5)))
+    insert(database, [raced, record(cost=0.25)])
+    before = everything(database)
+    drained = replace(loser, usage=told(completion_tokens=70), cost=0.75)
+    known = replace(raced, attempts=(drained, raced.attempts[1]), corrects=True)
+    assert insert(database, [known]) == 0
+    after = everything(database)
+    assert [after[0], *after[2:]] == [before[0], *before[2:]]
+    changed = [row for row in after[1] if row not in before[1]]
+    assert [(row["request_id"], row["number"], row["total_tokens"]) for row in changed] == [
+        (raced.id, 0, 80)
+    ]
+    assert (changed[0]["cost"], changed[0]["usage_source"]) == (0.75, "upstream")
+
+
+def test_what_was_condensed_is_added_up_anew_behind_a_correction(database: Database) -> None:
+    insert(database, [AS_ESTIMATED])
+    database.run(lambda connection: condense_day(connection, DAY), write=True)
+    insert(database, [CORRECTION])
+    assert rows(database, tables.usage_daily_models) == []
+    (day,) = rows(database, tables.usage_daily)
+    assert (day["requests"], day["completion_tokens"], day["estimated"]) == (1, 5, 0)
+
+
+def test_a_correction_that_no_column_holds_is_refused(database: Database) -> None:
+    insert(database, [AS_ESTIMATED])
+    before = everything(database)
+    with pytest.raises(usage.RowRefused):
+        insert(database, [replace(CORRECTION, usage=told(completion_tokens=2**70))])
+    assert everything(database) == before
+
+
+def test_a_correction_is_applied_once_by_two_ledgers_at_once(database: Database) -> None:
+    some = [replace(AS_ESTIMATED, id=new_id(), api_key_id=f"k{i % 5}") for i in range(60)]
+    corrections = [
+        replace(each, usage=AS_TOLD.usage, cost=0.05, attempts=AS_TOLD.attempts, corrects=True)
+        for each in some
+    ]
+    errors: list[Exception] = []
+
+    def write(order: Sequence[UsageRecord]) -> None:
+        try:
+            for start in range(0, len(order), 7):
+                insert(database, order[start : start + 7])
+        except Exception as error:  # noqa: BLE001 - told below
+            errors.append(error)
+
+    both = [some + corrections, corrections + some]
+    threads = [threading.Thread(target=write, args=(order,)) for order in both]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    assert {row["total_tokens"] for row in rows(database, tables.usage_stats)} == {15}
+    days = rows(database, tables.usage_daily)
+    assert sum(day["requests"] for day in days) == 60
+    assert sum(day["completion_tokens"] for day in days) == 300
+    assert sum(day["estimated"] for day in days) == 0
+
+
+def test_a_correction_of_what_may_have_left_already_is_no_new_record(database: Database) -> None:
+    """Else a machine that comes back late would have it counted twice."""
+
+    def correct(kept_since: float) -> int:
+        work = partial(usage.insert, requests=[CORRECTION], kept_since=kept_since)
+        return database.run(work, write=True)
+
+    assert correct(NOON + 1) == 0
+    assert everything(database) == [[], [], [], [], []]
+    insert(database, [AS_ESTIMATED])
+    assert correct(NOON + 1) == 0
+    (row,) = rows(database, tables.usage_stats)
+    assert (row["total_tokens"], row["usage_source"]) == (15, "upstream")

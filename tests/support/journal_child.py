@@ -14,6 +14,8 @@ import sys
 import time
 from pathlib import Path
 
+import structlog
+
 from manyways.store.database import Database, Settings, open_database
 from manyways.store.ids import new_id
 from manyways.usage.journal import Journal
@@ -36,6 +38,8 @@ async def write(journal: Journal, ledger: Ledger | None) -> None:
 
 
 def main(command: str, folder: str, url: str, *options: str) -> None:
+    # Among the ids nobody looks for warnings, as of a line that a killed process has torn.
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     database: Database = open_database(Settings(url=url), busy_timeout=20.0)
     journal = Journal(Path(folder), UsageSettings())
     journal.open()

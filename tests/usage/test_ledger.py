@@ -35,26 +35,6 @@ PATIENCE = 30.0
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    return tmp_path / "journal"
-
-
-@pytest.fixture
-def journal(folder: Path) -> Iterator[Journal]:
-    journal = Journal(folder, UsageSettings(sync=0.02))
-    journal.open()
-    yield journal
-    journal.close()
-
-
-@pytest.fixture
-def sqlite(tmp_path: Path) -> Iterator[Database]:
-    database = open_database(migrated(tmp_path / "test.db"), busy_timeout=0.02)
-    yield database
-    database.close()
-
-
-@pytest.fixture
 def logs() -> Iterator[list[Any]]:
     with structlog.testing.capture_logs() as lines:
         yield lines

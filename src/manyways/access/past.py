@@ -9,6 +9,7 @@ from sqlalchemy import Connection
 
 from manyways.access.limits import Past
 from manyways.access.windows import SLICES
+from manyways.errors import StoreError
 from manyways.store import usage
 from manyways.store.database import Database
 from manyways.types import Period, Scope
@@ -18,18 +19,31 @@ LIMIT: Final = 5.0
 
 
 class Records:
-    """Loads the past of a scope. Counts what is in the database: records that are still in a
-    journal come later, so whoever starts with a journal to move moves it first."""
+    """Loads the past of a scope, from what is in the database. While `left_over` says that records
+    of earlier processes are still on their way there, the past is not known: whoever went by less
+    would hand out anew what they have used."""
 
-    def __init__(self, database: Database, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        database: Database,
+        clock: Callable[[], float] = time.time,
+        *,
+        left_over: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._database = database
         self._clock = clock
+        self._left_over = left_over
 
     def __repr__(self) -> str:
         return f"<Records in {self._database!r}>"
 
     async def past(self, scope: Scope) -> Past:
         """A `Load`. Raises `StoreError`."""
+        if self._left_over():
+            raise StoreError(
+                "Records of before the start are in the journal, and not in the database yet:"
+                " nobody can say what was used."
+            )
         now = self._clock()
         return await self._database.call(
             lambda connection: _past(connection, scope, now), limit=LIMIT

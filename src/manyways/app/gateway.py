@@ -52,7 +52,8 @@ from manyways.usage.ledger import Ledger
 
 CATCH_UP = 10.0
 """Seconds in which what an earlier process left in its journal is moved, before anybody is
-served: limits are counted from the records."""
+served: limits are counted from the records. Where it takes longer, whoever is limited by what was
+used before has to wait for it, and gets 503."""
 HAND_OVER = 5.0
 """Seconds at a stop for the last records. What is left is moved at the next start."""
 _HOUR = 3600.0
@@ -95,7 +96,7 @@ async def gateway(
         journal = Journal(journal_folder(settings, database), settings.usage)
         journal.open()
         stack.callback(journal.close)
-        ledger = Ledger(journal, database)
+        ledger = Ledger(journal, database, retention=settings.usage.retention)
         shared: Shared | None = None
         if settings.cluster.redis:
             shared = await Shared.open(settings.cluster.redis)
@@ -196,9 +197,10 @@ def _limits(
     workers: int,
 ) -> tuple[Limits, list[Callable[[], Awaitable[None]]]]:
     """What counts, here or together with others, and the work that goes with it."""
-    past = Records(database).past
     if shared is None:
+        past = Records(database, left_over=lambda: ledger.left_over).past
         return LocalLimits(past, evictable=lambda: ledger.caught_up), []
+    past = Records(database).past
     from manyways.access.shared_limits import SharedLimits
     from manyways.attempts.shared_health import SharedHealth
 

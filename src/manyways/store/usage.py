@@ -13,7 +13,16 @@ from itertools import chain
 from operator import add
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Table, and_, func, or_, select
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Table,
+    and_,
+    func,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.exc import DataError, IntegrityError
 
 from manyways.errors import StoreError
@@ -31,6 +40,7 @@ from manyways.store.tables import (
 )
 
 if TYPE_CHECKING:  # values of a layer above: known here by their fields only
+    from manyways.types import Usage
     from manyways.usage.record import RefusalRecord, UsageRecord
 
 NAME: Final = 256
@@ -70,20 +80,31 @@ def insert(
     requests: Sequence["UsageRecord"],
     refusals: Sequence["RefusalRecord"] = (),
     pause: Callable[[], None] = at_once,
+    kept_since: float = 0.0,
 ) -> int:
-    """How many of them are new; those go into the sums, and their keys were used.
+    """How many of them are new; those go into the sums, and their keys were used. What corrects
+    a record changes its figures and the sums, or is new where that record is yet to come; of
+    records from before `kept_since` (Unix seconds), where it may have left already, nothing is.
 
     What the database has already changes nothing, whoever wrote it, and whoever writes at the
     same time. Belongs into a transaction that writes; `pause` is called now and then, so that
     others get their turn. Raises `RowRefused` where one of them cannot be written: then the
     transaction must be given up.
     """
+    corrections = [each for each in requests if each.corrects]
+    if corrections:
+        requests = [each for each in requests if not each.corrects]
     with _refusing():
         fresh = _add_requests(connection, requests, pause)
+        if corrections:
+            early = [each for each in corrections if each.created_at >= kept_since]
+            fresh = [*fresh, *_add_requests(connection, early, pause)]
         if fresh:
             rows = list(chain.from_iterable(map(_attempt_rows, fresh)))
             _attempts.run(connection, rows, pause)
-            _add_sums(connection, fresh, pause)
+        hours = _correct(connection, corrections)
+        if fresh or hours:
+            _add_sums(connection, fresh, hours, pause)
         _note_keys(connection, fresh, refusals)
         return len(fresh) + _refusals.run(connection, [_refusal_row(each) for each in refusals])
 
@@ -318,6 +339,62 @@ _attempts: Final = _inserted(usage_attempts)
 _refusals: Final = _inserted(usage_refusals)
 
 
+# Corrections -----------------------------------------------------------------------------------
+
+_CORRECTED: Final = (
+    "prompt_tokens",
+    "completion_tokens",
+    "total_tokens",
+    "cached_tokens",
+    "reasoning_tokens",
+    "usage_source",
+    "cost",
+)
+
+
+def _correct(connection: Connection, corrections: Sequence["UsageRecord"]) -> "_Sums":
+    """Write their figures over those of their rows. Returns what that adds to the sums of hours:
+    nothing where it was done before."""
+    hours: _Sums = {}
+    if not corrections:
+        return hours
+    told = {each.id: each for each in corrections}
+    rows = usage_stats.c
+    query = select(rows.id, *(rows[name] for name in _CORRECTED)).where(rows.id.in_(list(told)))
+    for row in connection.execute(query.order_by(rows.id).with_for_update()).all():
+        record = told[row.id]
+        for number, attempt in enumerate(record.attempts):
+            parts = usage_attempts.c
+            of = parts.request_id == row.id, parts.number == number
+            part = _figures(attempt.usage, attempt.cost)
+            connection.execute(update(usage_attempts).where(*of).values(part))
+        values = _figures(record.usage, record.cost)
+        if all(getattr(row, name) == value for name, value in values.items()):
+            continue
+        connection.execute(update(usage_stats).where(rows.id == row.id).values(values))
+        usage, sums = record.usage, _of_group(hours, record)
+        sums[4] += (usage.source == "estimated") - (row.usage_source == "estimated")
+        sums[5] += usage.prompt_tokens - row.prompt_tokens
+        sums[6] += usage.completion_tokens - row.completion_tokens
+        sums[7] += usage.cached_tokens - row.cached_tokens
+        sums[8] += usage.reasoning_tokens - row.reasoning_tokens
+        sums[_COST] += (record.cost or 0.0) - (row.cost or 0.0)
+    return hours
+
+
+def _figures(usage: "Usage", cost: float | None) -> dict[str, Any]:
+    """As in `_CORRECTED`."""
+    return {
+        "prompt_tokens": usage.prompt_tokens,
+        "completion_tokens": usage.completion_tokens,
+        "total_tokens": usage.total_tokens,
+        "cached_tokens": usage.cached_tokens,
+        "reasoning_tokens": usage.reasoning_tokens,
+        "usage_source": usage.source,
+        "cost": cost,
+    }
+
+
 # Sums ------------------------------------------------------------------------------------------
 
 _Group = tuple[int, str, str, str, str, int]
@@ -325,9 +402,12 @@ _Sums = dict[_Group, list[Any]]
 
 
 def _add_sums(
-    connection: Connection, records: Iterable["UsageRecord"], pause: Callable[[], None]
+    connection: Connection,
+    records: Iterable["UsageRecord"],
+    hours: _Sums,
+    pause: Callable[[], None],
 ) -> None:
-    hours: _Sums = {}
+    """Add the records, and what `hours` has already."""
     for record in records:
         _count(hours, record)
     pause()
@@ -342,7 +422,8 @@ def _add_sums(
     forget(connection, {group[0] for group in days})
 
 
-def _count(hours: _Sums, record: "UsageRecord") -> None:
+def _of_group(hours: _Sums, record: "UsageRecord") -> list[Any]:
+    """The sums that a record belongs to."""
     group = (
         int(record.created_at) // _HOUR * _HOUR,
         record.api_key_id,
@@ -355,6 +436,11 @@ def _count(hours: _Sums, record: "UsageRecord") -> None:
     if figures is None:
         figures = hours[group] = [0] * (_FIGURES + 2 * HISTOGRAM)
         figures[_COST] = 0.0
+    return figures
+
+
+def _count(hours: _Sums, record: "UsageRecord") -> None:
+    figures = _of_group(hours, record)
     usage = record.usage
     figures[0] += 1
     figures[1] += record.counted

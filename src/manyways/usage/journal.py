@@ -23,7 +23,7 @@ import structlog
 
 from manyways.errors import StoreError
 from manyways.usage.record import Record
-from manyways.usage.segments import Segment
+from manyways.usage.segments import Segment, segments
 from manyways.usage.settings import Settings
 
 log = structlog.get_logger("manyways.usage")
@@ -51,6 +51,8 @@ class Journal:
     def __init__(self, folder: Path, settings: Settings) -> None:
         self.folder = folder
         self.refuses = False
+        self.found: list[Path] = []
+        """Segments that stood in the folder when it was opened: others have begun them."""
         self.lost = 0
         """Records that never reached the disk."""
         self.written = 0
@@ -85,6 +87,7 @@ class Journal:
     def open(self) -> None:
         """Begin to write. Raises `StoreError` where the folder is of no use."""
         try:
+            self.found = segments(self.folder)
             self._begin()
         except OSError as error:
             raise StoreError(
@@ -276,15 +279,16 @@ class Journal:
 
     def _let_go(self) -> None:
         while self._ended:
-            segment = self._ended.popleft()
+            segment = self._ended[0]  # it is held until it is closed, or left to the ledger
             with contextlib.suppress(OSError):
                 segment.sync()
             if segment.removed and segment.unread:
                 self._orphans.append(segment)
-                continue
-            if not segment.unread:
-                segment.path.unlink(missing_ok=True)
-            segment.drop()
+            else:
+                if not segment.unread:
+                    segment.path.unlink(missing_ok=True)
+                segment.drop()
+            self._ended.popleft()
 
 
 def _sync_folder(folder: Path) -> None:

@@ -82,7 +82,10 @@ class Ledger:
     `<segment>.bad`.
     """
 
-    def __init__(self, journal: Journal, database: Database) -> None:
+    def __init__(
+        self, journal: Journal, database: Database, *, retention: float | None = None
+    ) -> None:
+        """Records stay in the database for `retention` seconds, or for good."""
         self.moved = 0
         """Lines moved since the start, those included that were there already."""
         self.set_aside = 0
@@ -91,6 +94,7 @@ class Ledger:
         """Whether it failed when it was tried last."""
         self._journal = journal
         self._database = database
+        self._retention = retention
         self._decode = json.Decoder[Record](Record).decode
         self._folder = Folder(journal.folder)
         self._own: Segment | None = None  # the one that is written now, or was
@@ -125,6 +129,15 @@ class Ledger:
         """Whether all of the journal is in the database, as far as anybody has looked."""
         return self._folder.looked > 0 and not self._unread()
 
+    @property
+    def left_over(self) -> bool:
+        """Whether anything that stood in the journal before this process began is yet to reach
+        the database. Cheap."""
+        found = self._journal.found
+        while found and not self._folder.waits(found[-1]):
+            found.pop()
+        return bool(found)
+
     async def run(self) -> None:
         """Until it is cancelled, at once. What is being moved then is moved in its thread."""
         self._hurry = False
@@ -141,7 +154,9 @@ class Ledger:
         self._wake.set()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(limit):
-                while self._folder.looked == looked or self._left or self._unread():
+                while self._folder.looked <= looked or self._left or self._unread():
+                    if len(self._journal.held) > 1:  # what is let go now is yet to be found
+                        looked, self._next_scan = self._folder.looked + 1, 0.0
                     self._start()
                     await asyncio.sleep(0.01)
         self._halt()
@@ -281,7 +296,13 @@ class Ledger:
         reached = segments.Reached(lines[-1].end, lines[-1].record.id)
 
         def write(connection: Connection) -> None:
-            usage.insert(connection, requests=requests, refusals=refusals, pause=self._breathe)
+            usage.insert(
+                connection,
+                requests=requests,
+                refusals=refusals,
+                pause=self._breathe,
+                kept_since=0.0 if self._retention is None else time.time() - self._retention,
+            )
             segments.note(connection, segment.path.name, reached)
 
         try:

@@ -33,7 +33,11 @@ class AttemptRecord(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=Fa
 
 
 class UsageRecord(Struct, frozen=True, kw_only=True, omit_defaults=True, tag="request", gc=False):
-    """A row of `usage_stats`, with its attempts in the order they began."""
+    """A row of `usage_stats`, with its attempts in the order they began.
+
+    One that `corrects` was written before, and tells what answers that were read on behind it
+    have come to: its tokens and costs, in all and of each attempt, take the place of those.
+    """
 
     id: str
     created_at: float
@@ -54,6 +58,7 @@ class UsageRecord(Struct, frozen=True, kw_only=True, omit_defaults=True, tag="re
     error_message: str | None = None
     cost: float | None = None
     client_request_id: str | None = None
+    corrects: bool = False
 
     @property
     def counted(self) -> bool:

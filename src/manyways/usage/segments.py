@@ -152,6 +152,14 @@ class Segment:
         self.moved_lines += lines
 
 
+def segments(folder: Path) -> list[Path]:
+    """What lies in a folder, the oldest first. Raises `OSError`."""
+    try:
+        return sorted(path for path in folder.iterdir() if path.suffix == SUFFIX)
+    except FileNotFoundError:
+        return []
+
+
 class Folder:
     """What lies in the folder of a journal that nobody holds, as it was when last looked at."""
 
@@ -192,6 +200,10 @@ class Folder:
         """Look at a segment no more: it cannot be read, or not removed."""
         self._spoiled.add(path)
         log.error("a segment of the journal is left alone", file=str(path), reason=error.strerror)
+
+    def waits(self, path: Path) -> bool:
+        """Whether a segment is there, and is to be moved."""
+        return path not in self._spoiled and os.path.exists(path)  # noqa: PTH110 - it never raises
 
     def _segments(self) -> list[Path]:
         found: list[Path] = []
