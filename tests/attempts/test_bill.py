@@ -19,7 +19,17 @@ from tests.support.chat_wall import ChatWall, Speech, chat_wall
 from tests.support.faults import error
 from tests.support.gateway import COUNTS, Answer, Gateway, provider, running_gateway
 from tests.support.wall import Answer as Play
-from tests.support.wall import Close, Moment, Pause, Request, Script, Stall, WaitFor
+from tests.support.wall import (
+    Close,
+    Moment,
+    Pause,
+    Request,
+    Script,
+    Send,
+    Stall,
+    WaitFor,
+    piece,
+)
 
 pytestmark = pytest.mark.process
 
@@ -87,6 +97,16 @@ class Office:
     def last(self) -> Row:
         """Of the request for the last model."""
         return self.found("SELECT * FROM usage_stats WHERE requested_model = ?", self.model)
+
+    def told(self) -> Row:
+        """Of the request for the last model, once its provider has told what it came to."""
+        query = "SELECT * FROM usage_stats WHERE requested_model = ? AND usage_source = 'upstream'"
+        return self.found(query, self.model)
+
+    def drained(self, row: Row) -> Row:
+        """Its first attempt, once its provider has told what it came to."""
+        query = "SELECT * FROM usage_attempts WHERE request_id = ? AND number = 0"
+        return self.found(f"{query} AND usage_source = 'upstream'", row["id"])
 
     def found(self, query: str, *values: object, limit: float = 10.0) -> Row:
         deadline = time.monotonic() + limit
@@ -295,23 +315,75 @@ def test_a_caller_that_left_is_billed_for_what_was_said(office: Office) -> None:
     assert one["outcome"] == "cancelled"
 
 
+def held_back(go_on: Moment, steps: int) -> Play:
+    """So many steps of an answer, and the rest on a sign."""
+
+    def play(request: Request) -> Script:
+        script = SPEECH(request)
+        return (*script[:steps], WaitFor(go_on), *script[steps:])
+
+    return play
+
+
 def test_an_answer_that_is_read_on_is_billed_as_its_provider_tells(office: Office) -> None:
+    """Recorded when its caller leaves, and as it was told later: in the sums as well."""
     go_on = Moment()
-
-    def slow(request: Request) -> Script:
-        steps = SPEECH(request)
-        return (*steps[:4], WaitFor(go_on), *steps[4:])
-
-    body = office.body(stream=True, Billing=slow)
+    body = office.body(stream=True, Billing=held_back(go_on, 4))
     with office.gateway.begin(body) as caller:
         heard = b""
         while SPEECH.words[0].encode() not in heard:
             heard += caller.recv(65536)
     office.gateway.logged('"status":499', office.model)
     go_on.set()
-    row = office.last()
-    assert (row["status_code"], row["usage_source"], tokens(row)) == (499, "upstream", (3, 7, 10))
+    row = office.told()
+    assert (row["status_code"], tokens(row)) == (499, (3, 7, 10))
     assert 0 <= row["first_token_ms"] <= row["response_time_ms"]
+    add_up(row, office.attempts(row))
+    for table in ("usage_hourly", "usage_daily"):
+        (sums,) = office.rows(f"SELECT * FROM {table} WHERE model = ?", office.model)  # noqa: S608
+        assert (sums["requests"], sums["estimated"]) == (1, 0)
+        assert (sums["prompt_tokens"], sums["completion_tokens"]) == (3, 7)
+        assert sums["cost"] == pytest.approx(row["cost"])
+
+
+@pytest.mark.parametrize("steps", [0, 2], ids=["before its headers", "inside its answer"])
+def test_the_loser_of_a_race_is_paid_for_where_its_provider_bills_anyway(
+    office: Office, steps: int
+) -> None:
+    """Told when the caller has its answer already: in the row of the attempt. What the caller
+    has used is the winner's."""
+    go_on = Moment()
+    body = office.body(stream=True, Billing=paused(0.03), Fallback=(Stall(),))
+    for _ in range(25):
+        assert office.gateway.chat(body).text == SPEECH.text
+    office.walls["Billing"].models[office.model] = held_back(go_on, steps)
+    office.walls["Fallback"].models[office.model] = OTHER
+    answer = office.gateway.chat(body)
+    go_on.set()
+    assert answer.text == OTHER.text
+    row = office.row(answer)
+    loser = office.drained(row)
+    assert (loser["provider"], loser["outcome"]) == ("Billing", "cancelled")
+    assert (tokens(loser), loser["cost"]) == ((3, 7, 10), pytest.approx(price(loser)))
+    winner = office.attempts(row)[1]
+    assert (winner["outcome"], tokens(winner)) == ("answered", (3, 6, 9))
+    assert office.row(answer) == row
+    add_up(row, [winner])
+
+
+def test_a_silence_that_was_given_up_is_paid_for_where_its_provider_bills_anyway(
+    office: Office,
+) -> None:
+    alive = (Pause(0.5), Send(piece(b": not yet\n\n")))
+
+    def late(request: Request) -> Script:
+        script = SPEECH(request)
+        return (*script[:2], *(alive * 8), *script[2:])
+
+    row = office.row(office.ask(stream=True, Billing=late, Primary=OTHER))
+    silent = office.drained(row)
+    assert (silent["outcome"], tokens(silent)) == ("timeout", (3, 7, 10))
+    assert tokens(row) == tokens(office.attempts(row)[1]) == (3, 6, 9)
 
 
 def test_the_times_of_a_stream_are_those_that_its_caller_saw(office: Office) -> None:

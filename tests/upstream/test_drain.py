@@ -132,17 +132,57 @@ async def test_whoever_goes_on_listening_hears_all_that_comes(
     assert heard == b'{"choices": []}'
 
 
-async def test_who_gave_a_context_can_ask_whether_its_usage_is_yet_to_come(
+async def test_who_gave_a_context_is_told_when_its_answer_is_over(
     transport: Transport, wall: Wall, drains: Drains, reported: Reported
 ) -> None:
+    """Behind its usage, and once."""
     go_on, mine, other = Moment(), ["the same"], ["the same"]
+    over: list[Any] = []
     wall.answer = (BEGINNING, WaitFor(go_on), *REST)
     assert drains.take(await begun(transport, wall), 5.0, mine)
-    assert (drains.holds(mine), drains.holds(other)) == (True, False)
+    assert drains.then(mine, lambda: over.append(list(reported)))
+    assert not drains.then(other, lambda: over.append("another's"))
     go_on.set()
-    await until(lambda: is_empty(drains))
-    assert not drains.holds(mine)
+    await until(lambda: bool(over))
+    assert over == [[(mine, USAGE)]]
     assert reported[0][0] is mine
+    assert not drains.then(mine, lambda: over.append("too late"))
+
+
+@pytest.mark.parametrize("end", ["heard", "failed", "one too many", "refused", "left in time"])
+async def test_an_answer_that_is_not_taken_over_is_over_when_it_is_closed(
+    transport: Transport, wall: Wall, reported: Reported, end: str
+) -> None:
+    """Whoever asks while it may still be taken over is told all the same, once."""
+    drains = Drains(reported, at_once=0 if end in ("one too many", "left in time") else 2)
+    go_on, context, over = Moment(), object(), list[str]()
+    wall.answer = (WaitFor(go_on), BEGINNING, *REST)
+    if end == "refused":
+        wall.answer = (WaitFor(go_on), Close())
+
+    async def attempt() -> None:
+        async with await drains.ask(ask(transport, wall.url), 5.0, context) as response:
+            await response.chunk()
+            if end == "failed":
+                raise ValueError("nonsense")
+            if end == "one too many":
+                raise CallerLeft("gone")
+            while await response.chunk():
+                pass
+
+    task = asyncio.create_task(attempt())
+    await until(lambda: wall.open_connections > 0)
+    assert drains.then(context, lambda: over.append("over"))
+    if end == "left in time":
+        task.cancel()
+    else:
+        go_on.set()
+    await asyncio.wait({task})
+    assert over == ["over"]
+    assert not drains.then(context, lambda: over.append("again"))
+    assert (over, reported, drains.taken) == (["over"], [], 0)
+    assert task.cancelled() or (task.exception() is None) == (end == "heard")
+    go_on.set()
 
 
 async def test_an_answer_that_is_cut_still_tells_what_came(
@@ -249,10 +289,11 @@ async def test_an_answer_that_was_asked_for_is_heard_on_whenever_it_is_left(
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert drains.holds(context)
+    over: list[int] = []
+    assert drains.then(context, lambda: over.append(len(reported)))
     go_on.set()
     await until(lambda: is_empty(drains))
-    assert reported == [(context, USAGE)]
+    assert (over, reported) == ([1], [(context, USAGE)])
     assert piece(bytes(heard)).endswith(LAST.partition(b"\r\n")[2])
 
 

@@ -2,6 +2,12 @@
 
 open ──admit──▶ reserved ──close──▶ recorded and settled
            └──▶ refused by a limit: counted, not recorded
+
+Answers of which nobody wants the rest may be read to their end all the same (`upstream.drain`), and
+tell only then what they came to. Their request is recorded before, with what is known by then, and
+the record is corrected when all of them are over:
+
+recorded and released ──heard──▶ corrected and settled
 """
 
 from __future__ import annotations
@@ -9,10 +15,12 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Final, Protocol
 
 import structlog
 from msgspec import Raw
+from msgspec.structs import replace
 
 from manyways.access.limits import (
     Demand,
@@ -67,7 +75,7 @@ class Books:
     answer may get."""
 
     __slots__ = (
-        "_awaited", "_tally", "drains", "journal", "limits", "output_tokens", "refusals", "saw",
+        "_tally", "drains", "journal", "limits", "output_tokens", "refusals", "saw",
     )  # fmt: skip
 
     def __init__(
@@ -84,30 +92,17 @@ class Books:
         self.output_tokens = output_tokens
         self._tally = tally
         self.drains = Drains(self._drained)
-        self._awaited: dict[Attempt, Bill] = {}  # bills of callers that left
         self.refusals = RefusalCounts()
 
     def __repr__(self) -> str:
         return f"<Books {self.journal!r} {self.limits!r} {self.drains!r}>"
 
-    def waits_for(self, attempt: Attempt, bill: Bill) -> bool:
-        """Whether an attempt's answer is being read to its end although its caller has left: the
-        bill is closed behind it."""
-        if not self.drains.holds(attempt):
-            return False
-        self._awaited[attempt] = bill
-        return True
-
     def _drained(self, attempt: Attempt, usage: Raw | None) -> None:
         if usage is not None:
             self._tally.drained += 1
-        # Also where no bill waits for it: one that is about to be closed will find it.
         attempt.usage = chat_usage.told(usage)
         model = attempt.model
         log.info("drained", model=model.id, provider=model.provider, told=usage is not None)
-        bill = self._awaited.pop(attempt, None)
-        if bill is not None:
-            bill.drained()
 
 
 class Bill:
@@ -115,8 +110,8 @@ class Bill:
     rest, once."""
 
     __slots__ = (
-        "_books", "_caller", "_closed", "_drains", "_endpoint", "_exchange", "_moments", "_passed",
-        "_prompt", "_reached", "_reservation", "is_limited", "party", "plan", "request",
+        "_books", "_caller", "_closed", "_endpoint", "_exchange", "_moments", "_passed", "_prompt",
+        "_reached", "_reservation", "_unheard", "is_limited", "party", "plan", "request",
     )  # fmt: skip
 
     def __init__(self, books: Books, exchange: Exchange, caller: Caller, endpoint: str) -> None:
@@ -129,7 +124,7 @@ class Bill:
         """Whether anything limits the caller: only then is there something to be admitted to."""
         self._endpoint = endpoint
         self._closed = False
-        self._drains = 0  # answers that are read on behind a caller that has left
+        self._unheard = 0  # answers that may tell their usage yet
         self._passed = 0.0  # seconds until it was closed
         self._moments = (0.0, 0.0)  # when it was, by the monotonic clock and by the wall's
         self._prompt: int | None = None
@@ -205,19 +200,66 @@ class Bill:
         self._closed = True
         self._passed = time.perf_counter() - self._exchange.began
         self._moments = time.monotonic(), time.time()
-        if self._exchange.left and self.plan is not None:
-            waiting = [self._books.waits_for(one, self) for one in self.plan.attempts]
-            self._drains = sum(waiting)
-        if not self._drains:
-            self._write()
+        record = self._write()
+        owes = self._listen(record)
+        if self._reservation is None:
+            return
+        if owes:
+            self._reservation.release()
+        else:
+            self._settle(record)
 
-    def drained(self) -> None:
-        """An answer whose caller had left has come to its end."""
-        self._drains -= 1
-        if not self._drains:
-            self._write()
+    def _listen(self, record: UsageRecord) -> bool:
+        """Hear of the answers that may tell yet what they came to. Whether what the caller has
+        used depends on one of them."""
+        made = () if self.plan is None else self.plan.attempts
+        owes = False
+        for one, attempt in zip(made, record.attempts, strict=False):  # it may tell of none
+            if attempt.outcome == "answered":  # it has told, though its end may be awaited yet
+                continue
+            if self._books.drains.then(one, partial(self._heard, record)):
+                self._unheard += 1
+                owes = owes or self._is_part(one, attempt)
+        return owes
 
-    def _write(self) -> None:
+    def _heard(self, record: UsageRecord) -> None:
+        """One of them is over. With the last one, it is known what the request has come to."""
+        self._unheard -= 1
+        if self._unheard:
+            return
+        try:
+            corrected = self._corrected(record)
+            if corrected is not None:
+                self._books.journal.write(corrected)
+                record = corrected
+        except Exception:  # whatever it was: what was recorded before stays
+            log.exception("a record could not be corrected", id=record.id)
+        self._settle(record)
+
+    def _corrected(self, record: UsageRecord) -> UsageRecord | None:
+        """With what is known now of tokens and costs; `None` where that is nothing new."""
+        made = () if self.plan is None else self.plan.attempts
+        attempts = tuple(
+            [self._priced(one, attempt) for one, attempt in zip(made, record.attempts, strict=True)]
+        )
+        if attempts == record.attempts:
+            return None
+        usage, price = self._sum(made, attempts)
+        return replace(record, attempts=attempts, usage=usage, cost=price, corrects=True)
+
+    def _priced(self, one: Attempt, attempt: AttemptRecord) -> AttemptRecord:
+        usage = self._usage(one, complete=attempt.outcome == "answered")
+        price = None if usage is NO_USAGE else cost(one.model.pricing, usage)
+        return replace(attempt, usage=usage, cost=price)
+
+    def _settle(self, record: UsageRecord) -> None:
+        """What was reserved becomes what was used; a second time, nothing happens."""
+        if self._reservation is not None:
+            self._reservation.settle(
+                counted=record.counted, tokens=record.usage.total_tokens, cost=record.cost or 0.0
+            )
+
+    def _write(self) -> UsageRecord:
         try:
             record = self._record()
         except Exception:  # whatever it was: the request is recorded, and its place is given back
@@ -230,10 +272,7 @@ class Bill:
         else:
             code = record.error_code or str(record.status_code)
             self._books.refusals.add(self._caller, code, self._moments[1])
-        if self._reservation is not None:
-            self._reservation.settle(
-                counted=record.counted, tokens=record.usage.total_tokens, cost=record.cost or 0.0
-            )
+        return record
 
     def _least(self) -> UsageRecord:
         """What can be said of a request without looking into it."""
@@ -260,10 +299,11 @@ class Bill:
         if len(made) == 1:  # as nearly always
             only = self._attempt(made[0], now, wall, good=good)
             attempts: tuple[AttemptRecord, ...] = (only,)
-            usage, price = only.usage, only.cost
+            if self._is_part(made[0], only):
+                usage, price = only.usage, only.cost
         else:
             attempts = tuple([self._attempt(one, now, wall, good=good) for one in made])
-            usage, price = _sum(made, attempts, all_of_them=exchange.left)
+            usage, price = self._sum(made, attempts)
         first_token: int | None = None
         if request is not None and request.stream:
             spoke = [one.spoke_at for one in made if one.spoke_at is not None]
@@ -334,26 +374,26 @@ class Bill:
         one.usage = usage
         return usage
 
+    def _is_part(self, one: Attempt, attempt: AttemptRecord) -> bool:
+        """Whether what it came to is the caller's. Who has left is the reason for whatever was
+        produced."""
+        return attempt.outcome == "answered" or one.spoke_at is not None or self._exchange.left
 
-def _sum(
-    made: Sequence[Attempt], attempts: Sequence[AttemptRecord], *, all_of_them: bool
-) -> tuple[Usage, float | None]:
-    """What the caller's answer came to: all attempts that it has a part of. Who has left is the
-    reason for whatever was produced."""
-    parts = [
-        record
-        for one, record in zip(made, attempts, strict=True)
-        if all_of_them or one.spoke_at is not None or record.outcome == "answered"
-    ]
-    usages = [part.usage for part in parts if part.usage is not NO_USAGE]
-    if not usages:
-        return NO_USAGE, None
-    prices = [part.cost for part in parts if part.cost is not None]
-    told = all(usage.source == "upstream" for usage in usages)
-    return Usage(
-        prompt_tokens=sum(usage.prompt_tokens for usage in usages),
-        completion_tokens=sum(usage.completion_tokens for usage in usages),
-        cached_tokens=sum(usage.cached_tokens for usage in usages),
-        reasoning_tokens=sum(usage.reasoning_tokens for usage in usages),
-        source="upstream" if told else "estimated",
-    ), sum(prices) if prices else None
+    def _sum(
+        self, made: Sequence[Attempt], attempts: Sequence[AttemptRecord]
+    ) -> tuple[Usage, float | None]:
+        """What the caller's answer came to: all attempts that it has a part of."""
+        both = zip(made, attempts, strict=True)
+        parts = [attempt for one, attempt in both if self._is_part(one, attempt)]
+        usages = [part.usage for part in parts if part.usage is not NO_USAGE]
+        if not usages:
+            return NO_USAGE, None
+        prices = [part.cost for part in parts if part.cost is not None]
+        told = all(usage.source == "upstream" for usage in usages)
+        return Usage(
+            prompt_tokens=sum(usage.prompt_tokens for usage in usages),
+            completion_tokens=sum(usage.completion_tokens for usage in usages),
+            cached_tokens=sum(usage.cached_tokens for usage in usages),
+            reasoning_tokens=sum(usage.reasoning_tokens for usage in usages),
+            source="upstream" if told else "estimated",
+        ), sum(prices) if prices else None

@@ -9,8 +9,8 @@ class Tally:
     `fallbacks` are answers that did not come from the first attempt. `hedges` are attempts
     started beside a slow one, `hedges_won` those that spoke first. `continuations` counts, by
     method, the joints that were made; `cut` the answers that had begun and ended in an error.
-    `left` are callers that went before their answer was complete, `drained` the answers read
-    on behind such a caller that have told their usage.
+    `left` are callers that went before their answer was complete, `drained` the answers that
+    were read on although nobody wanted the rest, and have told their usage.
     """
 
     __slots__ = ("continuations", "cut", "drained", "fallbacks", "hedges", "hedges_won", "left")

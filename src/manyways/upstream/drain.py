@@ -26,6 +26,7 @@ _EVENT = 1024 * 1024  # bytes of an event that can still be about usage
 _WHOLE = 16 * 1024 * 1024
 
 OnUsage = Callable[[Any, Raw | None], None]
+Then = Callable[[], None]
 Hears = Callable[[bytes], object]
 
 
@@ -43,7 +44,9 @@ class Drains:
         self._on_usage = on_usage
         self._at_once = at_once
         self._tasks: set[asyncio.Task[None]] = set()
-        self._due: list[_Due] = []  # what is yet to be reported
+        # Answers that are read on, or may be yet: by the `id` of their context, what is to be
+        # called when they are over.
+        self._open: dict[int, Then | None] = {}
         self._closed = False
         self.taken = 0
         """Answers taken over so far."""
@@ -71,17 +74,22 @@ class Drains:
         if self._closed or len(self._tasks) >= self._at_once:
             return False
         self.taken += 1
-        due = _Due(context, hears)
-        self._due.append(due)
-        task = asyncio.create_task(self._drain(response, limit_seconds, due))
+        self._open.setdefault(id(context), None)
+        task = asyncio.create_task(self._drain(response, limit_seconds, context, hears))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return True
 
-    def holds(self, context: object) -> bool:
-        """Whether an answer with this very context was taken over, and `on_usage` has yet to be
-        called for it."""
-        return any(due.context is context for due in self._due)
+    def then(self, context: object, call: Then) -> bool:
+        """Have `call` called once the answer with this very context is over: read to its end,
+        taken over or not, or closed; behind `on_usage`. It must not raise.
+
+        `False` where there is no such answer: it is over already, or was never one to be kept.
+        """
+        if id(context) not in self._open:
+            return False
+        self._open[id(context)] = call
+        return True
 
     @contextlib.asynccontextmanager
     async def keep(
@@ -100,7 +108,9 @@ class Drains:
         Left in any other way, or when there are too many, it is closed.
         """
         kept = _Kept(response)
+        self._open.setdefault(id(context), None)
         async with contextlib.AsyncExitStack() as stack:
+            stack.callback(self._over, context)
             await stack.enter_async_context(kept)
             try:
                 yield kept
@@ -123,16 +133,23 @@ class Drains:
         background. Raises whatever `sending` does.
         """
         sent = asyncio.create_task(sending)
-        try:
-            await asyncio.wait({sent})
-        except asyncio.CancelledError:
-            if not self.take(_Awaited(sent), limit_seconds, context, hears=hears):
-                sent.cancel()
-                with contextlib.suppress(ManywaysError, asyncio.CancelledError):
-                    async with await sent:  # it may just have come: then it is closed
-                        pass
-            raise
-        return self.keep(sent.result(), limit_seconds, context, hears=hears)
+        self._open.setdefault(id(context), None)
+        with contextlib.ExitStack() as stack:
+            stack.callback(self._over, context)
+            try:
+                await asyncio.wait({sent})
+            except asyncio.CancelledError:
+                if self.take(_Awaited(sent), limit_seconds, context, hears=hears):
+                    stack.pop_all()
+                else:
+                    sent.cancel()
+                    with contextlib.suppress(ManywaysError, asyncio.CancelledError):
+                        async with await sent:  # it may just have come: then it is closed
+                            pass
+                raise
+            response = sent.result()
+            stack.pop_all()
+        return self.keep(response, limit_seconds, context, hears=hears)
 
     async def aclose(self) -> None:
         """Close whatever is being drained. Usage that was told by then is still reported."""
@@ -143,7 +160,9 @@ class Drains:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _drain(self, response: Response, limit_seconds: float, due: "_Due") -> None:
+    async def _drain(
+        self, response: Response, limit_seconds: float, context: object, hears: Hears | None
+    ) -> None:
         usage: Raw | None = None
         events = EventReader(_EVENT)
         try:
@@ -152,30 +171,25 @@ class Drains:
                     if response.headers.get("Content-Type", "").startswith("application/json"):
                         body = await response.body(_WHOLE)
                         usage = _usage_of(body)
-                        due.hear(body)
+                        if hears is not None:
+                            hears(body)
                     while chunk := await response.chunk():
                         usage = _usage(events.feed(chunk)) or usage
-                        due.hear(chunk)
+                        if hears is not None:
+                            hears(chunk)
                     usage = _usage(events.end()) or usage
         except (ManywaysError, TimeoutError, EventTooLong):
             pass  # nobody waits for it
         finally:
-            self._due.remove(due)
-            self._on_usage(due.context, usage)
+            try:
+                self._on_usage(context, usage)
+            finally:
+                self._over(context)
 
-
-class _Due:
-    """One answer that was taken over. Equal to no other, whatever the contexts."""
-
-    __slots__ = ("_hears", "context")
-
-    def __init__(self, context: object, hears: Hears | None) -> None:
-        self.context = context
-        self._hears = hears
-
-    def hear(self, data: bytes) -> None:
-        if self._hears is not None:
-            self._hears(data)
+    def _over(self, context: object) -> None:
+        call = self._open.pop(id(context), None)
+        if call is not None:
+            call()
 
 
 class _Kept:
