@@ -232,8 +232,16 @@ async def _end(child: Process, listening: asyncio.Task[None]) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(END_LIMIT):
                 await child.wait()
-        await asyncio.wait([listening], timeout=END_LIMIT)
+        # Its pipes are closed once they are read to their ends.
+        emptying = asyncio.create_task(_read_out(child.stdout), name="local model's stdout")
+        await asyncio.wait([listening, emptying], timeout=END_LIMIT)
         listening.cancel()
+        emptying.cancel()
+
+
+async def _read_out(pipe: asyncio.StreamReader | None) -> None:
+    while pipe is not None and await pipe.read(_READ):
+        pass
 
 
 class _LastWords:
