@@ -326,7 +326,7 @@ def test_the_streams_own_end_does_not_end_a_choice() -> None:
     assert not stream.complete
 
 
-def test_fewer_choices_than_were_asked_for_are_whole_only_where_the_stream_says_that_it_is() -> None:
+def test_fewer_choices_than_asked_for_are_whole_where_the_stream_itself_says_so() -> None:
     """Many providers know of one choice only, and a cut looks the same."""
     _, stream = carry([HELLO, STOP], 2)
     assert not stream.complete
