@@ -4,7 +4,6 @@ from contextlib import asynccontextmanager, suppress
 
 import msgspec
 import pytest
-import structlog
 from structlog.testing import capture_logs
 
 from manyways.catalog.catalog import AT_ONCE, FIRST_RETRY, Catalog, Claim
@@ -519,7 +518,6 @@ async def test_nobody_waits_for_what_is_already_known_or_never_comes() -> None:
 
 
 async def test_changes_are_told_once_and_in_plain_words() -> None:
-    structlog.reset_defaults()
     world = World(
         [CAPI],
         Capi=[

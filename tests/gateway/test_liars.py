@@ -445,8 +445,7 @@ def test_operators_see_the_lies_on_the_command_line(days: Days) -> None:
 def test_who_wants_fewer_requests_is_asked_more_slowly_and_is_not_down(days: Days) -> None:
     waits = days.street["Busy"].asked_of("waits")
     gaps = [later.at - one.at for one, later in pairwise(waits)]
-    assert gaps[0] >= 1.0
-    assert gaps[1] >= 1.0
+    assert min(gaps[:2]) >= 0.99, "a second, on a clock that ticks in milliseconds"
     assert days[1]["Busy/waits"]["verdict"] == "passed"
     assert days[1].shown["Busy/waits"]["status"] == "active"
 

@@ -152,6 +152,28 @@ def test_a_limited_rate_is_tried_with_the_other_key_at_once() -> None:
     assert talk.fails("rate_limited", retry_after=60) == ["ask Other/big"]
 
 
+def test_a_key_that_is_not_accepted_is_not_asked_again_and_the_other_is_waited_for() -> None:
+    for codes in (("rate_limited", "credentials"), ("credentials", "rate_limited")):
+        talk = Talk(ALONE, "gpt-4o", keys={"Capi": 2})
+        assert talk.begin() == ["ask Capi/gpt-4o"]
+        waits = [60.0 if code == "rate_limited" else None for code in codes]
+        assert talk.fails(codes[0], retry_after=waits[0]) == ["ask Capi/gpt-4o with key 1"]
+        (told,) = talk.fails(codes[1], retry_after=waits[1])
+        assert told.startswith("wait 60"), codes
+        talk.after(61)
+        limited = codes.index("rate_limited")
+        assert talk.rings() == [f"ask Capi/gpt-4o{' with key 1' if limited else ''}"]
+
+
+def test_what_a_provider_tells_of_itself_holds_for_all_its_keys() -> None:
+    waits = []
+    for count in (1, 2):
+        talk = Talk(ALONE, "gpt-4o", keys={"Capi": count})
+        talk.begin()
+        waits.append(talk.fails("provider_error", retry_after=20))
+    assert waits[0] == waits[1]
+
+
 def test_another_key_is_no_cure_for_a_broken_provider() -> None:
     talk = Talk(shop("Capi/gpt-4o", "Other/big"), "gpt-4o", keys={"Capi": 2})
     assert talk.begin() == ["ask Capi/gpt-4o"]

@@ -153,6 +153,8 @@ class Breaker:
                 caller=news.caller,
             )
             self.failures = max(1, self.failures)
+        elif news.caller != self.accuser:
+            self.accuser = ""
         self.rests = rests
         self.elsewhere = 0.0
 

@@ -23,7 +23,7 @@ the provider may be what is broken.
 Nothing here knows a clock: `now` is handed in, in seconds of any monotonic clock.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Final
 
 from manyways.routing.breaker import LEASE, Breaker, Name, News
@@ -160,9 +160,9 @@ class Health:
             return index if next(costs) > WORSE * next(costs) else first
         return first
 
-    def back_at(self, model: Model, now: float) -> tuple[float, int]:
+    def back_at(self, model: Model, now: float, tried: Collection[int] = ()) -> tuple[float, int]:
         """When the model may be asked again, and the key whose rest is over first: what rests
-        is asked in this order when nothing else is left."""
+        is asked in this order when nothing else is left. `tried` are not taken unless all are."""
         candidate = self.candidate(model)
         provider = candidate.provider
 
@@ -170,7 +170,8 @@ class Health:
             breakers = (provider.credentials[index], candidate.limited.get(index))
             return max((b.until for b in breakers if b is not None and b.why), default=now)
 
-        key = min(range(len(provider.credentials)), key=free)
+        keys = range(len(provider.credentials))
+        key = min([key for key in keys if key not in tried] or keys, key=free)
         whole = (b.until for b in (candidate.breaker, provider.breaker) if b.why)
         return max(free(key), *whole, now), key
 

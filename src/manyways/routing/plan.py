@@ -27,7 +27,7 @@ from manyways.routing.commands import Cancel, Commands, GiveUp, Start, Wait
 from manyways.routing.continuation import Joint, Method, joints
 from manyways.routing.health import Health
 from manyways.routing.hedging import HedgeBudget
-from manyways.routing.queue import Queue
+from manyways.routing.queue import OF_THE_KEY, Queue
 from manyways.routing.resolve import Candidates
 from manyways.routing.settings import Settings
 from manyways.types import Model
@@ -432,20 +432,18 @@ class Plan:
         pause = self._settings.retry_pause * 2.0**tried.repeats
         pause = min(LONGEST_PAUSE, pause * (1 - JITTER + 2 * JITTER * self._chance()))
         told = failure.retry_after
+        if one.outcome in OF_THE_KEY and self._health.credentials(one.model) > 1:
+            told = self._queue.back_at(one.model, now)[0] - now  # another may be free earlier
         if told is not None:  # many were told the same
             pause = told + min(1.0, told * JITTER) * self._chance()
-        if self._health.credentials(one.model) > 1:  # another key may be free earlier
-            pause = min(pause, max(0.0, self._health.back_at(one.model, now)[0] - now))
         tried.again_at = now + pause
 
     def _has_other_keys(self, failed: Attempt) -> bool:
         """Whether it was the key that failed, and not every key has."""
-        dead = {
-            one.credential
-            for one in self.attempts
-            if one.candidate is failed.candidate and one.outcome == "credentials"
-        }
-        return failed.credential in dead and len(dead) < self._health.credentials(failed.model)
+        if failed.outcome != "credentials":
+            return False
+        dead = self._queue.dead_keys(failed.model)
+        return len(dead) < self._health.credentials(failed.model)
 
     def _was_hurried(self, one: Attempt, now: float) -> bool:
         """Whether it had less time than the settings give, for the deadline was near."""

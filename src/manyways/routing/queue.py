@@ -28,7 +28,8 @@ DRAWN: Final = 8
 
 _NOT_REACHED = frozenset({"connect", "tls"})
 _OURS = frozenset({"crowded", "out_of_sockets"})
-_OF_THE_KEY = frozenset({"credentials", "rate_limited"})
+OF_THE_KEY: Final = frozenset({"credentials", "rate_limited"})
+"""Failures that another key may not have."""
 _OF_THE_MODEL = frozenset({"rate_limited", "model_gone", "unsuitable", "diverged"})
 
 
@@ -99,7 +100,7 @@ class Queue:
             return None
 
         def back_at(model: Model) -> float:
-            moment, _ = self._health.back_at(model, now)
+            moment, _ = self.back_at(model, now)
             return moment - (PREFERRED if self._candidates.asked_for(model) else 0.0)
 
         models = sorted(waiting.values(), key=back_at)
@@ -128,12 +129,12 @@ class Queue:
         """The model that was asked last, with another key, where it was the key that failed. It
         may rest: that it was asked all the same is decided."""
         latest = self._attempts[-1] if self._attempts else None
-        if latest is None or latest.outcome not in _OF_THE_KEY:
+        if latest is None or latest.outcome not in OF_THE_KEY:
             return None
         failed = {
             one.credential
             for one in self._attempts
-            if one.candidate is latest.candidate and one.outcome in _OF_THE_KEY
+            if one.candidate is latest.candidate and one.outcome in OF_THE_KEY
         }
         if len(failed) >= self._health.credentials(latest.model):
             return None
@@ -142,8 +143,22 @@ class Queue:
 
     def key(self, model: Model, now: float) -> int:
         """The key to ask with: one that is well, else the one whose rest is over first."""
-        credential = self._health.credential(model, now, caller=self._caller)
-        return self._health.back_at(model, now)[1] if credential is None else credential
+        dead = self.dead_keys(model)
+        credential = self._health.credential(model, now, dead, self._caller)
+        return self._health.back_at(model, now, dead)[1] if credential is None else credential
+
+    def back_at(self, model: Model, now: float) -> tuple[float, int]:
+        """When it may be asked again, and the key to do it with: none that was not accepted."""
+        return self._health.back_at(model, now, self.dead_keys(model))
+
+    def dead_keys(self, model: Model) -> set[int]:
+        """The keys that its provider has not accepted in this request."""
+        candidate = self._health.candidate(model)
+        return {
+            one.credential
+            for one in self._attempts
+            if one.outcome == "credentials" and one.candidate is candidate
+        }
 
     # What is known of them
 
