@@ -84,7 +84,11 @@ NARROW = """
 
 @pytest.mark.skipif(
     shutil.which("unshare") is None
-    or subprocess.run(["unshare", "-Urn", "true"], capture_output=True, check=False).returncode
+    or subprocess.run(
+        ["unshare", "-Urn", "sh", "-c", "echo 40000 40001 >/proc/sys/net/ipv4/ip_local_port_range"],
+        capture_output=True,
+        check=False,
+    ).returncode
     != 0,
     reason="needs a network of its own",
 )

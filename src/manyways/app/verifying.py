@@ -369,7 +369,7 @@ async def _reached(
         catalog = Catalog(settings.catalog, settings.providers, reached.ask, remembered=known)
         discovery = asyncio.create_task(catalog.run())
         try:
-            await catalog.settled((one.name for one in settings.providers), SETTLE)
+            await catalog.settled((one.name for one in settings.providers), SETTLE, all_told=True)
             yield catalog, asker_of(settings, reached)
         finally:
             discovery.cancel()

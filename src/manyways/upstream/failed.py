@@ -49,6 +49,7 @@ def _words(error: BaseException) -> str:
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OSError) and not isinstance(cause, ssl.SSLError | socket.gaierror):
-            system = os.strerror(cause.errno).lower() if cause.errno else system
+            number = cause.errno or 0  # look-ups of names have theirs below zero
+            system = os.strerror(number).lower() if number > 0 else system
         cause = cause.__cause__
     return said if system in said.lower() else f"{said} ({system})"

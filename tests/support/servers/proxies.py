@@ -40,6 +40,11 @@ def missing(name: str) -> str | None:
         name == "squid" and not (_root(found) / "usr/lib/squid/unlinkd").is_file()
     ):
         return f"{name} is not on this machine, or not Debian's; `.ci/run` fetches it"
+    tried = subprocess.run(
+        [str(found), "-v"], env=_environment(found), capture_output=True, check=False
+    )
+    if tried.returncode:
+        return f"{name} does not run here: {tried.stderr.decode(errors='replace').strip()}"
     return None
 
 
@@ -72,15 +77,21 @@ def _start(name: str, folder: Path, port: int) -> "subprocess.Popen[bytes]":
     conf = folder / f"{name}.conf"
     inside = "" if root == Path("/") else str(root)
     conf.write_text(string.Template(template).safe_substitute(PORT=port, ROOT=inside))
-    libraries = ":".join(map(str, root.glob("usr/lib/*-linux-gnu*"))) if inside else ""
     return subprocess.Popen(
         [str(program), *_arguments(name, conf, port)],
         cwd=folder,
-        env=os.environ | ({"LD_LIBRARY_PATH": libraries} if libraries else {}),
+        env=_environment(program),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
+
+
+def _environment(program: Path) -> dict[str, str]:
+    """With the libraries beside a program that was unpacked."""
+    root = _root(program)
+    libraries = ":".join(map(str, root.glob("usr/lib/*-linux-gnu*"))) if root == _UNPACKED else ""
+    return dict(os.environ) | ({"LD_LIBRARY_PATH": libraries} if libraries else {})
 
 
 def _arguments(name: str, conf: Path, port: int) -> Sequence[str]:
