@@ -24,6 +24,6 @@ def test_the_system_is_quoted_where_it_says_something(number: int | None, words:
 
 def test_secrets_are_not_in_it_nor_what_would_break_a_line() -> None:
     failed = Failed.now(
-        "connect", ConnectFailed("asked with sk-long\n\x1b and sk"), ("sk-long", "sk")
+        "connect", ConnectFailed("asked with s3-long\n\x1b and s3"), ("s3-long", "s3")
     )
     assert failed.words == "asked with *** and ***"

@@ -20,8 +20,8 @@ LIMIT: Final = 5.0
 
 class Records:
     """Loads the past of a scope, from what is in the database. While `left_over` says that records
-    of earlier processes are still on their way there, the past is not known: whoever went by less
-    would hand out anew what they have used."""
+    of processes that had ended before this one began are still on their way there, the past is
+    not known: whoever went by less would hand out anew what they have used."""
 
     def __init__(
         self,

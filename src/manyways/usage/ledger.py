@@ -131,8 +131,8 @@ class Ledger:
 
     @property
     def left_over(self) -> bool:
-        """Whether anything that stood in the journal before this process began is yet to reach
-        the database. Cheap."""
+        """Whether anything that ended processes had left in the journal before this one began
+        is yet to reach the database. Cheap."""
         found = self._journal.found
         while found and not self._folder.waits(found[-1]):
             found.pop()

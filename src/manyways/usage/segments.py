@@ -152,12 +152,42 @@ class Segment:
         self.moved_lines += lines
 
 
-def segments(folder: Path) -> list[Path]:
-    """What lies in a folder, the oldest first. Raises `OSError`."""
+def left_behind(folder: Path) -> list[Path]:
+    """Segments that no living process holds, the oldest first, and those that cannot be looked
+    at. Raises `OSError` where the folder cannot be read."""
     try:
-        return sorted(path for path in folder.iterdir() if path.suffix == SUFFIX)
+        paths = sorted(path for path in folder.iterdir() if path.suffix == SUFFIX)
     except FileNotFoundError:
         return []
+    return [path for path in paths if _is_left(path)]
+
+
+def _is_left(path: Path) -> bool:
+    try:
+        return _unheld(path) is not None
+    except OSError:  # whoever is to move it finds out, and says so
+        return True
+
+
+def _unheld(path: Path) -> int | None:
+    """Bytes of a segment that nobody holds; `None` where somebody does, or it is gone. Raises
+    `OSError`.
+
+    The lock is a shared one: of two that look at the same time, neither takes the other for
+    the holder.
+    """
+    try:
+        file = os.open(path, os.O_RDWR)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        status = os.fstat(file)
+    except BlockingIOError:
+        return None
+    finally:
+        os.close(file)
+    return status.st_size if status.st_nlink else None
 
 
 class Folder:
@@ -181,17 +211,12 @@ class Folder:
         unheld = 0
         for path in self._segments():
             try:
-                segment = Segment.take(path)
+                if taken is None and (before is None or path.name < before):
+                    taken = Segment.take(path)
+                else:
+                    unheld += _unheld(path) or 0
             except OSError as error:
                 self.spoil(path, error)
-                continue
-            if segment is None:
-                continue
-            if taken is None and (before is None or path.name < before):
-                taken = segment
-            else:
-                unheld += segment.size
-                segment.drop()
         self.unheld = unheld
         self.looked += 1
         return taken
