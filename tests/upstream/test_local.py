@@ -22,9 +22,8 @@ from manyways.errors import AttemptFailed, ConnectFailed
 from manyways.types import Provider
 from manyways.upstream import local, local_child
 from manyways.upstream.aiohttp_transport import AiohttpTransport
-from manyways.upstream.local import LocalModel
+from manyways.upstream.local import LocalModel, LocalProvider
 from manyways.upstream.native import NativeTransport
-from manyways.upstream.openai import OpenAIProvider
 from manyways.upstream.transport import Limits, Transport
 
 BORN_DEAD = (sys.executable, "-S", "-c", "import sys; sys.exit('no such luck')")
@@ -339,31 +338,13 @@ def test_a_package_without_a_model_in_it_is_told_in_words(monkeypatch: pytest.Mo
 # The real model
 
 
-async def stream(model: LocalModel, **more: Any) -> str:
-    """The text of what the real model streams."""
-    question = {"max_tokens": 8, "stream": True, **more}
-    async with (
-        aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(60)) as session,
-        session.post(
-            f"{await model.address(60.0)}/chat/completions",
-            json=question,
-            headers={"Authorization": f"Bearer {model.api_key}"},
-        ) as response,
-    ):
-        events = [line[6:] for line in (await response.text()).splitlines() if "{" in line]
-    choices = [choice for event in events for choice in json.loads(event)["choices"]]
-    return "".join(choice["delta"].get("content") or "" for choice in choices)
-
-
-async def answer(
-    model: LocalModel, path: str = "/v1/chat/completions", **more: Any
-) -> dict[str, Any]:
+async def answer(model: LocalModel, **more: Any) -> dict[str, Any]:
     """What the real model says, over HTTP."""
     question = {"messages": [{"role": "user", "content": "Say hello."}], "max_tokens": 8, **more}
     async with (
         aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(60)) as session,
         session.post(
-            (await model.address(60.0)).removesuffix("/v1") + path,
+            f"{await model.address(60.0)}/chat/completions",
             json=question,
             headers={"Authorization": f"Bearer {model.api_key}"},
         ) as response,
@@ -380,49 +361,6 @@ async def test_the_real_model_answers() -> None:
     assert said["model"] == "smollm2-135m-instruct"
     assert said["choices"][0]["message"]["content"].strip()
     assert said["usage"]["total_tokens"] > 8
-
-
-@pytest.mark.model
-async def test_behind_an_assistants_message_comes_only_what_follows_it_whole_and_streamed() -> None:
-    begun = [
-        {"role": "user", "content": "Tell me about the Nile"},
-        {"role": "assistant", "content": "The Nile is"},
-    ]
-    async with running(LocalModel()) as model:
-        whole = await answer(model, messages=begun)
-        streamed = await stream(model, messages=begun)
-        closed = await answer(model, messages=[*begun, {"role": "user", "content": "Go on."}])
-
-    said = whole["choices"][0]["message"]["content"]
-    assert said == streamed
-    assert said.startswith(" "), "it goes on in the midst of the sentence"
-    assert "The Nile is" not in said
-    assert closed["usage"]["prompt_tokens"] > whole["usage"]["prompt_tokens"]
-
-
-@pytest.mark.model
-async def test_its_prompt_is_what_the_models_own_template_makes_of_the_messages() -> None:
-    """The beginning and ends that the model was trained with, written out."""
-    messages = [
-        {"role": "user", "content": "Hi"},
-        {"role": "assistant", "content": "Hello."},
-        {"role": "user", "content": "Bye"},
-    ]
-    own = (
-        "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face"
-        "<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nHello.<|im_end|>\n"
-        "<|im_start|>user\nBye<|im_end|>\n<|im_start|>assistant\n"
-    )
-    async with running(LocalModel()) as model:
-        made = await answer(model, path="/apply-template", messages=messages)
-        begun = await answer(model, path="/apply-template", messages=messages[:2])
-        named = await answer(
-            model, path="/apply-template", messages=[{"role": "system", "content": "Be brief."}]
-        )
-
-    assert made["prompt"] == own
-    assert begun["prompt"] == own[: own.index("Hello.") + len("Hello.")]
-    assert named["prompt"] == "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>assistant\n"
 
 
 @pytest.mark.model
@@ -482,12 +420,7 @@ async def test_one_that_hangs_is_killed_its_requests_end_and_the_next_one_answer
     limits = Limits(connect=60, headers=60, idle=60)
     transport = implementation()
     async with running(LocalModel()) as model:
-        provider = OpenAIProvider(
-            Provider(name="local", protocol="local"),
-            transport,
-            address=model,
-            api_keys=(model.api_key,),
-        )
+        provider = LocalProvider(Provider(name="local", protocol="local"), transport, model)
 
         async def ask() -> None:
             body = json.dumps(question).encode()

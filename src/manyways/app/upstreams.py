@@ -40,14 +40,12 @@ async def upstreams(settings: Settings) -> AsyncIterator[Upstreams]:
         for provider in settings.providers:
             carrier = ways.to(provider)
             if provider.protocol == "local":
-                from manyways.upstream.local import LocalModel
+                from manyways.upstream.local import LocalModel, LocalProvider
 
                 child = LocalModel()
                 child.start()
                 stack.push_async_callback(child.stop)
-                providers[provider.name] = OpenAIProvider(
-                    provider, carrier, address=child, api_keys=(child.api_key,)
-                )
+                providers[provider.name] = LocalProvider(provider, carrier, child)
             else:
                 providers[provider.name] = OpenAIProvider(provider, carrier)
         limits = transport.Limits(

@@ -23,10 +23,14 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, Literal
 
+import msgspec
 import structlog
 
-from manyways.errors import ConnectFailed
+from manyways.errors import ConnectFailed, Refusal
+from manyways.types import Provider
 from manyways.upstream import local_child
+from manyways.upstream.openai import OpenAIProvider
+from manyways.upstream.transport import Limits, Response, Transport
 
 State = Literal["idle", "starting", "ready", "resting", "stopped", "missing"]
 
@@ -199,6 +203,34 @@ class LocalModel:
                 answer = await child.stdout.readline()
             return f"{json.loads(answer)['address']}/v1"
         return None
+
+
+class LocalProvider(OpenAIProvider):
+    """The embedded model, asked. llama.cpp's server counts the tokens of one answer only, however
+    many are asked for: so here it gives one."""
+
+    def __init__(self, provider: Provider, transport: Transport, model: LocalModel) -> None:
+        super().__init__(provider, transport, address=model, api_keys=(model.api_key,))
+
+    async def chat(
+        self, body: bytes, limits: Limits, *, stream: bool, credential: int = 0
+    ) -> Response:
+        """As every provider's; also raises `Refusal` where several answers are asked for."""
+        if (_decode_asked(body).n or 1) > 1:
+            raise Refusal(
+                "not_supported",
+                "n: the embedded model gives one answer to a request; leave n out, or name"
+                " another model.",
+                param="n",
+            )
+        return await super().chat(body, limits, stream=stream, credential=credential)
+
+
+class _Asked(msgspec.Struct):
+    n: int | None = None
+
+
+_decode_asked = msgspec.json.Decoder(_Asked).decode
 
 
 async def _fell_silent(child: Process) -> bool:
