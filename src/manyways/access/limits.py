@@ -34,9 +34,11 @@ class Demand(Struct, frozen=True, kw_only=True):
     """What a request may use at most: `tokens` of prompt and answer together, `cost` in USD; and
     what it may use with the shortest answer, `least_tokens` and `least_cost`, which are no more.
 
-    `fixed`: the caller has set the length of the answer itself. Then the most has to fit.
-    Otherwise the least has, and as much of the rest is reserved as there is: only the answer
-    itself can tell what it takes.
+    `fixed`: the caller has set the length of the answer itself. Then the most has to fit into
+    every limit. Otherwise the least has. Into what is left of a quota the least has to fit as
+    well, and as much of the rest is reserved as there is: only the answer itself can tell what it
+    takes. A window of tokens renews, and waiting helps: it has to have room for the most, or,
+    where that is more than its whole limit, to be empty, and all of it is reserved.
     """
 
     tokens: int = 0
