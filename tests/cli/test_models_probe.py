@@ -118,3 +118,27 @@ def test_a_name_that_is_not_there_gets_the_command_that_lists_names_and_no_headi
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("There is no model 'nope'. These there are: ")
     assert done.stderr.endswith(" manyways models list --status all\n")
+
+
+def test_a_provider_that_is_down_leaves_it_unsure_without_lines_of_a_log(
+    tmp_path: Path, closed_port: int
+) -> None:
+    away = f'protocol = "openai"\nbase_url = "http://127.0.0.1:{closed_port}/v1"\n'
+    (tmp_path / "manyways.toml").write_text(
+        f'[[providers]]\nname = "Capi"\n{away}[[providers.models]]\nid = "gpt-4o"\n'
+        f'[[providers]]\nname = "Ollama"\n{away}'
+    )
+    done = run_command(tmp_path, "models", "probe", "Capi/gpt-4o", "--check", "tools")
+
+    heading, told = (line.split("\t") for line in done.stdout.splitlines())
+    assert (told[0], told[1], told[heading.index("reason")]) == (
+        "tools", "unsure", "cannot be reached",
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "Checks: 1 unsure.\n")
+
+    missing = run_command(tmp_path, "models", "probe", "Ollama/qwen3")
+    assert missing.returncode == 1
+    assert missing.stderr.startswith("There is no model 'Ollama/qwen3'. ")
+    assert missing.stderr.endswith(
+        "Ollama could not be asked for models, and may have it: `manyways doctor` says why.\n"
+    )

@@ -145,6 +145,23 @@ class TestOrder:
         assert found.reason
         assert found.requests <= 2, "what a provider says is not asked for again"
 
+    @pytest.mark.parametrize(
+        ("failure", "reason"),
+        [
+            (AttemptFailed("connect", "cannot be reached"), "cannot be reached"),
+            (AttemptFailed("provider_error", "We are sorry.", status=500), "“We are sorry.”"),
+        ],
+    )
+    async def test_a_provider_that_is_down_proves_nothing_about_a_capability(
+        self, failure: AttemptFailed, reason: str
+    ) -> None:
+        """Also where nothing else was asked before; and only what somebody has said is quoted."""
+        office = Office(lambda *_: failure)
+        found = await office.examine(only=frozenset({"tools"}))
+        assert office.asked == ["tools"]
+        assert (office.kept["tools"].verdict, office.kept["tools"].reason) == ("unsure", reason)
+        assert found.withdrawn == {}
+
     async def test_what_fails_later_says_nothing_about_whether_it_is_there(self) -> None:
         office = Office(unlike(able, {"order_boxes": AttemptFailed("provider_error", "oops")}))
         found = await office.examine()

@@ -445,8 +445,18 @@ def _see_that_it_is_there(catalog: Catalog, provider: str | None, model: str | N
 
     if provider is not None and provider not in catalog.snapshot.provider_names:
         raise unknown_provider(catalog.snapshot, provider, param="provider")
-    if model is not None:
+    if model is None:
+        return
+    try:
         named(catalog.snapshot, model, provider)
+    except Refusal as refusal:
+        if untold := catalog.snapshot.untold:
+            refusal.message += (
+                f" {', '.join(untold)} could not be asked for models, and may have it:"
+                " `manyways doctor` says why."
+            )
+            refusal.args = (refusal.message,)
+        raise
 
 
 def _see_that_checks_exist(wanted: Collection[str]) -> None:

@@ -57,7 +57,7 @@ def probe(
         from manyways.app.verifying import probe as asked
 
         settings = load(config)
-        output.quiet_log()
+        output.quiet_log("error")  # that others do not tell their models is not what was asked
         checks = asked(settings, name, checks=tuple(check or ()), quality=quality)
         asyncio.run(show(checks, made, silent=json))
     except ManywaysError as error:

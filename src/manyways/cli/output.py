@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 import typer
@@ -43,12 +43,12 @@ def json(content: object) -> str:
     return msgspec.json.format(msgspec.json.encode(content)).decode() + "\n"
 
 
-def quiet_log() -> None:
-    """For commands that do a gateway's work: what is worth a warning is told beside standard
-    output, the rest is not."""
+def quiet_log(level: Literal["warning", "error"] = "warning") -> None:
+    """For commands that do a gateway's work: what is worth a warning (an error) is told beside
+    standard output, the rest is not."""
     from manyways import logs
 
-    logs.configure(logs.Settings(level="warning"), sys.stderr)
+    logs.configure(logs.Settings(level=level), sys.stderr)
 
 
 @contextmanager

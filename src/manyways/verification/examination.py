@@ -33,6 +33,10 @@ ALWAYS: Final = ("streaming", "prefill")
 DRIFT_KEPT: Final = 7 * 86400.0
 """Seconds behind which a model that has become another one is taken for what it is."""
 DRIFT: Final = "drift"
+_ON_THE_WAY: Final = frozenset(
+    {"connect", "tls", "timeout", "reset", "cut", "garbled", "too_large"}
+)
+"""Failures that we put into words, as there was nobody to say anything."""
 _TASK: Final = "task:"
 _AGAIN: Final = "again:"
 """Beginnings of the names of tasks' checks: of the anchors, some are asked twice."""
@@ -234,10 +238,13 @@ class _Examination:
             self._soon = postponed.soon
             return _not_told("unsure" if postponed.asked else "skipped", str(postponed)), False
         except AttemptFailed as failure:
-            # Of a model that has just answered, it says nothing about what it can do.
-            alive = any(one.verdict == "passed" for one in self._checks.values())
-            verdict: Verdict = "unsure" if alive else "failed"
-            return _not_told(verdict, quoted(failure.message), self._interview.answered), False
+            # It may say that the model is down, but nothing about what it can do.
+            first = _first_step(self._brief.model)
+            is_first = first is not None and step.name == first.name
+            verdict: Verdict = "failed" if is_first else "unsure"
+            ours = failure.code in _ON_THE_WAY
+            reason = failure.message if ours else quoted(failure.message)
+            return _not_told(verdict, reason, self._interview.answered), False
 
     def _check(self, name: str, finding: Finding) -> Check:
         interview = self._interview
