@@ -216,10 +216,14 @@ class Flow:
         except Refusal as refusal:
             if refusal.code != "model_not_found" or not untold:
                 raise
+            who = ", ".join(untold)
             raise Refusal(
                 "all_models_failed",
-                f"{refusal.message} But {', '.join(untold)} cannot be asked for models yet,"
-                " and may have it; ask again.",
+                f"{refusal.message} But {who} cannot be asked for models yet, and may have it;"
+                " ask again."
+                if self._catalog.snapshot.models
+                else f"There is no model yet: {who} cannot be asked for models; ask again."
+                " On the gateway's machine, `manyways doctor` says why.",
                 retry_after=5,
             ) from None
 

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,22 @@ def test_looking_makes_no_database(tmp_path: Path, port: int, wall: Wall) -> Non
 
     assert "is not there yet" in found["database"]["detail"]
     assert [file.name for file in tmp_path.iterdir()] == ["manyways.toml"]
+
+
+def test_the_size_of_a_database_in_use_is_with_what_has_not_been_moved_into_it(
+    tmp_path: Path, port: int, wall: Wall
+) -> None:
+    wall.answer = LISTED
+    file = tmp_path / "manyways.db"
+    with closing(open_database(Settings(url=f"sqlite:///{file}"))):
+        beside = file.with_name("manyways.db-wal").stat().st_size
+        assert beside > 100_000, "all tables have just been made"
+        _, found = examine(tmp_path, port, provider(wall.url))
+
+    _, _, size = found["database"]["detail"].partition(f"{file}, ")
+    kilobytes, unit = size.split()[:2]
+    assert unit.startswith("kB")
+    assert float(kilobytes) * 1000 >= beside
 
 
 def test_plain_output_has_a_line_a_check_and_a_summary(

@@ -19,6 +19,7 @@ from manyways.operations.catalog import Progress
 from manyways.store import verifications
 from manyways.store.database import Database, Settings, open_database
 from tests.cli.listing import Gateway, configured, on_terminal
+from tests.support.gateway import run_command
 from tests.support.terminal import INTERRUPT, Terminal
 from tests.support.verifications import found, save, save_checks
 
@@ -306,3 +307,22 @@ async def test_a_run_that_was_deleted_is_not_waited_for() -> None:
 
     with pytest.raises(Abandoned, match="not in the database any more"):
         await follow(watch.look, watch.told.append, sleep=watch.sleep)
+
+
+def test_where_no_provider_tells_its_models_the_status_and_the_words_say_so(
+    tmp_path: Path, closed_port: int
+) -> None:
+    (tmp_path / "manyways.toml").write_text(
+        '[[providers]]\nname = "Capi"\nprotocol = "openai"\n'
+        f'base_url = "http://127.0.0.1:{closed_port}/v1"\n'
+    )
+    done = run_command(tmp_path, "models", "refresh")
+
+    assert (done.returncode, done.stdout) == (1, "")
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("There are no models to verify. Which provider fails, and why: ")
+    assert last.endswith(" doctor")
+
+    alike = run_command(tmp_path, "models", "refresh", "--json")
+    assert alike.returncode == 1
+    assert json.loads(alike.stdout)["counts"]["done"] == 0

@@ -27,3 +27,10 @@ def test_help_is_in_words(words: list[str]) -> None:
     assert "range>" not in told.stdout
     assert "|" not in told.stdout.replace("│", "")  # choices are words of the help, not of a type
     assert "{" not in told.stdout
+
+
+def test_a_choice_that_there_is_not_is_told_without_a_librarys_words() -> None:
+    told = CliRunner().invoke(app, ["models", "list", "--category", "foo"])
+
+    assert told.exit_code == 2
+    assert "Invalid value for '--category': 'foo' is not one of 'text'" in told.stderr

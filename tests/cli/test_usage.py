@@ -121,6 +121,7 @@ class TestReport:
             (["records", "--csv", "--jsonl"], "--jsonl"),
             (["records", "--jsonl", "--json"], "--json"),
             (["records", "--csv", "--attempts"], "--attempts"),
+            (["records", "--attempts"], "--attempts"),
             (["records", "--limit", "0"], "--limit"),
             (["records", "--last", "7d", "--to", "2026-11-01"], "--last"),
         ],

@@ -6,7 +6,7 @@ import platform
 import shutil
 import sqlite3
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Final, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -102,9 +102,18 @@ def database(settings: Settings) -> Finding:
             return _postgres(settings)
         path = sqlite_path(settings.database.url)
         trouble = _trouble_with(path)
-        return trouble or _opened(f"{path}, {_size(path.stat().st_size)}", settings)
+        return trouble or _opened(f"{path}, {_size(_whole_size(path))}", settings)
     except ManywaysError as error:
         return Finding(name="database", status="error", detail=str(error))
+
+
+def _whole_size(path: Path) -> int:
+    """With what SQLite keeps beside the file until somebody moves it there."""
+    beside = path.with_name(f"{path.name}-wal")
+    size = path.stat().st_size
+    with suppress(OSError):  # it goes with the last who has the database open
+        size += beside.stat().st_size
+    return size
 
 
 def _trouble_with(path: Path) -> Finding | None:

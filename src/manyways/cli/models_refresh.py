@@ -54,6 +54,7 @@ def refresh(
     The running gateway does it, and goes on when this command is interrupted.
     If none runs, it is done here. Where the same is being verified already,
     this tells how that goes. Quality is scored where the last score is old.
+    Exit status 1 where there was no model to verify.
     """
     with records.opened(config) as (database, settings):
         beside = _beside(settings, database)
@@ -224,6 +225,8 @@ def _end(database: Database, run_id: str, *, waited: bool, json: bool) -> None:
         if not json:
             typer.echo(f"The verification failed: {found['problem']}", err=True)
         raise typer.Exit(1)
+    if waited and not found["counts"]["done"]:
+        raise typer.Exit(1)  # nothing has been verified
 
 
 def _print_outcome(found: Mapping[str, Any]) -> None:
@@ -233,9 +236,16 @@ def _print_outcome(found: Mapping[str, Any]) -> None:
         for verdict in ("passed", "failed", "unsure", "skipped")
         if counts[verdict]
     ]
+    if not counts["done"]:
+        typer.echo(
+            "There are no models to verify. Which provider fails, and why:"
+            f" {called.line('doctor')}",
+            err=True,
+        )
+        return
     cost = f"; {money([found['cost_usd']])[0]}" if found["cost_usd"] else ""
     many = "1 model" if counts["done"] == 1 else f"{counts['done']:,} models"
-    typer.echo(f"{many}: {', '.join(parts) or 'there is none'}{cost}.", err=True)
+    typer.echo(f"{many}: {', '.join(parts)}{cost}.", err=True)
     rows = [tuple(map(one_line, row)) for row in _remarks(found["results"])]
     if not rows:
         return

@@ -3,7 +3,7 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -23,6 +23,9 @@ ConfigFile = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 
+_LIBRARYS: Final = "Value error, "
+"""With this, the library that reads options begins what it says of a choice that there is not."""
+
 
 class Command(TyperCommand):
     """A command whose switches stand in its help by their names alone. The lines to copy that it
@@ -33,6 +36,13 @@ class Command(TyperCommand):
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         return [piece.strip("{}") for piece in super().collect_usage_pieces(ctx)]
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except typer.BadParameter as bad:
+            bad.message = bad.message.removeprefix(_LIBRARYS)
+            raise
 
     def invoke(self, ctx: Any) -> Any:
         called.config.set(ctx.params.get("config"))

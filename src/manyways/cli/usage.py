@@ -164,7 +164,7 @@ def records(
     status: OfStatus = None,
     failed: Annotated[bool, typer.Option("--failed", help="Only those that failed.")] = False,
     attempts: Annotated[
-        bool, typer.Option("--attempts", help="With every attempt; in --json and --jsonl.")
+        bool, typer.Option("--attempts", help="With every attempt; only with --json or --jsonl.")
     ] = False,
     oldest: Annotated[bool, typer.Option("--oldest", help="The oldest first.")] = False,
     as_csv: AsCsv = False,
@@ -183,8 +183,11 @@ def records(
     from manyways.store.records import COLUMNS
 
     one_at_most({"--csv": as_csv, "--jsonl": jsonl, "--json": json})
-    if as_csv and attempts:
-        raise typer.BadParameter("a CSV file has no place for them.", param_hint="--attempts")
+    if attempts and not (json or jsonl):
+        raise typer.BadParameter(
+            "only --json and --jsonl have a place for them; add one of these.",
+            param_hint="--attempts",
+        )
     if limit is not None and limit < 1:
         raise typer.BadParameter("must be 1 or more.", param_hint="--limit")
 
