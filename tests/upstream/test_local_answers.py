@@ -18,8 +18,6 @@ MOST = 2**20
 
 Messages = list[dict[str, str]]
 
-pytestmark = pytest.mark.model
-
 
 @contextlib.asynccontextmanager
 async def embedded() -> AsyncIterator[LocalProvider]:
@@ -60,6 +58,12 @@ async def templated(provider: LocalProvider, messages: Messages) -> str:
         return str(json.loads(await response.body(MOST))["prompt"])
 
 
+async def test_a_key_that_nobody_has_configured_is_not_named() -> None:
+    local = Provider(name="local", protocol="local")
+    assert LocalProvider(local, NativeTransport(), LocalModel()).label(0) == "no key"
+
+
+@pytest.mark.model
 async def test_behind_an_assistants_message_comes_only_what_follows_it_whole_and_streamed() -> None:
     begun = [
         {"role": "user", "content": "Tell me about the Nile"},
@@ -77,6 +81,7 @@ async def test_behind_an_assistants_message_comes_only_what_follows_it_whole_and
     assert closed["usage"]["prompt_tokens"] > told["usage"]["prompt_tokens"]
 
 
+@pytest.mark.model
 async def test_its_prompt_is_what_the_models_own_template_makes_of_the_messages() -> None:
     """The beginning and ends that the model was trained with, written out."""
     messages = [
@@ -99,6 +104,7 @@ async def test_its_prompt_is_what_the_models_own_template_makes_of_the_messages(
     assert named == "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>assistant\n"
 
 
+@pytest.mark.model
 @pytest.mark.parametrize("stream", [False, True])
 async def test_several_answers_to_one_request_are_refused_in_plain_words(*, stream: bool) -> None:
     hello = [{"role": "user", "content": "Say hello."}]

@@ -14,10 +14,10 @@ app = Commands(no_args_is_help=True, help="Check the configuration, or show what
 
 @app.command()
 def check(*, config: ConfigFile = None, json: AsJson = False) -> None:
-    """Say whether the configuration can be used, or everything that is wrong with it.
+    """Say whether the configuration can be used, or else all that is wrong.
 
-    Nothing is started and no provider is asked. Exit status 0: fine, though something may
-    be worth a look; 1: it has problems.
+    Nothing is started and no provider is asked. Exit status 0: fine, though
+    something may be worth a look; 1: it has problems.
     """
     try:
         settings = load(config)

@@ -37,8 +37,9 @@ def doctor(
 ) -> None:
     """Find what is wrong, and say what to do about it.
 
-    Looks at the configuration, the database, Redis, the address, the disk and every
-    provider: can it be reached, does it accept the key, which models has it?
+    Looks at the configuration, the database, Redis, the address, the disk
+    and every provider: can it be reached, does it accept the key, which
+    models has it?
     Where the gateway runs, it tells what rests, why, and until when.
     Nothing is changed, and no secret is shown.
 

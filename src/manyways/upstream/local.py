@@ -212,6 +212,10 @@ class LocalProvider(OpenAIProvider):
     def __init__(self, provider: Provider, transport: Transport, model: LocalModel) -> None:
         super().__init__(provider, transport, address=model, api_keys=(model.api_key,))
 
+    def label(self, credential: int) -> str:  # noqa: ARG002  (there is only one)
+        """The child's key is made anew at each start, and stands in nobody's configuration."""
+        return "no key"
+
     async def chat(
         self, body: bytes, limits: Limits, *, stream: bool, credential: int = 0
     ) -> Response:
