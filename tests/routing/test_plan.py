@@ -174,6 +174,16 @@ def test_what_a_provider_tells_of_itself_holds_for_all_its_keys() -> None:
     assert waits[0] == waits[1]
 
 
+def test_what_a_model_does_not_have_is_looked_for_elsewhere_where_the_choice_was_ours() -> None:
+    talk = Talk(shop("Capi/gpt-4o", "Other/big"), "auto")
+    assert talk.begin() == ["ask Capi/gpt-4o"]
+    assert talk.refuses("not_supported") == ["ask Other/big"]
+    assert talk.refuses("not_supported") == ["give up: refused"]
+    named = Talk(shop("Capi/gpt-4o", "Other/big"), "gpt-4o")
+    named.begin()
+    assert named.refuses("not_supported") == ["give up: refused"]
+
+
 def test_another_key_is_no_cure_for_a_broken_provider() -> None:
     talk = Talk(shop("Capi/gpt-4o", "Other/big"), "gpt-4o", keys={"Capi": 2})
     assert talk.begin() == ["ask Capi/gpt-4o"]

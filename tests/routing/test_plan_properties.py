@@ -28,7 +28,7 @@ CODES = (
     "credentials", "model_gone", "rate_limited", "provider_error", "connect", "tls", "reset",
     "cut", "garbled", "timeout", "too_large", "no_answer", "error_inside",
 )  # fmt: skip
-REFUSALS = ("provider_refused", "context_length_exceeded", "content_filter")
+REFUSALS = ("provider_refused", "context_length_exceeded", "content_filter", "not_supported")
 WAYS: tuple[Method, ...] = ("again", "prefill", "instruct")
 STEPS = 400
 """More than any plan takes: one that is not over by then never will be."""
@@ -275,22 +275,30 @@ class Witness:
 
     def _check_repeat(self, start: Start) -> None:
         """The same again only when nothing else is left: another key, or nobody new."""
+        latest = self.started[-1] if self.started else None
         if self.ways is not None:
             if (full_name(start.model), start.method) in self.joined:
-                self._check_distance()
+                assert latest is not None
+                if (
+                    (latest.model, latest.method) != (start.model, start.method)
+                    or latest.credential == start.credential
+                    or self.failed[latest.attempt] not in {"credentials", "rate_limited"}
+                ):
+                    self._check_distance()
             self.joined.add((full_name(start.model), start.method))
             return
         before = [one for one in self.started if one.model is start.model]
-        if not before:
+        if not before or latest is None:
             return
-        latest = self.started[-1]
         fresh_key = start.credential not in {one.credential for one in before}
         if latest.model is start.model and fresh_key:
             assert self.failed[latest.attempt] in {"credentials", "rate_limited"} or not self.new()
             return
         self._check_distance()
         assert not self.new(), "somebody has not been asked yet"
-        assert self.failed[before[-1].attempt] not in {"credentials", "model_gone", "refused"}
+        assert self.failed[before[-1].attempt] not in {"model_gone", "refused"}
+        same_key = [one for one in before if one.credential == start.credential]
+        assert "credentials" not in {self.failed[one.attempt] for one in same_key}
 
     def _check_distance(self) -> None:
         """Repeats come one after the other."""
@@ -382,6 +390,8 @@ class Witness:
             self.useless.add((full_name(row), start.method))  # not the caller's fault
         elif code == "context_length_exceeded" and wish.fallbacks:
             self.too_short = max(self.too_short, row.context_window or 0)
+        elif code == "not_supported" and wish.fallbacks and not asked_for:
+            pass  # somebody else may have it
         elif code != "content_filter" or self.world.settings.content_filter == "refuse":
             self.final = True
         refusal = Refusal(code, "now")

@@ -194,7 +194,7 @@ class Plan:
         if refusal.code == "context_length_exceeded" and self._candidates.wish.fallbacks:
             self._queue.too_long_for(one.model)
             return self._go_on(now)
-        if refusal.code == "content_filter" and self._settings.content_filter == "next":
+        if self._may_go_on(one.model, refusal):
             return self._go_on(now)
         self._verdict = refusal
         if any(other.outcome is None and other.id < one.id for other in self.attempts):
@@ -461,6 +461,14 @@ class Plan:
             and self._candidates.asked_on_trust(one.model)
             and not self._candidates.asked_for(one.model)
         )
+
+    def _may_go_on(self, model: Model, refusal: Refusal) -> bool:
+        """Whether somebody else may be asked for what this one refuses: where that is wished, or
+        where it lacks something, and was our choice."""
+        candidates = self._candidates
+        if refusal.code == "not_supported":
+            return candidates.wish.fallbacks and not candidates.asked_for(model)
+        return refusal.code == "content_filter" and self._settings.content_filter == "next"
 
     def _give_up(
         self,

@@ -127,18 +127,20 @@ class Queue:
 
     def other_key(self, now: float) -> tuple[Model, int] | None:
         """The model that was asked last, with another key, where it was the key that failed. It
-        may rest: that it was asked all the same is decided."""
+        may rest: that it was asked all the same is decided. To go on from an answer that broke,
+        the key that this came with may be taken again."""
         latest = self._attempts[-1] if self._attempts else None
         if latest is None or latest.outcome not in OF_THE_KEY:
             return None
-        failed = {
+        tried = {
             one.credential
             for one in self._attempts
-            if one.candidate is latest.candidate and one.outcome in OF_THE_KEY
+            if one.candidate is latest.candidate
+            and (one.outcome in OF_THE_KEY or latest.method is None)
         }
-        if len(failed) >= self._health.credentials(latest.model):
+        if len(tried) >= self._health.credentials(latest.model):
             return None
-        credential = self._health.key(latest.model, now, failed)
+        credential = self._health.key(latest.model, now, tried)
         return None if credential is None else (latest.model, credential)
 
     def key(self, model: Model, now: float) -> int:
