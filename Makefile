@@ -43,8 +43,9 @@ install-dev: .venv/.dev $(NODE_PACKAGES) ## the same, and what tests and checks 
 run: install ## install, then serve on 127.0.0.1:8080
 	@$(BIN)/manyways serve
 
+# Tests wait more than they work: three processes keep two cores busy.
 test: install-dev ## install, then run the whole test suite
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 3 --dist loadfile
 
 test-fast: install-dev ## the suite without servers, processes or the model
 	$(BIN)/python -m pytest -m "not process and not model and not node"
