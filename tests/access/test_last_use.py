@@ -1,5 +1,6 @@
 """A key that asks no model is used, too, and its row says when."""
 
+import asyncio
 import contextlib
 import sqlite3
 from collections.abc import Iterator
@@ -63,5 +64,22 @@ async def test_what_a_database_does_not_take_is_written_the_next_time(
         await last_use.flush()
         other.execute("ROLLBACK")
     assert last_used(database, caller) is None
+    await last_use.flush()
+    assert last_used(database, caller) == NOW
+
+
+async def test_what_was_being_written_at_a_stop_is_written_at_its_end(
+    database: Database, caller: Caller, tmp_path: Path
+) -> None:
+    last_use = LastUse(database, lambda: NOW)
+    last_use.saw(caller)
+    with contextlib.closing(sqlite3.connect(tmp_path / "test.db")) as other:
+        other.execute("BEGIN IMMEDIATE")
+        writing = asyncio.create_task(last_use.flush())
+        await asyncio.sleep(0)
+        writing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await writing
+        other.rollback()
     await last_use.flush()
     assert last_used(database, caller) == NOW

@@ -51,8 +51,10 @@ class LastUse:
                 write=True,
                 isolated=False,
             )
-        except StoreError:
-            self._uses = uses | self._uses
+        except (StoreError, asyncio.CancelledError) as error:
+            self._uses = uses | self._uses  # twice the same does no harm
+            if isinstance(error, asyncio.CancelledError):
+                raise
 
     async def follow(self) -> None:
         """Write it down every few seconds, until cancelled."""
